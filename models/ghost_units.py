@@ -1,0 +1,302 @@
+"""Ghost-unit circuit after Mesnard et al. 2019 (reconstruction).
+
+T. Mesnard, G. Vignoud, J. Sacramento, W. Senn, Y. Bengio, "Ghost Units Yield Biologically Plausible Backprop in Deep
+Neural Networks", arXiv 1911.08585. READ in the paper's abstract: one-compartment neurons; ghost units cancel the top-down
+feedback while there is no target; the mismatch under a target is the error; a range of mechanisms from duplicating the
+connectivity to replicating the feedback online. RECONSTRUCTION, ours: every equation, rule and number below.
+
+    tau du_l/dt = -u_l + a_l + E_l            a_l = W_l r_{l-1} + b_l           r = rho(u)
+    E_l = kappa (B_l r_{l+1} - G_l rho(g_l))  in the hidden layers;             E_L = beta (y - r_L) at the top
+    tau dg_l/dt = -g_l + V_l r_l + c_l        ghosts of layer l (they see no target)
+
+Rules for W_l, all local, with s_l = eta/(beta kappa^(L-l)):  R1 (r - r_free) r_pre,  R2 (rho(u) - rho(a)) r_pre,
+R3 rho'(a) E r_pre,  R4 (default) rho'(a) (E - E_free) r_pre.
+Modes: `exact` (ghost weights tied to the forward and feedback weights), `learned` (ghost weights learn in target-free
+time), `online` (one ghost per cell follows the feedback and holds it under the target), `none` (control).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from neurosim import (
+    SOURCE, Cell, Circuit, Constant, Dense, FeedForward, Glorot, Hold, OneToOne, Phase, PlasticityRule, Pool,
+    Population, Projection, Protocol, Readout, Tied,
+)  # fmt: skip
+from neurosim.equations import seconds
+from neurosim.errors import NeurosimError, unknown
+
+MODES = ("exact", "learned", "online", "none")
+FEEDBACK = ("sym", "fa")
+
+#: rate of a potential u, slope at a drive a (a text in `a` and `rho_a`, the rate at a)
+TRANSFER = {
+    "logistic": ("1/(1 + exp(-u))", "rho_a*(1 - rho_a)"),
+    "tanh": ("tanh(u)", "1 - rho_a**2"),
+    "hard_sigmoid": ("clip(u, 0, 1)", "int(a >= 0)*int(a <= 1)"),
+}
+
+RULES = {
+    "R1": "dw/dt = eta/T_learn/(beta*scale) * (r_post - r_free_post)*before_pre",
+    "R2": "dw/dt = eta/T_learn/(beta*scale) * (r_post - rho_a_post)*r_pre",
+    "R3": "dw/dt = eta/T_learn/(beta*scale) * slope_post*E_post*r_pre",
+    "R4": "dw/dt = eta/T_learn/(beta*scale) * slope_post*(E_post - E_free_post)*r_pre",
+}
+
+
+def circuit(
+    sizes: Sequence[int] = (64, 32, 10),
+    mode: str = "exact",
+    feedback: str = "sym",
+    rule: str = "R4",
+    transfer: str = "logistic",
+    kappa: float | None = None,
+    beta: float | None = None,
+    eta: float = 1.0,
+    eta_ghost: float = 0.5,
+    eta_tonic: float = 0.2,
+    tau: str = "10*ms",
+    tau_ghost: str | None = None,
+    t_free: str | None = None,
+    t_nudged: str | None = None,
+    t_learn: str = "20*ms",
+    gain: float | None = None,
+) -> Circuit:
+    """The ghost-unit circuit.
+
+    Parameters
+    ----------
+    sizes
+        Cells per layer, input and output included.
+    mode, feedback, rule, transfer
+        See the module's text: `exact | learned | online | none`, `sym | fa`, `R1 | R2 | R3 | R4`,
+        `logistic | tanh | hard_sigmoid`.
+    kappa
+        Gain of (feedback - ghost); default 1 (exact), 0.1 (learned, online), 0.3 (none).
+    beta
+        Nudging strength; default 0.1 (exact, none), 0.5 (learned, online).
+    eta
+        Learning rate: a presentation moves W by eta/(beta kappa^(L-l)) * post * pre.
+    eta_ghost, eta_tonic
+        Learning rates per presentation of ghost weights, and of ghost biases and tonic inhibition (`learned`).
+    tau, tau_ghost
+        Membrane time constants; the ghosts' default is tau, which cancellation during transients needs.
+    t_free, t_nudged, t_learn
+        Length of the free phase, of the nudged phase, and of the window at the end of a phase in which weights
+        are plastic. Default 60, 60, 20 ms; 150, 150, 20 ms for `learned` and `online`, which settle slowly.
+    gain
+        Gain of the Glorot initial weights; default 4 (logistic) or 1.
+    """
+    for what, value, known in (
+        ("mode", mode, MODES), ("feedback", feedback, FEEDBACK), ("rule", rule, RULES), ("transfer", transfer, TRANSFER)
+    ):  # fmt: skip
+        if value not in known:
+            raise unknown(f"{what} of ghost_units", value, known)
+    if len(sizes) < 2:
+        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
+    slow = mode in ("learned", "online")
+    kappa = kappa if kappa is not None else {"exact": 1.0, "learned": 0.1, "online": 0.1, "none": 0.3}[mode]
+    beta = beta if beta is not None else (0.5 if slow else 0.1)
+    if not beta or not kappa:
+        raise NeurosimError(f"beta = {beta}, kappa = {kappa}: the rules divide by both; wanted numbers other than 0.")
+    initial = Glorot(gain if gain is not None else (4.0 if transfer == "logistic" else 1.0))
+    tau_ghost = tau_ghost or tau
+    top = len(sizes) - 1
+    free = "free_end" if mode == "learned" else "free"
+
+    populations = [Population("inp", sizes[0], SOURCE)]
+    projections: list[Projection] = []
+    for l in range(1, top + 1):
+        cell = _output(transfer, free, tau) if l == top else _hidden(transfer, free, tau, kappa)
+        populations.append(Population(f"pyr{l}", sizes[l], cell))
+        below = "inp" if l == 1 else f"pyr{l - 1}"
+        values = {"eta": eta, "scale": kappa ** (top - l), "T_learn": t_learn}
+        forward = PlasticityRule("feedforward", RULES[rule].replace("before_pre", "r_pre" if l == 1 else "r_free_pre"), values)
+        bias = PlasticityRule("feedforward", RULES[rule].replace("before_pre", "r_pre"), values)
+        projections += [
+            Projection(f"W{l}", below, f"pyr{l}.I_ff", Dense(), initial, forward),
+            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Dense(), Constant(0), bias),
+        ]
+    for l in range(1, top):
+        above = f"pyr{l + 1}"
+        own = Projection(f"B{l}", above, f"pyr{l}.I_fb", Dense(), initial)
+        feed_back = own if feedback == "fa" else replace(own, weights=None, tied=Tied(f"W{l + 1}", transpose=True))
+        copy = feed_back.tied or Tied(f"B{l}")  # where a copy of the feedback weights is read
+        projections.append(feed_back)
+        if mode in ("exact", "learned"):
+            populations.append(Population(f"ghost{l}", sizes[l + 1], _ghost(transfer, tau_ghost)))
+        if mode == "exact":
+            projections += [
+                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), tied=Tied(f"W{l + 1}")),
+                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Dense(), tied=Tied(f"b{l + 1}")),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), tied=copy),
+            ]
+        elif mode == "learned":
+            small = Glorot(0.3)
+            projections += [
+                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), small, _imitate("centred_pre", eta_ghost, t_learn)),
+                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Dense(), Constant(0), _imitate("r_pre", eta_tonic, t_learn)),
+                Projection(f"teach{l}", f"{above}.u", f"ghost{l}.I_above", OneToOne()),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), small, _cancel("centred_pre", eta_ghost, t_learn)),
+                Projection(f"d{l}", "one", f"pyr{l}.I_tonic", Dense(), Constant(0), _cancel("r_pre", eta_tonic, t_learn)),
+                Projection(f"mean{l}", "one", f"pyr{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
+                Projection(f"ghost_mean{l}", "one", f"ghost{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
+            ]
+        elif mode == "online":
+            populations.append(Population(f"ghost{l}", sizes[l], _tracker(tau_ghost)))
+            projections += [
+                Projection(f"track{l}", above, f"ghost{l}.I_fb", Dense(), tied=copy),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", OneToOne()),
+            ]
+    return Circuit(
+        "ghost_units", tuple(populations), tuple(projections), _protocol(mode, top, beta, t_free, t_nudged, t_learn),
+        readout=Readout(f"pyr{top}.r", free),
+        reference=FeedForward(
+            tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), TRANSFER[transfer][0]
+        ),
+        citation=(
+            "Ghost-unit circuit after Mesnard, Vignoud, Sacramento, Senn & Bengio 2019, arXiv 1911.08585 (reconstruction: "
+            "the idea is the paper's, equations, rules and numbers are ours)"
+        ),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------ cells
+
+#: centred, normalised presynaptic rate for learned ghosts; I_mean is a slow running mean of the rate
+CENTRED = """
+    centred = (r - I_mean)/(0.1 + power) : 1
+    I_mean : 1
+"""
+POWER = Pool("power", "(r - I_mean)**2")
+
+
+def _soma(transfer: str) -> str:
+    rate, slope = TRANSFER[transfer]
+    return f"""
+    du/dt = (-u + a + E)/tau : 1
+    a     = I_ff + I_bias : 1
+    r     = {rate} : 1
+    rho_a = {rate.replace("u", "a")} : 1
+    slope = {slope} : 1
+    I_ff : 1
+    I_bias : 1
+    """
+
+
+def _hidden(transfer: str, free: str, tau: str, kappa: float) -> Cell:
+    return Cell(
+        "pyramidal",
+        _soma(transfer) + CENTRED + """
+    E        = kappa*residual : 1
+    residual = I_fb - I_gh - I_tonic : 1
+    I_fb : 1
+    I_gh : 1
+    I_tonic : 1
+    """,
+        ports=("I_ff", "I_bias", "I_fb"),
+        optional_ports=("I_gh", "I_tonic", "I_mean"),
+        parameters={"tau": tau, "kappa": kappa},
+        pools=(POWER,),
+        holds=(Hold("E_free", "E", free), Hold("r_free", "r", free)),
+    )  # fmt: skip
+
+
+def _output(transfer: str, free: str, tau: str) -> Cell:
+    return Cell(
+        "output pyramidal",
+        _soma(transfer) + """
+    E = beta*(y - r) : 1
+    y : 1
+    beta : 1 (shared)
+    """,
+        ports=("I_ff", "I_bias"),
+        inputs=("y",),
+        parameters={"tau": tau},
+        holds=(Hold("E_free", "E", free), Hold("r_free", "r", free)),
+    )  # fmt: skip
+
+
+def _ghost(transfer: str, tau: str) -> Cell:
+    return Cell(
+        "ghost",
+        f"""
+    du/dt = (-u + a)/tau : 1
+    a     = I_in + I_bias : 1
+    r     = {TRANSFER[transfer][0]} : 1
+    I_in : 1
+    I_bias : 1
+    I_above : 1
+    """ + CENTRED,
+        ports=("I_in", "I_bias"),
+        optional_ports=("I_above", "I_mean"),
+        parameters={"tau": tau},
+        pools=(POWER,),
+    )  # fmt: skip
+
+
+def _tracker(tau: str) -> Cell:
+    return Cell(
+        "tracking ghost",
+        """
+    du/dt = tracking*(I_fb - u)/tau : 1
+    I_fb : 1
+    tracking : 1 (shared)
+    """,
+        ports=("I_fb",),
+        rate="u",
+        parameters={"tau": tau},
+    )
+
+
+# ------------------------------------------------------------------ plasticity of the ghosts, target-free
+
+
+def _imitate(pre: str, eta: float, t_learn: str) -> PlasticityRule:
+    """A ghost follows the potential of its partner in the layer above."""
+    return PlasticityRule(
+        "ghost", f"dw/dt = eta/T_learn*(I_above_post - u_post)*{pre}", {"eta": eta, "T_learn": t_learn}, apply="trial"
+    )
+
+
+def _cancel(pre: str, eta: float, t_learn: str) -> PlasticityRule:
+    """Inhibitory plasticity nulls the net top-down current."""
+    return PlasticityRule(
+        "ghost", f"dw/dt = eta/T_learn*residual_post*{pre}", {"eta": eta, "T_learn": t_learn}, apply="trial"
+    )
+
+
+def _running_mean(t_learn: str) -> PlasticityRule:
+    return PlasticityRule(
+        "ghost", "dw/dt = share/T_learn*(r_post - w)", {"share": 0.05, "T_learn": t_learn}, apply="trial"
+    )
+
+
+def _protocol(mode: str, top: int, beta: float, t_free: str | None, t_nudged: str | None, t_learn: str) -> Protocol:
+    default = "150*ms" if mode in ("learned", "online") else "60*ms"
+    window = seconds(t_learn)
+    free, nudged = seconds(t_free or default), seconds(t_nudged or default)
+    if min(free, nudged) <= window:
+        raise NeurosimError(
+            f"Phases of {free * 1e3:g} and {nudged * 1e3:g} ms leave no time to settle before the {window * 1e3:g} ms in "
+            "which weights are plastic; lengthen t_free and t_nudged, or shorten t_learn."
+        )
+    shared: dict[str, float] = {"beta": 0.0}
+    no_target: dict[str, float] = {}
+    if mode == "online":
+        shared["tracking"] = 0.0
+        no_target["tracking"] = 1.0
+
+    def phase(name: str, length: float, values: dict[str, float], plastic: tuple[str, ...] = ()) -> Phase:
+        return Phase(name, f"{length!r}*second", values, plastic=plastic)
+
+    target_free = (
+        (phase("free", free - window, no_target), phase("free_end", window, no_target, ("ghost",)))
+        if mode == "learned"
+        else (phase("free", free, no_target),)
+    )
+    under_target = (
+        phase("nudged", nudged - window, {"beta": beta}), phase("nudged_end", window, {"beta": beta}, ("feedforward",)),
+    )  # fmt: skip
+    return Protocol((*target_free, *under_target), {"inp.r": "image", f"pyr{top}.y": "target"}, shared)

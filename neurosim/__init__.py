@@ -1,0 +1,32 @@
+"""neurosim: write a circuit once, run it in Brian2, batched in torch, and at its steady state."""
+
+from neurosim.cells import SOURCE, Cell, Hold, Pool
+from neurosim.circuit import Circuit, FeedForward, Population, Readout
+from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, OneToOne, Projection, Tied, Uniform
+from neurosim.plasticity import PlasticityRule
+from neurosim.protocol import Phase, Protocol
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SOURCE",
+    "Cell",
+    "Circuit",
+    "Constant",
+    "Dense",
+    "FeedForward",
+    "Given",
+    "Glorot",
+    "Hold",
+    "Kernel",
+    "OneToOne",
+    "Phase",
+    "PlasticityRule",
+    "Pool",
+    "Population",
+    "Projection",
+    "Protocol",
+    "Readout",
+    "Tied",
+    "Uniform",
+]

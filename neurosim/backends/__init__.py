@@ -1,0 +1,26 @@
+"""Lowerings: each turns a plan into a running simulation. One folder per simulator, mirrored file names.
+
+``LEVELS`` names them; an engine class is imported when it is asked for, so that torch is not loaded for a Brian2 run.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from neurosim.errors import unknown
+
+LEVELS: dict[str, str] = {
+    "brian2:equations": "neurosim.backends.brian2.equations:EquationsEngine",
+    "brian2:dense": "neurosim.backends.brian2.dense:DenseEngine",
+    "torch:trajectory": "neurosim.backends.torch.trajectory:TrajectoryEngine",
+    "torch:steady": "neurosim.backends.torch.steady:SteadyEngine",
+}
+
+
+def engine_class(level: str) -> Any:
+    """The engine of a level, or an error with the nearest name."""
+    if level not in LEVELS:
+        raise unknown("level", level, LEVELS)
+    module, _, name = LEVELS[level].partition(":")
+    return getattr(import_module(module), name)

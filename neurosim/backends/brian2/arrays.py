@@ -1,0 +1,67 @@
+"""NumPy arrays with in-place BLAS, for weights that live in Brian2's memory (see `neurosim.backends.step.Arrays`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg.blas import dgemm, dger
+from scipy.special import expit
+
+
+def _int(x: Any) -> Any:
+    return np.asarray(x).astype(np.float64)
+
+
+class NumpyArrays:
+    """float64 NumPy; matrices are C-contiguous (n_pre, n_post), so ``W.T`` is what BLAS calls a column-major array."""
+
+    dtype_name = "float64"
+    functions: dict[str, Any] = {  # noqa: RUF012
+        **{n: getattr(np, n) for n in (
+            "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
+            "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not",
+        )},
+        "abs": np.abs, "arcsin": np.arcsin, "arccos": np.arccos, "arctan": np.arctan, "int": _int, "int_": _int,
+        "logistic": expit, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
+        "ns_pool": lambda x: x.sum(-1, keepdims=True),
+    }  # fmt: skip
+
+    def zeros(self, *shape: int) -> np.ndarray:
+        return np.zeros(shape)
+
+    def asarray(self, values: Any) -> np.ndarray:
+        return np.array(values, dtype=np.float64)
+
+    def to_numpy(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def expand(self, value: Any, shape: tuple[int, int]) -> np.ndarray:
+        if isinstance(value, np.ndarray) and value.shape == shape:
+            return value
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
+
+    def drive(self, rates: np.ndarray, weights: np.ndarray, transpose: bool) -> np.ndarray:
+        return rates @ (weights.T if transpose else weights)
+
+    def add_outer(self, weights: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float) -> None:
+        """weights += scale * pre^T post, in place."""
+        target = weights.T
+        if len(pre) == 1:
+            result = dger(scale, post[0], pre[0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+        else:
+            result = dgemm(scale, post.T, pre.T, beta=1.0, c=target, trans_b=1, overwrite_c=1)
+        if not np.shares_memory(result, weights):  # BLAS worked on a copy: the array was not laid out as assumed
+            weights[...] = result.T
+
+    def outer(self, pre: np.ndarray, post: np.ndarray, scale: float) -> np.ndarray:
+        return scale * (pre.T @ post)
+
+    def gram(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a @ b.T
+
+    def clip_(self, weights: np.ndarray, low: float | None, high: float | None) -> None:
+        np.clip(weights, low, high, out=weights)
+
+    def finite(self, values: np.ndarray) -> bool:
+        return bool(np.isfinite(values.sum()))

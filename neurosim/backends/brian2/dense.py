@@ -1,0 +1,120 @@
+"""`brian2:dense`: Brian2 integrates the neurons; one operation a step does the rest with BLAS on Brian2's weight arrays.
+
+A plastic projection is a ``Synapses('w : 1')`` object without equations: a container whose array is pre-major, so it is a
+C-contiguous (n_pre, n_post) matrix without a copy. Groups hold B*n cells, sample-major; the weights join the cells of
+the first sample. 16 bytes per synapse: the weight and Brian2's two indices.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import brian2 as b2
+import numpy as np
+
+from neurosim.backends.brian2.arrays import NumpyArrays
+from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
+from neurosim.backends.engine import Options
+from neurosim.backends.result import Result
+from neurosim.backends.step import Learn, Stepper
+from neurosim.connectivity import Dense
+from neurosim.errors import UnsupportedError
+from neurosim.plan import Plan
+
+LEVEL = "brian2:dense"
+
+
+class DenseEngine:
+    """See `neurosim.backends.engine.Engine`. float64 only."""
+
+    level = LEVEL
+
+    def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
+        plan.check_weights(weights)
+        plan.check_step(options.dt)
+        if options.dtype != "float64":
+            raise UnsupportedError(f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32.")
+        self.plan, self.options = plan, options
+        self.arrays = NumpyArrays()
+        self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
+        self.groups: dict[str, b2.NeuronGroup] = {}
+        self.views: dict[str, dict[str, np.ndarray]] = {}
+        self.synapses: list[b2.Synapses] = []
+        with codegen_target(options.codegen):
+            for p in plan.populations.values():
+                self._group(p.name)
+            self._weights = {name: self._container(name, w) for name, w in weights.items()}
+
+    def _group(self, name: str) -> None:
+        p, batch = self.plan.populations[name], self.options.batch
+        lines = [f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}" for x, rhs in p.ode.items()]
+        outside = sorted(p.names_of_ode())
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in p.shared else ''}" for n in outside]
+        arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
+        namespace = {
+            n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays and n in p.dimensions
+        }
+        group = b2.NeuronGroup(
+            batch * p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock,
+            namespace=namespace, name=f"ns_{name}",
+        )  # fmt: skip
+        views = {}
+        for variable in (*p.ode, *outside, *arrays):
+            flat = group.variables[variable].get_value()
+            views[variable] = flat if variable in p.shared else flat.reshape(batch, p.n)
+        for n, value in arrays.items():
+            views[n][...] = value
+        self.groups[name], self.views[name] = group, views
+
+    def _container(self, name: str, values: np.ndarray) -> np.ndarray:
+        projection = self.plan.projections[name]
+        if not isinstance(projection.connectivity, Dense):
+            return np.array(values, dtype=float)
+        source, target = self.groups[projection.source], self.groups[projection.target]
+        synapses = b2.Synapses(
+            source[: projection.n_pre], target[: projection.n_post], "w : 1", clock=self.clock, name=f"ns_w_{name}"
+        )
+        with codegen_target("numpy"):  # connecting is done once: nothing to gain from compiling it
+            synapses.connect()
+        self.synapses.append(synapses)
+        view = synapses.variables["w"].get_value().reshape(projection.n_pre, projection.n_post)
+        view[...] = values
+        return view
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: w.copy() for name, w in self._weights.items()}
+
+    def present(
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
+        stride: int = 1, ends: bool = True,
+    ) -> Result:  # fmt: skip
+        started = time.perf_counter()
+        options = self.options
+        stepper = Stepper(
+            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, learn=learn,
+            record=record or [], stride=stride, ends=ends,
+        )  # fmt: skip
+        handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
+        for name, p in self.plan.populations.items():
+            for x in p.ode:  # the stepper reads and resets the states in Brian2's own memory
+                stepper.state[name][x] = self.views[name][x]
+            handed += [(self.views[name][v], stepper.state[name], v) for v in sorted(p.names_of_ode())]
+        trials = len(next(iter(stimuli.values()))) // options.batch
+        steps = stepper.steps(stimuli, trials, options.progress)
+
+        def operation() -> None:
+            next(steps)
+            for view, s, variable in handed:
+                view[...] = s[variable]
+
+        duration = trials * sum(stepper.counts)
+        network = b2.Network(*(g for n, g in self.groups.items() if self.plan.populations[n].ode))
+        run_network(network, operation, self.clock, duration, options.codegen)
+        for _ in steps:  # the end of the last trial
+            pass
+        stepper.check_finite()
+        result = stepper.result()
+        result.seconds = time.perf_counter() - started
+        return result

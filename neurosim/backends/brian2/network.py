@@ -1,0 +1,69 @@
+"""Running a Brian2 network: code generation target, one `run` for a whole sequence, quiet logs."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import Callable, Iterator
+
+import brian2 as b2
+from brian2.core.preferences import prefs
+
+from neurosim.equations.units import unit_string as brian2_unit
+from neurosim.errors import NeurosimError, unknown
+
+TARGETS = ("numpy", "cython")
+
+prefs["logging.file_log"] = False
+prefs["logging.delete_log_on_exit"] = True
+
+
+@contextlib.contextmanager
+def codegen_target(target: str) -> Iterator[None]:
+    """Use a code generation target for the objects built or run inside."""
+    if target not in TARGETS:
+        raise unknown("code generation target", target, TARGETS)
+    before = prefs["codegen.target"]
+    prefs["codegen.target"] = target
+    try:
+        yield
+    finally:
+        prefs["codegen.target"] = before
+
+
+def run_network(network: b2.Network, operation: Callable[[], None], clock: b2.Clock, steps: int, codegen: str) -> None:
+    """Run `steps` steps with `operation` first in each, in one call of Brian2's `run`.
+
+    An exception from the operation reaches the caller unwrapped.
+    """
+    failure: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            operation()
+        except BaseException as error:  # Brian2 would wrap it: keep the original, end the run
+            failure.append(error)
+            network.stop()
+
+    # Brian2's step loop costs Python's garbage collector dearly: what is built by now need not be looked at again.
+    gc.collect()
+    gc.freeze()
+    network.add(b2.NetworkOperation(guarded, clock=clock, when="before_start", name="ns_operation"))
+    timestep = clock.variables["timestep"]
+    start = int(timestep.get_value().item())
+    try:
+        with codegen_target(codegen):
+            network.run(steps * clock.dt, namespace={})
+    finally:
+        gc.unfreeze()
+    if failure:
+        raise failure[0]
+    ran = int(timestep.get_value().item()) - start
+    if ran != steps:
+        raise NeurosimError(f"Brian2 ran {ran} steps in place of {steps}.")
+
+
+logging.getLogger("brian2").setLevel(logging.WARNING)
+
+__all__ = ["brian2_unit", "codegen_target", "run_network"]

@@ -1,0 +1,68 @@
+"""torch tensors of one dtype on one device (see `neurosim.backends.step.Arrays`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurosim.errors import NeurosimError, unknown
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+class TorchArrays:
+    """Tensors; weights (n_pre, n_post), rates (batch, n)."""
+
+    def __init__(self, dtype: str = "float64", device: str = "cpu"):
+        if dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise NeurosimError(f"Device '{device}' was asked for, but torch sees no CUDA device here; use --device cpu.")
+        self.dtype_name, self.dtype, self.device = dtype, DTYPES[dtype], torch.device(device)
+        self.functions: dict[str, Any] = {
+            **{n: getattr(torch, n) for n in (
+                "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
+                "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos", "arctan",
+            )},
+            "int": self._int, "int_": self._int, "logistic": torch.sigmoid,
+            "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
+            "ns_pool": lambda x: x.sum(-1, keepdim=True),
+        }  # fmt: skip
+
+    def _int(self, x: Any) -> torch.Tensor:
+        return torch.as_tensor(x).to(self.dtype)
+
+    def zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def asarray(self, values: Any) -> torch.Tensor:
+        return torch.tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+
+    def to_numpy(self, values: torch.Tensor) -> np.ndarray:
+        return values.detach().cpu().numpy()
+
+    def expand(self, value: Any, shape: tuple[int, int]) -> torch.Tensor:
+        if isinstance(value, torch.Tensor):
+            return value if value.shape == shape else value.expand(shape)
+        return torch.full(shape, float(value), dtype=self.dtype, device=self.device)
+
+    def drive(self, rates: torch.Tensor, weights: torch.Tensor, transpose: bool) -> torch.Tensor:
+        return rates @ (weights.T if transpose else weights)
+
+    def add_outer(self, weights: torch.Tensor, pre: torch.Tensor, post: torch.Tensor, scale: float) -> None:
+        """weights += scale * pre^T post, in place."""
+        weights.addmm_(pre.T, post, alpha=scale)
+
+    def outer(self, pre: torch.Tensor, post: torch.Tensor, scale: float) -> torch.Tensor:
+        return scale * (pre.T @ post)
+
+    def gram(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a @ b.T
+
+    def clip_(self, weights: torch.Tensor, low: float | None, high: float | None) -> None:
+        weights.clamp_(low, high)
+
+    def finite(self, values: torch.Tensor) -> bool:
+        return bool(torch.isfinite(values.sum()))

@@ -1,0 +1,107 @@
+"""Populations and the circuit. Plain data; `Circuit` checks itself when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from neurosim.cells import ONE, Cell
+from neurosim.connectivity import Projection
+from neurosim.errors import unknown
+from neurosim.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Population:
+    """`n` cells of one type. `parameters` overrides the cell's defaults; a value may be an array of n numbers."""
+
+    name: str
+    n: int
+    cell: Cell
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Where a class is read: the largest ``population.variable`` at the end of `phase`."""
+
+    variable: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The feed-forward net that a circuit's update is compared with.
+
+    ``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer(a_l)``, loss ``C = 1/2 |target - r_L|^2`` averaged over samples.
+    `weights` and `biases` name projections from the input up; `transfer` is Brian2 text in ``u``.
+    """
+
+    weights: tuple[str, ...]
+    biases: tuple[str, ...]
+    transfer: str
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Populations, projections and a protocol, checked as a whole.
+
+    Parameters
+    ----------
+    name
+        Name of the circuit.
+    populations, projections, protocol
+        The description. A population `one` (one cell, rate 1) is added when a projection names it.
+    readout
+        Where the answer is read, for circuits that classify.
+    reference
+        The feed-forward net whose gradient the update is compared with, if there is one.
+    citation
+        Source of the model, and what in it is reconstruction.
+
+    Raises
+    ------
+    CircuitError
+        An unknown or reserved name, a unit mismatch, an unfed port, an algebraic loop. The message names the
+        population, the equation and the cure.
+    """
+
+    name: str
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    protocol: Protocol
+    readout: Readout | None = None
+    reference: FeedForward | None = None
+    citation: str = ""
+
+    def __post_init__(self) -> None:
+        from neurosim.plan import Plan  # the plan reads the description, so it cannot be imported above
+
+        names = [p.name for p in self.populations]
+        if "one" not in names and any(p.source_population == "one" for p in self.projections):
+            object.__setattr__(self, "populations", (Population("one", 1, ONE), *self.populations))
+        object.__setattr__(self, "plan", Plan(self))
+
+    plan: Any = field(init=False, repr=False, compare=False, default=None)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Population]:
+        return {p.name: p for p in self.populations}
+
+    def population(self, name: str) -> Population:
+        """The population of that name."""
+        if name not in self._by_name:
+            raise unknown("population", name, self._by_name)
+        return self._by_name[name]
+
+    def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """Draw the weights of every projection that has its own, from one seed.
+
+        Each projection has a random stream of its own (seed and name), so adding a projection leaves the others'
+        weights as they were. Shapes: Dense (n_pre, n_post), OneToOne (n,).
+        """
+        return self.plan.initial_weights(seed)

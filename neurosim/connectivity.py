@@ -1,0 +1,137 @@
+"""How one population drives another: connectivity, initial weights, ties, projections.
+
+Part of the description: plain data, no engine (NumPy draws the initial weights).
+A weight matrix is ``(n_pre, n_post)``, a drive is ``I = r W`` with ``r`` of shape ``(samples, n_pre)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+import numpy as np
+
+from neurosim.errors import CircuitError
+from neurosim.plasticity import PlasticityRule
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every source cell reaches every target cell: ``I = r W``, W of shape (n_pre, n_post)."""
+
+
+@dataclass(frozen=True)
+class OneToOne:
+    """Cell k reaches cell k: ``I_k = w_k r_k``, w of shape (n,), 1 unless given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A fixed matrix (n_pre, n_post), such as a diffusion kernel; never plastic: ``I = r K``."""
+
+    matrix: np.ndarray
+
+
+class Initialiser(Interface):
+    """Draws initial weights; `draw` gets the random stream of its projection."""
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Uniform on +-gain*sqrt(6/(n_pre + n_post)) (Glorot & Bengio 2010)."""
+
+    gain: float = 1.0
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        limit = self.gain * np.sqrt(6.0 / (n_pre + n_post))
+        return rng.uniform(-limit, limit, (n_pre, n_post))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform on [low, high]."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        return rng.uniform(self.low, self.high, (n_pre, n_post))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same weight everywhere."""
+
+    value: float = 0.0
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        return np.full((n_pre, n_post), float(self.value))
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Weights given as an array (n_pre, n_post)."""
+
+    values: np.ndarray
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        values = np.array(self.values, dtype=float)
+        if values.shape != (n_pre, n_post):
+            raise CircuitError(
+                f"Given weights have shape {values.shape}; wanted {(n_pre, n_post)}, source cells x target cells. "
+                "A (target x source) matrix must be transposed."
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Tied:
+    """The weights of another projection, straight or transposed; kept equal at every step."""
+
+    to: str
+    transpose: bool = False
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A projection from a population to a port.
+
+    Parameters
+    ----------
+    name
+        Name of the projection and of its weights.
+    source
+        ``"population"`` (its rate) or ``"population.variable"`` (a state or an early variable).
+    target
+        ``"population.port"``.
+    connectivity
+        `Dense`, `OneToOne` or `Kernel`.
+    weights
+        How the initial weights are drawn (`Glorot`, `Uniform`, `Constant`, `Given`).
+    rule
+        The plasticity rule of the weights, or None.
+    tied
+        Read the weights of another projection instead of having weights of one's own.
+    """
+
+    name: str
+    source: str
+    target: str
+    connectivity: Dense | OneToOne | Kernel = Dense()
+    weights: Initialiser | None = None
+    rule: PlasticityRule | None = None
+    tied: Tied | None = None
+
+    @property
+    def source_population(self) -> str:
+        return self.source.partition(".")[0]
+
+    @property
+    def target_population(self) -> str:
+        return self.target.partition(".")[0]
+
+    @property
+    def port(self) -> str:
+        return self.target.partition(".")[2]

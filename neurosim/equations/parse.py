@@ -1,0 +1,90 @@
+"""Cell and rule equations through Brian2's parser."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from brian2.equations.equations import (
+    DIFFERENTIAL_EQUATION,
+    PARAMETER,
+    SUBEXPRESSION,
+    EquationError,
+    Equations,
+)
+from brian2.units.fundamentalunits import Dimension
+
+from neurosim.errors import CircuitError
+
+#: Prefix of every name that neurosim generates; users may not use it.
+RESERVED_PREFIX = "ns_"
+
+
+@dataclass(frozen=True)
+class CellEquations:
+    """Parsed equations of a cell: expressions by name, in the order of their dependence, and units of all names."""
+
+    states: dict[str, str]
+    subexpressions: dict[str, str]
+    declared: tuple[str, ...]  # lines `name : unit`
+    shared: tuple[str, ...]  # lines `name : unit (shared)`
+    dimensions: dict[str, Dimension]
+
+
+def parse_cell(text: str, where: str) -> CellEquations:
+    """Parse a cell's equations; `where` opens every message.
+
+    Raises
+    ------
+    CircuitError
+        Text that Brian2 cannot read, reserved names, circular subexpressions, unknown flags.
+    """
+    try:
+        equations = Equations(text)
+        ordered = equations.ordered
+    except (EquationError, SyntaxError, ValueError) as error:
+        raise CircuitError(f"{where}: {_message(error)}") from error
+    states: dict[str, str] = {}
+    subexpressions: dict[str, str] = {}
+    declared: list[str] = []
+    shared: list[str] = []
+    for single in ordered:
+        name = single.varname
+        if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name == "w":
+            raise CircuitError(
+                f"{where}: the name '{name}' is reserved (names that begin with '{RESERVED_PREFIX}', end in '_pre' or "
+                "'_post', and 'w'); rename the variable."
+            )
+        flags = set(single.flags)
+        if flags - {"shared"}:
+            raise CircuitError(f"{where}: '{name}' has the flag {sorted(flags - {'shared'})}; only (shared) is known here.")
+        if single.type == DIFFERENTIAL_EQUATION:
+            states[name] = _one_line(single.expr.code)
+        elif single.type == SUBEXPRESSION:
+            subexpressions[name] = _one_line(single.expr.code)
+        elif single.type == PARAMETER:
+            (shared if flags else declared).append(name)
+        if flags and single.type != PARAMETER:
+            raise CircuitError(f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'.")
+    return CellEquations(
+        states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}
+    )
+
+
+def parse_rule(text: str, where: str) -> str:
+    """The right-hand side of ``dw/dt = ...``."""
+    match = re.fullmatch(r"\s*dw\s*/\s*dt\s*=(?P<rhs>.+)", text, flags=re.DOTALL)
+    if match is None:
+        raise CircuitError(f"{where}: got '{text.strip()}'; wanted an equation 'dw/dt = ...' (no unit after it).")
+    return _one_line(match["rhs"])
+
+
+def _one_line(code: str) -> str:
+    return " ".join(code.split())
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if "reserved" in text or "not a valid" in text or "unit" in text:
+        text += " Rename the variable."
+    return text

@@ -1,0 +1,88 @@
+"""Expressions as Python source that NumPy and torch run alike."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from brian2.core.functions import DEFAULT_FUNCTIONS
+from brian2.parsing.rendering import NumpyNodeRenderer
+from brian2.utils.stringtools import get_identifiers
+
+
+def names_in(expression: str) -> set[str]:
+    """Names in an expression, functions left out."""
+    return get_identifiers(expression) - set(DEFAULT_FUNCTIONS) - {"and", "or", "not", "True", "False"}
+
+
+def substitute(expression: str, replacements: Mapping[str, str]) -> str:
+    """Replace whole names by (bracketed) text."""
+    if not replacements:
+        return expression
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, replacements)) + r")\b")
+    return pattern.sub(lambda m: replacements[m[1]], expression)
+
+
+def python_source(expression: str) -> str:
+    """Brian2 expression -> Python source over a function namespace (``exp``, ``clip``, ``logical_and``, ...).
+
+    ``1/(1 + exp(-x))`` becomes ``logistic(x)``: one fused call in place of four.
+    """
+    source = NumpyNodeRenderer().render_expr(expression)
+    tree = ast.fix_missing_locations(_Logistic().visit(ast.parse(source, mode="eval")))
+    return ast.unparse(tree)
+
+
+class _Logistic(ast.NodeTransformer):
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.BinOp(
+                ast.Constant(1 | 1.0),
+                ast.Div(),
+                ast.BinOp(ast.Constant(1 | 1.0), ast.Add(), ast.Call(ast.Name("exp"), [argument])),
+            ) | ast.BinOp(
+                ast.Constant(1 | 1.0),
+                ast.Div(),
+                ast.BinOp(ast.Call(ast.Name("exp"), [argument]), ast.Add(), ast.Constant(1 | 1.0)),
+            ):
+                return ast.Call(ast.Name("logistic", ast.Load()), [_negated(argument)], [])
+        return node
+
+
+def _negated(node: ast.expr) -> ast.expr:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return node.operand
+    if (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, (ast.Mult, ast.Div))
+        and isinstance(node.left, ast.UnaryOp)
+        and isinstance(node.left.op, ast.USub)
+    ):
+        return ast.BinOp(node.left.operand, node.op, node.right)
+    return ast.UnaryOp(ast.USub(), node)
+
+
+def compile_block(
+    assignments: Iterable[tuple[str, str]], functions: Mapping[str, Any], constants: Mapping[str, Any]
+) -> Callable[[dict[str, Any]], None]:
+    """Compile ``name = expression`` lines into one function of a dict of arrays, which it reads and writes.
+
+    `functions` is the engine's namespace (NumPy's or torch's), `constants` holds parameters (numbers or arrays).
+    """
+    lines: list[str] = []
+    local: set[str] = set()
+    for name, expression in assignments:
+        for needed in sorted(names_in(expression) - local - set(constants) - set(functions)):
+            lines.append(f"    {needed} = s['{needed}']")
+            local.add(needed)
+        lines.append(f"    s['{name}'] = {name} = {python_source(expression)}")
+        local.add(name)
+    source = "def block(s):\n" + ("\n".join(lines) or "    pass")
+    namespace: dict[str, Any] = {**functions, **constants}
+    exec(compile(source, "<equations>", "exec"), namespace)
+    block = namespace["block"]
+    block.source = source
+    return block

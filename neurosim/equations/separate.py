@@ -1,0 +1,102 @@
+"""Split a plasticity rule into (coefficient) x w^k x (post factor) x (pre factor) terms, one matrix product each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
+
+from neurosim.errors import CircuitError
+
+
+class NotSeparable(CircuitError):
+    """The rule is no sum of products of pre and post factors."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """``dw/dt += coefficient * w**w_power * post * pre``; texts in the cells' own names, without suffixes."""
+
+    coefficient: str
+    post: str
+    pre: str
+    w_power: int
+
+
+def separate(rhs: str) -> tuple[Term, ...]:
+    """Terms of a rule's right-hand side, one for each distinct (pre factor, power of w).
+
+    Raises
+    ------
+    NotSeparable
+        A factor mixes pre and post variables in a non-linear way, or w appears with a power above 1.
+    """
+    products = _products(str_to_sympy(rhs), rhs)
+    merged: dict[tuple[sympy.Expr, int], list[tuple[sympy.Expr, sympy.Expr]]] = {}
+    for coefficient, post, pre, power in products:
+        merged.setdefault((pre, power), []).append((coefficient, post))
+    terms = []
+    for (pre, power), parts in merged.items():
+        coefficients = {c for c, _ in parts}
+        if len(coefficients) == 1:
+            coefficient, post = parts[0][0], sympy.Add(*(p for _, p in parts))
+        else:
+            coefficient, post = sympy.Integer(1), sympy.Add(*(c * p for c, p in parts))
+        terms.append(Term(_text(coefficient), _text(_strip(post, "_post")), _text(_strip(pre, "_pre")), power))
+    return tuple(terms)
+
+
+Product = tuple[sympy.Expr, sympy.Expr, sympy.Expr, int]
+
+
+def _side(expression: sympy.Expr) -> str:
+    names = {str(s) for s in expression.free_symbols}
+    sides = set()
+    if any(n.endswith("_post") for n in names):
+        sides.add("post")
+    if any(n.endswith("_pre") for n in names):
+        sides.add("pre")
+    if "w" in names:
+        sides.add("w")
+    return sides.pop() if len(sides) == 1 else ("mixed" if sides else "shared")
+
+
+def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
+    if isinstance(expression, sympy.Add) and _side(expression) in ("mixed", "w"):
+        return [p for argument in expression.args for p in _products(argument, rhs)]
+    coefficient, post, pre = sympy.Integer(1), sympy.Integer(1), sympy.Integer(1)
+    power = 0
+    for factor in sympy.Mul.make_args(expression):
+        side = _side(factor)
+        if side == "shared":
+            coefficient *= factor
+        elif side == "post":
+            post *= factor
+        elif side == "pre":
+            pre *= factor
+        elif side == "w" and factor.is_Symbol:
+            power += 1
+        elif isinstance(factor, sympy.Add):
+            rest = sympy.Mul(*(f for f in sympy.Mul.make_args(expression) if f is not factor))
+            return [p for argument in factor.args for p in _products(argument * rest, rhs)]
+        elif isinstance(factor, sympy.Pow) and factor.exp.is_Integer and 2 <= int(factor.exp) <= 4:
+            return _products(sympy.expand(expression, deep=False), rhs)
+        else:
+            raise NotSeparable(
+                f"'{factor}' in 'dw/dt = {rhs}' mixes pre, post and weight so that it is no sum of products of a pre and "
+                "a post factor."
+            )
+    if power > 1:
+        raise NotSeparable(f"'dw/dt = {rhs}' holds w with power {power}; a term may hold w once.")
+    return [(coefficient, post, pre, power)]
+
+
+def _strip(expression: sympy.Expr, suffix: str) -> sympy.Expr:
+    return expression.xreplace(
+        {s: sympy.Symbol(str(s).removesuffix(suffix), real=True) for s in expression.free_symbols}
+    )
+
+
+def _text(expression: sympy.Expr) -> str:
+    return sympy_to_str(expression)

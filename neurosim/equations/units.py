@@ -1,0 +1,85 @@
+"""Units, by Brian2: values given as text, and the dimension of an expression. All numbers are base SI."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from brian2.core.functions import DEFAULT_FUNCTIONS
+from brian2.core.namespace import DEFAULT_UNITS
+from brian2.core.variables import Variable
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.fundamentalunits import (
+    DIMENSIONLESS,
+    Dimension,
+    DimensionMismatchError,
+    Quantity,
+    get_dimensions,
+    get_unit,
+)
+
+from neurosim.errors import CircuitError, suggest
+
+Value = float | np.ndarray
+
+
+def quantity(value: Any) -> tuple[Value, Dimension]:
+    """``(number in base SI, dimension)`` of a number, an array, a Brian2 quantity or a text like ``"10*ms"``."""
+    if isinstance(value, str):
+        try:
+            tree = ast.parse(value, mode="eval")
+        except SyntaxError as error:
+            raise CircuitError(f"Cannot read the value '{value}': write a number with units, such as '10*ms'.") from error
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
+                raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{suggest(node.id, DEFAULT_UNITS)}")
+            if isinstance(node, (ast.Call, ast.Attribute, ast.Subscript, ast.Lambda)):
+                raise CircuitError(f"The value '{value}' may only hold numbers, units and arithmetic.")
+        value = eval(compile(tree, "<value>", "eval"), {"__builtins__": {}}, dict(DEFAULT_UNITS))
+    dimension = get_dimensions(value)
+    array = np.asarray(value, dtype=float)
+    if not np.isfinite(array).all():
+        raise CircuitError(f"The value {value!r} is not finite.")
+    return (float(array) if array.ndim == 0 else np.array(array)), dimension
+
+
+def seconds(value: Any) -> float:
+    """A time in seconds, from a text like ``"60*ms"`` or a Brian2 quantity."""
+    number, dimension = quantity(value)
+    if unit_text(dimension) != "s" or not isinstance(number, float) or math.isnan(number):
+        raise CircuitError(f"Got the time {value!r}; wanted one with units of time, such as '60*ms'.")
+    return number
+
+
+def unit_text(dimension: Dimension) -> str:
+    """The base unit of a dimension as text, ``1`` where there is none."""
+    return "1" if dimension is DIMENSIONLESS else repr(get_unit(dimension)).replace("second", "s")
+
+
+def unit_string(dimension: Dimension) -> str:
+    """The base unit in the form that Brian2's equations read back."""
+    return "1" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+
+
+def dimensions_of(expression: str, known: Mapping[str, Dimension], where: str) -> Dimension:
+    """Dimension of an expression whose names have the given dimensions.
+
+    Raises
+    ------
+    CircuitError
+        The units do not fit, with `where` in the message.
+    """
+    variables: dict[str, Any] = {name: Variable(name, dimensions=dim) for name, dim in known.items()}
+    variables.update(DEFAULT_FUNCTIONS)
+    try:
+        return parse_expression_dimensions(expression, variables)
+    except DimensionMismatchError as error:
+        raise CircuitError(f"{where}: units do not fit in '{expression}': {error}") from error
+    except (KeyError, SyntaxError, ValueError, TypeError, NotImplementedError) as error:
+        raise CircuitError(f"{where}: cannot read '{expression}': {error}") from error
+
+
+__all__ = ["Dimension", "Quantity", "dimensions_of", "quantity", "seconds", "unit_string", "unit_text"]

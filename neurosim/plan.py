@@ -1,0 +1,606 @@
+"""The engine-free lowering that all levels share: checks, early and late variables, ties, rule terms, phases.
+
+Order inside a step (every level obeys it, so that they agree to round-off):
+
+1. clamps and shared values; 2. pools of states; 3. *early* variables (what follows from states, parameters and pools:
+rates); 4. drives ``I = r(t) W(t)``; 5. *late* variables (whatever a port reaches in this step: errors, rule
+factors); 6. sample-and-hold; 7. recorders; 8. weights to t+dt; 9. potentials to t+dt.
+
+Early or late is derived by reachability from the ports, never declared.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurosim.cells import Hold
+from neurosim.connectivity import Dense, Kernel, OneToOne, Projection
+from neurosim.equations import (
+    CellEquations,
+    NotSeparable,
+    Term,
+    dimensions_of,
+    linear_rates,
+    names_in,
+    parse_cell,
+    parse_rule,
+    quantity,
+    seconds,
+    separate,
+    unit_text,
+)
+from neurosim.equations.units import DIMENSIONLESS, Dimension
+from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, suggest, unknown
+from neurosim.plasticity import PlasticityRule
+
+if TYPE_CHECKING:
+    from neurosim.circuit import Circuit, Population
+
+#: Fields of a stimulus that a clamp may name.
+STIMULUS_FIELDS = ("image", "target")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``name = expression``, or ``name = sum over the population of expression`` where `pool` is set."""
+
+    name: str
+    expression: str
+    pool: bool = False
+
+
+@dataclass
+class PopulationPlan:
+    """What the levels need to know of one population. All numbers are base SI."""
+
+    name: str
+    n: int
+    rate: str
+    ode: dict[str, str]
+    assignments: list[Assignment]
+    late: set[str]
+    static: set[str]  # variables that do not change within a phase
+    parameters: dict[str, Any]
+    inputs: tuple[str, ...]
+    shared: tuple[str, ...]
+    holds: tuple[Hold, ...]
+    initial: dict[str, float]
+    dimensions: dict[str, Dimension]
+    ports: dict[str, list[ProjectionPlan]] = field(default_factory=dict)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        return tuple(self.ode)
+
+    @property
+    def variables(self) -> list[str]:
+        """Everything that may be recorded."""
+        return [*self.ode, *(a.name for a in self.assignments), *self.ports, *self.inputs, *(h.name for h in self.holds)]
+
+    @cached_property
+    def subexpressions(self) -> dict[str, str]:
+        return {a.name: a.expression for a in self.assignments if not a.pool}
+
+    @cached_property
+    def fed(self) -> set[str]:
+        """Ports that a projection reaches."""
+        return {port for port, projections in self.ports.items() if projections}
+
+    def closure(self, wanted: Iterable[str]) -> set[str]:
+        """The wanted names and all that they need."""
+        needed: set[str] = set()
+        by_name = {a.name: a for a in self.assignments}
+        stack = list(wanted)
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                if name in by_name:
+                    stack.extend(names_in(by_name[name].expression))
+        return needed
+
+    def blocks(self, wanted: Iterable[str]) -> tuple[list[Assignment], list[Assignment]]:
+        """Early and late assignments, in order, that compute the wanted names."""
+        needed = self.closure(wanted)
+        used = [a for a in self.assignments if a.name in needed]
+        return [a for a in used if a.name not in self.late], [a for a in used if a.name in self.late]
+
+    def names_of_ode(self) -> set[str]:
+        """Names that the right-hand sides of the states read, parameters and states left out."""
+        names = set().union(*(names_in(rhs) for rhs in self.ode.values())) if self.ode else set()
+        return names - set(self.ode) - set(self.parameters)
+
+
+@dataclass
+class RulePlan:
+    """A plasticity rule on one projection's weights."""
+
+    rule: PlasticityRule
+    rhs: str
+    parameters: dict[str, float]
+    shared: tuple[str, ...]
+    terms: tuple[Term, ...] | None
+    why_not: str = ""
+
+    def separated(self, projection: str, level: str) -> tuple[Term, ...]:
+        if self.terms is None:
+            raise UnsupportedError(
+                f"The rule '{self.rule.name}' of projection '{projection}' cannot run on {level}: {self.why_not} "
+                "Use level brian2:equations, or rewrite the rule."
+            )
+        return self.terms
+
+
+@dataclass
+class ProjectionPlan:
+    """What the levels need to know of one projection."""
+
+    name: str
+    source: str
+    variable: str
+    target: str
+    port: str
+    connectivity: Dense | OneToOne | Kernel
+    root: str  # projection whose weights this one reads
+    transpose: bool
+    n_pre: int
+    n_post: int
+    rule: RulePlan | None
+    weight_dimension: Dimension
+
+    @property
+    def key(self) -> tuple[str, bool, str, str]:
+        """Two projections with one key have the same drive."""
+        return (self.root, self.transpose, self.source, self.variable)
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase with everything resolved."""
+
+    name: str
+    seconds: float
+    shared: dict[str, float]
+    clamps: dict[tuple[str, str], str]
+    plastic: tuple[str, ...]  # projections
+    holds: tuple[tuple[str, Hold], ...]  # (population, hold) taken at this phase's end
+
+
+class Plan:
+    """Checks a circuit and derives what its engines need. Built by `Circuit`; see the module's text."""
+
+    def __init__(self, circuit: Circuit):
+        self.circuit = circuit
+        _unique("population", [p.name for p in circuit.populations])
+        _unique("projection", [p.name for p in circuit.projections])
+        _unique("phase", [p.name for p in circuit.protocol.phases])
+        self.shared_names = {
+            *circuit.protocol.shared,
+            *(name for phase in circuit.protocol.phases for name in phase.shared),
+        }
+        fed: dict[tuple[str, str], list[Projection]] = {}
+        for projection in circuit.projections:
+            fed.setdefault((projection.target_population, projection.port), []).append(projection)
+        self.populations = {p.name: self._population(p, fed) for p in circuit.populations}
+        self.projections: dict[str, ProjectionPlan] = {}
+        for projection in circuit.projections:
+            self.projections[projection.name] = self._projection(projection)
+        for plan in self.projections.values():
+            self.populations[plan.target].ports[plan.port].append(plan)
+        self.phases = tuple(self._phases())
+        self._check_readout()
+
+    # ---------------------------------------------------------------- populations
+
+    def _population(self, population: Population, fed: dict[tuple[str, str], list[Projection]]) -> PopulationPlan:
+        cell, where = population.cell, f"Population '{population.name}' (cell '{population.cell.name}')"
+        if population.n < 1:
+            raise CircuitError(f"{where}: got n = {population.n}; wanted at least one cell.")
+        equations = parse_cell(cell.equations, where)
+        parameters, dimensions = self._parameters(population, equations, where)
+        known_names = [
+            *equations.dimensions, *parameters, *(p.name for p in cell.pools), *(h.name for h in cell.holds)
+        ]  # fmt: skip
+        _unique(f"name in {where}", known_names)
+        ports = (*cell.ports, *cell.optional_ports)
+        for name in (*ports, *cell.inputs):
+            if name not in equations.declared:
+                raise CircuitError(
+                    f"{where}: '{name}' is listed as a port or an input but the equations do not declare it; add a line "
+                    f"'{name} : 1' (with its unit).{suggest(name, equations.declared)}"
+                )
+        for name in equations.declared:
+            if name not in ports and name not in cell.inputs and name not in parameters:
+                raise CircuitError(
+                    f"{where}: 'the line '{name} : ...' declares a variable that nothing sets; list it in `ports`, "
+                    "`optional_ports`, `inputs` or `parameters`, or mark it (shared)."
+                )
+        for name in equations.shared:
+            if name not in self.shared_names:
+                raise CircuitError(
+                    f"{where}: the protocol gives no value for the shared variable '{name}'; add it to "
+                    f"Protocol(shared={{...}}).{suggest(name, self.shared_names)}"
+                )
+        for name in cell.ports:
+            if not fed.get((population.name, name)):
+                raise CircuitError(
+                    f"{where}: no projection feeds the port '{name}'; add Projection(..., target='{population.name}.{name}') "
+                    "or list the port in `optional_ports` (it then reads 0)."
+                )
+        assignments = self._ordered(equations, population, where)
+        dimensions = self._check_units(equations, population, dimensions, where)
+        for name in cell.initial:
+            if name not in equations.states:
+                raise CircuitError(f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}")
+        if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs}:
+            raise CircuitError(
+                f"{where}: its rate '{cell.rate}' is no variable of its equations."
+                f"{suggest(cell.rate, [*equations.states, *equations.subexpressions])}"
+            )
+        for port in ports:
+            if not fed.get((population.name, port)):
+                parameters[port] = 0.0
+        live = {port for port in ports if fed.get((population.name, port))}
+        late = _reached(assignments, live)
+        moving = _reached(assignments, live | set(equations.states))
+        static = {a.name for a in assignments} - moving | set(cell.inputs) | set(parameters)
+        return PopulationPlan(
+            population.name, population.n, cell.rate, equations.states, assignments, late, static, parameters,
+            cell.inputs, equations.shared, cell.holds,
+            {x: float(cell.initial.get(x, 0.0)) for x in equations.states}, dimensions,
+            {port: [] for port in ports if port in live},
+        )  # fmt: skip
+
+    def _parameters(
+        self, population: Population, equations: CellEquations, where: str
+    ) -> tuple[dict[str, Any], dict[str, Dimension]]:
+        cell = population.cell
+        for name in population.parameters:
+            if name not in cell.parameters:
+                raise CircuitError(f"{where}: unknown parameter '{name}'.{suggest(name, cell.parameters)}")
+        values: dict[str, Any] = {}
+        dimensions: dict[str, Dimension] = {}
+        for name, default in cell.parameters.items():
+            _, wanted = quantity(default)
+            value, got = quantity(population.parameters.get(name, default))
+            if got is not wanted:
+                raise CircuitError(
+                    f"{where}: parameter '{name}' has the unit {unit_text(got)}; wanted {unit_text(wanted)}, as in its "
+                    f"default {default}."
+                )
+            if isinstance(value, np.ndarray) and value.shape != (population.n,):
+                raise CircuitError(f"{where}: parameter '{name}' has shape {value.shape}; wanted ({population.n},).")
+            if name in equations.states or name in equations.subexpressions:
+                raise CircuitError(f"{where}: '{name}' is both a parameter and an equation; rename one of them.")
+            values[name], dimensions[name] = value, wanted
+        return values, dimensions
+
+    def _ordered(self, equations: CellEquations, population: Population, where: str) -> list[Assignment]:
+        """Subexpressions and pools in the order of their dependence."""
+        waiting = [Assignment(n, e) for n, e in equations.subexpressions.items()]
+        waiting += [Assignment(p.name, p.expression, pool=True) for p in population.cell.pools]
+        ordered: list[Assignment] = []
+        while waiting:
+            names = {a.name for a in waiting}
+            ready = [a for a in waiting if not names_in(a.expression) & names]
+            if not ready:
+                raise CircuitError(
+                    f"{where}: {', '.join(sorted(names))} depend on one another in a circle; make one of them a state."
+                )
+            ordered += ready
+            waiting = [a for a in waiting if a not in ready]
+        return ordered
+
+    def _check_units(
+        self, equations: CellEquations, population: Population, known: dict[str, Dimension], where: str
+    ) -> dict[str, Dimension]:
+        cell = population.cell
+        known = {**known, **equations.dimensions}
+        texts = [(n, e) for n, e in equations.subexpressions.items()] + [(p.name, p.expression) for p in cell.pools]
+        for hold in cell.holds:
+            if hold.of not in equations.dimensions:
+                raise CircuitError(
+                    f"{where}: the hold '{hold.name}' takes '{hold.of}', which is no variable of the cell."
+                    f"{suggest(hold.of, equations.dimensions)}"
+                )
+            known[hold.name] = equations.dimensions[hold.of]
+        pools = {p.name for p in cell.pools}
+        for name, text in [*texts, *equations.states.items()]:
+            for other in names_in(text):
+                if other not in known and other not in pools:
+                    raise CircuitError(
+                        f"{where}: unknown variable '{other}' in '{name} = {text}'.{suggest(other, [*known, *pools])} "
+                        "Declare it as a parameter, a port, an input, a pool, or '(shared)'."
+                    )
+        for pool in cell.pools:  # pools may use subexpressions that use pools: resolve units in rounds
+            if pool.name not in known:
+                needed = {n: known[n] for n in names_in(pool.expression) if n in known}
+                known[pool.name] = dimensions_of(pool.expression, needed, where)
+        for name, text in equations.subexpressions.items():
+            _same_unit(dimensions_of(text, known, where), equations.dimensions[name], f"{where}: '{name} = {text}'")
+        for name, text in equations.states.items():
+            got = dimensions_of(text, known, where)
+            wanted = equations.dimensions[name] / quantity("1*second")[1]
+            _same_unit(got, wanted, f"{where}: 'd{name}/dt = {text}'")
+        return known
+
+    # ---------------------------------------------------------------- projections
+
+    def _projection(self, projection: Projection) -> ProjectionPlan:
+        where = f"Projection '{projection.name}'"
+        source_name, _, variable = projection.source.partition(".")
+        if source_name not in self.populations:
+            raise CircuitError(f"{where}: {unknown('population', source_name, self.populations)}")
+        if projection.target_population not in self.populations:
+            raise CircuitError(f"{where}: {unknown('population', projection.target_population, self.populations)}")
+        source, target = self.populations[source_name], self.populations[projection.target_population]
+        variable = variable or source.rate
+        if projection.port not in target.ports:
+            raise CircuitError(f"{where}: {unknown(f'port of {target.name}', projection.port, target.ports)}")
+        if variable in source.late or variable in source.ports:
+            raise CircuitError(
+                f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
+                "loop. Send a state or a variable that follows from states, or give the source a state of its own."
+            )
+        if variable not in {*source.ode, *source.subexpressions, *source.inputs}:
+            raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', variable, source.variables)}")
+        n_pre, n_post, kind = source.n, target.n, projection.connectivity
+        if isinstance(kind, OneToOne) and n_pre != n_post:
+            raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
+        if isinstance(kind, Kernel) and np.shape(kind.matrix) != (n_pre, n_post):
+            raise CircuitError(f"{where}: the kernel has shape {np.shape(kind.matrix)}; wanted {(n_pre, n_post)}.")
+        root, transpose = projection.name, False
+        if projection.tied is not None:
+            root, transpose = self._tie(projection, n_pre, n_post, where)
+        elif isinstance(kind, Dense) and projection.weights is None:
+            raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
+        if projection.rule is not None and (projection.tied is not None or not isinstance(kind, Dense)):
+            raise CircuitError(
+                f"{where}: only dense weights of its own can be plastic; put the rule on '{root}' or use Dense()."
+            )
+        weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
+        if projection.tied is not None:
+            _same_unit(weight, self.projections[root].weight_dimension, f"{where}: weights tied to '{root}'")
+        rule = self._rule(projection, projection.rule, source, target, weight) if projection.rule else None
+        return ProjectionPlan(
+            projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
+            rule, weight,
+        )  # fmt: skip
+
+    def _tie(self, projection: Projection, n_pre: int, n_post: int, where: str) -> tuple[str, bool]:
+        assert projection.tied is not None
+        by_name = {p.name: p for p in self.circuit.projections}
+        root, transpose = projection.tied.to, projection.tied.transpose
+        if root not in by_name:
+            raise CircuitError(f"{where}: tied to an unknown projection. {unknown('projection', root, by_name)}")
+        other = by_name[root]
+        if other.tied is not None or not isinstance(other.connectivity, Dense):
+            raise CircuitError(f"{where}: tied to '{root}', which has no dense weights of its own; tie to their owner.")
+        if root not in self.projections:  # the owner may stand later in the list
+            self.projections[root] = self._projection(other)
+        shape = (self.projections[root].n_pre, self.projections[root].n_post)
+        if (shape[::-1] if transpose else shape) != (n_pre, n_post):
+            raise CircuitError(
+                f"{where}: needs weights of shape {(n_pre, n_post)}, but '{root}'"
+                f"{' transposed' if transpose else ''} has {shape[::-1] if transpose else shape}."
+            )
+        return root, transpose
+
+    def _rule(
+        self, projection: Projection, rule: PlasticityRule, source: PopulationPlan, target: PopulationPlan,
+        weight: Dimension,
+    ) -> RulePlan:  # fmt: skip
+        where = f"Rule '{rule.name}' of projection '{projection.name}'"
+        rhs = parse_rule(rule.equation, where)
+        if rule.apply not in ("now", "phase", "trial"):
+            raise CircuitError(f"{where}: apply = {rule.apply!r}; wanted 'now', 'phase' or 'trial'.")
+        parameters: dict[str, float] = {}
+        known: dict[str, Dimension] = {"w": weight}
+        for name, value in rule.parameters.items():
+            number, dimension = quantity(value)
+            if isinstance(number, np.ndarray):
+                raise CircuitError(f"{where}: parameter '{name}' must be one number.")
+            parameters[name], known[name] = number, dimension
+        for name in names_in(rhs):
+            population = target if name.endswith("_post") else source if name.endswith("_pre") else None
+            if population is not None:
+                variable = name.removesuffix("_post").removesuffix("_pre")
+                if variable not in population.dimensions:
+                    raise CircuitError(
+                        f"{where}: {unknown(f'variable of {population.name}', variable, population.dimensions)}"
+                    )
+                known[name] = population.dimensions[variable]
+            elif name in self.shared_names and name not in parameters:
+                known[name] = DIMENSIONLESS
+            elif name not in known:
+                raise CircuitError(
+                    f"{where}: unknown name '{name}' in 'dw/dt = {rhs}'; it is no rule parameter and no shared value."
+                    f"{suggest(name, [*known, *self.shared_names])} Variables of cells carry _pre or _post."
+                )
+        _same_unit(dimensions_of(rhs, known, where), weight / quantity("1*second")[1], f"{where}: 'dw/dt = {rhs}'")
+        shared = tuple(sorted(n for n in names_in(rhs) if n in self.shared_names and n not in parameters))
+        try:
+            return RulePlan(rule, rhs, parameters, shared, separate(rhs))
+        except NotSeparable as error:
+            return RulePlan(rule, rhs, parameters, shared, None, str(error))
+
+    # ---------------------------------------------------------------- protocol
+
+    def _phases(self) -> Iterator[PhasePlan]:
+        protocol = self.circuit.protocol
+        if not protocol.phases:
+            raise CircuitError("The protocol has no phase; give Protocol(phases=(Phase('free', '100*ms'),)).")
+        names = [p.name for p in protocol.phases]
+        for population in self.populations.values():
+            for hold in population.holds:
+                if hold.phase not in names:
+                    raise CircuitError(
+                        f"Population '{population.name}': the hold '{hold.name}' waits for a phase. "
+                        f"{unknown('phase', hold.phase, names)}"
+                    )
+        rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
+        for phase in protocol.phases:
+            length = seconds(phase.duration)
+            if length <= 0:
+                raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
+            shared = {**dict.fromkeys(self.shared_names, None), **protocol.shared, **phase.shared}
+            for name, value in shared.items():
+                if value is None:
+                    raise CircuitError(
+                        f"Phase '{phase.name}' gives no value for the shared variable '{name}'; add it there or to "
+                        "Protocol(shared={...})."
+                    )
+            clamps: dict[tuple[str, str], str] = {}
+            for name, source in {**protocol.clamps, **phase.clamps}.items():
+                population, _, variable = name.partition(".")
+                if population not in self.populations:
+                    raise CircuitError(f"A clamp names '{name}'. {unknown('population', population, self.populations)}")
+                if variable not in self.populations[population].inputs:
+                    raise CircuitError(
+                        f"A clamp names '{name}'. "
+                        f"{unknown(f'input of {population}', variable, self.populations[population].inputs)}"
+                    )
+                if source not in STIMULUS_FIELDS:
+                    raise CircuitError(f"The clamp of '{name}': {unknown('stimulus field', source, STIMULUS_FIELDS)}")
+                clamps[population, variable] = source
+            for name in phase.plastic:
+                if name not in rules:
+                    raise CircuitError(f"Phase '{phase.name}': {unknown('plasticity rule', name, sorted(rules))}")
+            plastic = tuple(p.name for p in self.projections.values() if p.rule and p.rule.rule.name in phase.plastic)
+            holds = tuple(
+                (p.name, hold) for p in self.populations.values() for hold in p.holds if hold.phase == phase.name
+            )
+            yield PhasePlan(phase.name, length, shared, clamps, plastic, holds)
+
+    def _check_readout(self) -> None:
+        readout = self.circuit.readout
+        if readout is not None:
+            self.variable(readout.variable)
+            if readout.phase not in [p.name for p in self.phases]:
+                raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in self.phases])}")
+        if self.circuit.reference is not None:
+            for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
+                if name not in self.projections:
+                    raise CircuitError(f"Reference: {unknown('projection', name, self.projections)}")
+
+    # ---------------------------------------------------------------- what the engines ask
+
+    def variable(self, text: str) -> tuple[str, str]:
+        """``"pyr1.u"`` -> ("pyr1", "u"), or an error with the nearest name."""
+        population, _, variable = text.partition(".")
+        if population not in self.populations:
+            raise unknown("population", population, self.populations)
+        known = self.populations[population].variables
+        if variable not in known:
+            raise unknown(f"variable of population {population}", variable, known)
+        return population, variable
+
+    def stimulus_size(self, source: str) -> int | None:
+        """Number of values that a stimulus field needs, None when nothing is clamped to it."""
+        sizes = {self.populations[p].n for phase in self.phases for (p, _), s in phase.clamps.items() if s == source}
+        return next(iter(sizes)) if len(sizes) == 1 else None
+
+    def plastic(self) -> list[ProjectionPlan]:
+        """Projections that some phase makes plastic."""
+        names = {name for phase in self.phases for name in phase.plastic}
+        return [p for p in self.projections.values() if p.name in names]
+
+    def steps(self, dt: float) -> list[int]:
+        """Number of steps of each phase."""
+        counts = []
+        for phase in self.phases:
+            exact = phase.seconds / dt
+            if abs(exact - round(exact)) > 1e-6 * max(exact, 1) or round(exact) < 1:
+                raise NeurosimError(
+                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is no whole number of steps of "
+                    f"dt = {dt * 1e3:g} ms; choose a dt that divides it."
+                )
+            counts.append(round(exact))
+        return counts
+
+    def check_step(self, dt: float) -> None:
+        """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
+        for phase in self.phases:
+            for population in self.populations.values():
+                numbers = {n: phase.shared[n] for n in population.shared}
+                numbers |= {n: v for n, v in population.parameters.items() if not isinstance(v, np.ndarray)}
+                rates = linear_rates(population.ode, population.subexpressions, numbers)
+                rates = rates[rates.real < 0]
+                if not rates.size:
+                    continue
+                limit = float(np.min(-2 * rates.real / np.abs(rates) ** 2))
+                if dt > limit * (1 + 1e-9):
+                    raise NeurosimError(
+                        f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for population "
+                        f"'{population.name}' in phase '{phase.name}': dt <= -2 Re(lambda)/|lambda|^2 = {limit * 1e3:g} ms "
+                        f"(fastest rate {np.abs(rates).max():g}/s). Choose a smaller dt."
+                    )
+
+    def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
+        """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""
+        assert projection.rule is not None
+        terms = projection.rule.separated(projection.name, level)
+        return [(t, f"ns_post_{projection.name}_{k}", f"ns_pre_{projection.name}_{k}") for k, t in enumerate(terms)]
+
+    def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """See `Circuit.initial_weights`."""
+        weights: dict[str, np.ndarray] = {}
+        by_name = {p.name: p for p in self.circuit.projections}
+        for plan in self.projections.values():
+            projection = by_name[plan.name]
+            rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
+            if plan.root != plan.name:
+                continue
+            if isinstance(plan.connectivity, Kernel):
+                weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
+            elif isinstance(plan.connectivity, OneToOne):
+                drawn = projection.weights.draw(rng, 1, plan.n_post)[0] if projection.weights else np.ones(plan.n_post)
+                weights[plan.name] = drawn
+            else:
+                assert projection.weights is not None
+                weights[plan.name] = projection.weights.draw(rng, plan.n_pre, plan.n_post)
+        return weights
+
+    def check_weights(self, weights: dict[str, np.ndarray]) -> None:
+        """Refuse weights of wrong names, shapes or with NaN."""
+        owners = {p.name: p for p in self.projections.values() if p.root == p.name}
+        for name, value in weights.items():
+            if name not in owners:
+                raise unknown("projection with weights of its own", name, owners)
+            plan = owners[name]
+            wanted = (plan.n_post,) if isinstance(plan.connectivity, OneToOne) else (plan.n_pre, plan.n_post)
+            if np.shape(value) != wanted:
+                raise NeurosimError(f"Weights of '{name}' have shape {np.shape(value)}; wanted {wanted}.")
+            if not np.isfinite(value).all():
+                raise NeurosimError(f"Weights of '{name}' hold NaN or infinity.")
+        for name in owners:
+            if name not in weights:
+                raise NeurosimError(f"No weights for projection '{name}'.")
+
+
+def _reached(assignments: list[Assignment], start: set[str]) -> set[str]:
+    reached: set[str] = set()
+    for a in assignments:
+        if names_in(a.expression) & (start | reached):
+            reached.add(a.name)
+    return reached
+
+
+def _unique(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise CircuitError(f"Two of one name: {what} '{name}'; rename one.")
+
+
+def _same_unit(got: Dimension, wanted: Dimension, where: str) -> None:
+    if got is not wanted:
+        raise CircuitError(
+            f"{where}: the right-hand side has the unit {unit_text(got)}; wanted {unit_text(wanted)}. "
+            "Check the units of its parameters and ports."
+        )

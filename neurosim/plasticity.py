@@ -1,0 +1,35 @@
+"""Local plasticity rules: an equation for dw/dt in pre, post and shared variables. Knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PlasticityRule:
+    """A plasticity rule, on in the phases that list its name.
+
+    Parameters
+    ----------
+    name
+        The name by which a `Phase` switches the rule on. Several projections may carry rules of one name.
+    equation
+        ``"dw/dt = ..."``: ``x_pre`` and ``x_post`` are variables of the source and target cells, ``w`` the weight, bare
+        names are rule parameters or shared values of the protocol. The unit of the right-hand side must be the
+        unit of the weight per second.
+    parameters
+        Constants: a number or a text with units.
+    apply
+        When the change reaches the weights: ``"now"`` (forward Euler, every step), ``"phase"`` or ``"trial"``
+        (collected, added at the end of the phase or trial).
+    bounds
+        Lower and upper limit of the weights, None for no limit.
+    """
+
+    name: str
+    equation: str
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
+    apply: Literal["now", "phase", "trial"] = "now"
+    bounds: tuple[float | None, float | None] = (None, None)

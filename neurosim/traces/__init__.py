@@ -1,0 +1,129 @@
+"""Recorded traces: time, values, units, phases; saved to and read from HDF5."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neurosim.errors import NeurosimError, unknown
+
+#: Version of the file layout; a newer one is refused.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PhaseSpan:
+    """A phase of one trial on the time axis: ``start <= t < stop``, in seconds."""
+
+    name: str
+    trial: int
+    start: float
+    stop: float
+
+
+@dataclass
+class Traces:
+    """Recorded variables.
+
+    Attributes
+    ----------
+    time
+        (steps,) in seconds.
+    values
+        ``{"population.variable": (steps, batch, cells)}``, base SI units.
+    units
+        ``{"population.variable": unit as text}``.
+    phases
+        Phases in their order on the time axis.
+    metadata
+        Model, level, seed, dt, versions, ...
+    """
+
+    time: np.ndarray
+    values: dict[str, np.ndarray]
+    units: dict[str, str]
+    phases: list[PhaseSpan]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.values:
+            raise unknown("recorded variable", name, self.values)
+        return self.values[name]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HDF5 file, complete or not at all (temporary file, then rename)."""
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            with h5py.File(temporary, "w") as file:
+                file.attrs["format"] = FORMAT
+                file.attrs["metadata"] = json.dumps(self.metadata)
+                for key, value in self.metadata.items():
+                    file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+                time = file.create_dataset("time", data=self.time)
+                time.attrs["unit"] = "s"
+                for name, value in self.values.items():
+                    population, _, variable = name.partition(".")
+                    data = file.create_dataset(f"{population}/{variable}", data=value, compression="gzip", compression_opts=1)
+                    data.attrs["unit"] = self.units[name]
+                    data.attrs["population"] = population
+                    data.attrs["axes"] = "time, sample of the batch, cell"
+                    data.attrs["indices"] = np.arange(value.shape[-1])
+                spans = file.create_group("phases")
+                spans.create_dataset("name", data=[p.name for p in self.phases], dtype=h5py.string_dtype())
+                spans.create_dataset("trial", data=np.array([p.trial for p in self.phases], dtype=np.int64))
+                spans.create_dataset("start", data=np.array([p.start for p in self.phases], dtype=float))
+                spans.create_dataset("stop", data=np.array([p.stop for p in self.phases], dtype=float))
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Traces:
+        """Read a file written by `save`.
+
+        Raises
+        ------
+        NeurosimError
+            No file, no trace file, or one from a newer version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise NeurosimError(f"There is no trace file '{path}'; `neurosim simulate` writes traces.h5.")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {error}") from error
+        with file:
+            if "format" not in file.attrs or "time" not in file:
+                raise NeurosimError(f"'{path}' is an HDF5 file but not one of neurosim's traces.")
+            if int(file.attrs["format"]) > FORMAT:  # type: ignore[arg-type]
+                raise NeurosimError(
+                    f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
+                )
+            values, units = {}, {}
+            for population, group in file.items():
+                if population in ("time", "phases"):
+                    continue
+                for variable, data in group.items():
+                    values[f"{population}.{variable}"] = data[()]
+                    units[f"{population}.{variable}"] = str(data.attrs["unit"])
+            spans = file["phases"]
+            phases = [
+                PhaseSpan(n.decode(), int(k), float(a), float(b))
+                for n, k, a, b in zip(
+                    spans["name"][()], spans["trial"][()], spans["start"][()], spans["stop"][()], strict=True
+                )  # type: ignore[index]
+            ]
+            metadata = json.loads(str(file.attrs["metadata"]))
+            return cls(file["time"][()], values, units, phases, metadata)  # type: ignore[index]
