@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from neurosim.traces import Traces
+from neurosim.equations import unit_text
+from neurosim.errors import DivergenceError
+from neurosim.plan import PhasePlan, Plan
+from neurosim.traces import PhaseSpan, Traces
+
+#: Steps between two looks at whether all states are finite.
+CHECK_EVERY = 20
 
 
 @dataclass
@@ -59,3 +66,98 @@ class Result:
         if self.traces is None:
             raise NeurosimError("Nothing was recorded; pass record=['population.variable', ...] to simulate.")
         save_traces(self.traces, path, **kwargs)
+
+
+class ResultBuilder:
+    """Gathers what a run on a trajectory level keeps: traces, values at phase ends, settling, readout.
+
+    `values(population, variable)` in the methods below hands out a copy of shape (batch, cells).
+    """
+
+    def __init__(
+        self, plan: Plan, level: str, dtype: str, batch: int, dt: float, record: list[tuple[str, str]], ends: bool
+    ):
+        self.plan, self.level, self.dtype, self.batch, self.dt, self.keep_ends = plan, level, dtype, batch, dt, ends
+        self.step = 0
+        self.rows: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in record}
+        self.times: list[float] = []
+        self.spans: list[PhaseSpan] = []
+        self.readouts: list[np.ndarray] = []
+        self.ends: dict[str, dict[str, list[np.ndarray]]] = {}
+        self.settling: dict[str, float] = {}
+        self._mark: dict[tuple[str, str], np.ndarray] = {}
+        self._phase = ("", 0)
+
+    @property
+    def states(self) -> list[tuple[str, str]]:
+        return [(p.name, x) for p in self.plan.populations.values() for x in p.ode]
+
+    def wanted(self, phase: PhasePlan) -> list[tuple[str, str]]:
+        """What `finish` reads at the end of a phase."""
+        kept = []
+        if self.keep_ends:
+            for p in self.plan.populations.values():
+                kept += [(p.name, n) for n in (*p.ode, *p.subexpressions, *p.ports)]
+        readout = self.plan.circuit.readout
+        if readout is not None and readout.phase == phase.name:
+            kept.append(self.plan.variable(readout.variable))
+        return kept
+
+    def begin(self, phase: PhasePlan, trial: int) -> None:
+        self._phase = (phase.name, self.step)
+
+    def end(self, phase: PhasePlan, trial: int) -> None:
+        self.spans.append(PhaseSpan(phase.name, trial, self._phase[1] * self.dt, self.step * self.dt))
+
+    @staticmethod
+    def mark_step(count: int) -> int:
+        """The step in a phase from which settling is measured: a tenth of the phase before its end."""
+        return max(0, count - 1 - max(1, count // 10))
+
+    def record(self, values: Callable[[str, str], np.ndarray]) -> None:
+        self.times.append(self.step * self.dt)
+        for key, rows in self.rows.items():
+            rows.append(values(*key))
+
+    def mark(self, values: Callable[[str, str], np.ndarray]) -> None:
+        self._mark = {key: values(*key) for key in self.states}
+
+    def finish(self, phase: PhasePlan, values: Callable[[str, str], np.ndarray]) -> None:
+        """Keep the values of a phase's last step."""
+        change = max((float(np.abs(values(*key) - self._mark[key]).max()) for key in self.states), default=0.0)
+        self.settling[phase.name] = max(self.settling.get(phase.name, 0.0), change)
+        kept = self.ends.setdefault(phase.name, {})
+        if self.keep_ends:
+            for population, variable in self.wanted(phase):
+                kept.setdefault(f"{population}.{variable}", []).append(values(population, variable))
+        readout = self.plan.circuit.readout
+        if readout is not None and readout.phase == phase.name:
+            self.readouts.append(values(*self.plan.variable(readout.variable)))
+
+    def diverged(self, population: str, variable: str, result: Result) -> NoReturn:
+        raise DivergenceError(
+            f"{self.level}: '{population}.{variable}' is not finite at step {self.step} (t = "
+            f"{self.step * self.dt * 1e3:g} ms, phase '{self._phase[0]}'; looked at every {CHECK_EVERY} steps). "
+            "Lower dt, the learning rate or the feedback gain.",
+            result,
+        )
+
+    def result(self, weights: dict[str, np.ndarray], collected: dict[str, np.ndarray]) -> Result:
+        """What the run has gathered so far."""
+        traces = None
+        if self.rows:
+            empty = {key: np.empty((0, self.batch, self.plan.populations[key[0]].n)) for key in self.rows}
+            values = {f"{p}.{v}": np.stack(r) if r else empty[p, v] for (p, v), r in self.rows.items()}
+            units = {f"{p}.{v}": unit_text(self.plan.populations[p].dimensions[v]) for p, v in self.rows}
+            traces = Traces(np.array(self.times), values, units, list(self.spans))
+        return Result(
+            self.level,
+            self.dtype,
+            weights,
+            collected,
+            np.concatenate(self.readouts) if self.readouts else None,
+            {phase: {n: np.concatenate(v) for n, v in kept.items()} for phase, kept in self.ends.items()},
+            dict(self.settling),
+            traces,
+            self.step,
+        )

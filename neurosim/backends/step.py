@@ -20,17 +20,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from neurosim.backends.result import Result
-from neurosim.connectivity import Kernel, OneToOne
-from neurosim.equations import compile_block, names_in, unit_text
+from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
+from neurosim.connectivity import OneToOne
+from neurosim.equations import compile_block, names_in
 from neurosim.equations.separate import Term
-from neurosim.errors import DivergenceError
 from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.traces import PhaseSpan, Traces
 
 Learn = Literal["on", "off", "held"]
-#: Steps between two looks at whether all states are finite.
-CHECK_EVERY = 20
 
 
 class Arrays(Protocol):
@@ -102,7 +98,6 @@ class Stepper:
     ):  # fmt: skip
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
-        self.keep_ends = ends
         self.counts = plan.steps(dt)
         self.state: dict[str, dict[str, Any]] = {}
         for p in plan.populations.values():
@@ -119,13 +114,7 @@ class Stepper:
             rule.separated(projection.name, level)
             if learn == "held" or (learn == "on" and rule.rule.apply != "now"):
                 self.collected[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
-        self.step_index = 0
-        self.readouts: list[np.ndarray] = []
-        self.ends: dict[str, dict[str, list[np.ndarray]]] = {}
-        self.settling: dict[str, float] = {}
-        self.rows: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in record}
-        self.times: list[float] = []
-        self.spans: list[PhaseSpan] = []
+        self.kept = ResultBuilder(plan, level, arrays.dtype_name, batch, dt, record, ends)
         self._programs: dict[tuple[int, bool], PhaseProgram] = {}
 
     # ---------------------------------------------------------------- programs
@@ -135,12 +124,7 @@ class Stepper:
         wanted |= p.names_of_ode() | {v for pop, v in self.record if pop == p.name}
         if last:
             wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
-            if self.keep_ends:
-                wanted |= {a.name for a in p.assignments if not a.pool}
-            readout = self.plan.circuit.readout
-            if readout is not None and readout.phase == phase.name:
-                pop, variable = self.plan.variable(readout.variable)
-                wanted |= {variable} if pop == p.name else set()
+            wanted |= {v for pop, v in self.kept.wanted(phase) if pop == p.name}
         return wanted
 
     def _program(self, index: int, last: bool) -> PhaseProgram:
@@ -204,12 +188,12 @@ class Stepper:
                 if self.plan.circuit.protocol.reset or trial == 0:
                     self._reset()
                 for index, phase in enumerate(self.plan.phases):
-                    start = self.step_index
+                    self.kept.begin(phase, trial)
                     for _ in self._phase(index, phase, fields):
                         yield
-                        self.step_index += 1
-                    bar.update(self.step_index - start)
-                    self.spans.append(PhaseSpan(phase.name, trial, start * self.dt, self.step_index * self.dt))
+                        self.kept.step += 1
+                    bar.update(self.counts[index])
+                    self.kept.end(phase, trial)
                 if self.learn == "on":
                     self._apply("trial")
 
@@ -234,8 +218,7 @@ class Stepper:
         drives = self._drives(plastic, changing)
         count = self.counts[index]
         ordinary, final = self._program(index, False), self._program(index, True)
-        early_mark = max(0, count - 1 - max(1, count // 10))
-        mark: dict[str, Any] = {}
+        mark = self.kept.mark_step(count)
         for k in range(count):
             last = k == count - 1
             program = final if last else ordinary
@@ -246,18 +229,18 @@ class Stepper:
                 block(s)
             for population, hold in phase.holds if last else ():
                 state[population][hold.name] = state[population][hold.of] + 0.0
-            if self.record and self.step_index % self.stride == 0:
-                self._record()
-            if k == early_mark:
-                mark = {p: {x: state[p][x] + 0.0 for x in plan.ode} for p, plan in self.plan.populations.items()}
+            if self.record and self.kept.step % self.stride == 0:
+                self.kept.record(self._values)
+            if k == mark:
+                self.kept.mark(self._values)
             if last:
-                self._finish(phase, mark)
+                self.kept.finish(phase, self._values)
             for q in plastic:
                 self._learn(q, last)
             if last and self.learn == "on":
                 self._apply("phase", phase.plastic)
-            if self.step_index % CHECK_EVERY == 0 or last:
-                self.check_finite(phase)
+            if self.kept.step % CHECK_EVERY == 0 or last:
+                self.check_finite()
             yield
 
     def _drives(self, plastic: list[Plastic], changing: set[str]) -> Callable[[bool], None]:
@@ -366,64 +349,23 @@ class Stepper:
 
     # ---------------------------------------------------------------- what is kept
 
-    def _record(self) -> None:
-        self.times.append(self.step_index * self.dt)
-        for (population, variable), rows in self.rows.items():
-            value = self.state[population][variable]
-            value = self.arrays.expand(value, (self.batch, self.plan.populations[population].n))
-            rows.append(np.array(self.arrays.to_numpy(value)))
+    def _values(self, population: str, variable: str) -> np.ndarray:
+        shape = (self.batch, self.plan.populations[population].n)
+        return np.array(self.arrays.to_numpy(self.arrays.expand(self.state[population][variable], shape)))
 
-    def _finish(self, phase: PhasePlan, mark: dict[str, dict[str, Any]]) -> None:
-        """Keep the values of a phase's last step."""
-        change = 0.0
-        kept = self.ends.setdefault(phase.name, {})
-        for p in self.plan.populations.values():
-            s = self.state[p.name]
-            for x in p.ode:
-                change = max(change, float(abs(s[x] - mark[p.name][x]).max()))
-            if self.keep_ends:
-                for name in (*p.ode, *(a.name for a in p.assignments if not a.pool), *p.ports):
-                    value = self.arrays.expand(s[name], (self.batch, p.n))
-                    kept.setdefault(f"{p.name}.{name}", []).append(np.array(self.arrays.to_numpy(value)))
-        self.settling[phase.name] = max(self.settling.get(phase.name, 0.0), change)
-        readout = self.plan.circuit.readout
-        if readout is not None and readout.phase == phase.name:
-            population, variable = self.plan.variable(readout.variable)
-            self.readouts.append(np.array(self.arrays.to_numpy(self.state[population][variable])))
-
-    def check_finite(self, phase: PhasePlan | None = None) -> None:
+    def check_finite(self) -> None:
         """Raise `DivergenceError` when a state is not finite; what was recorded goes with it."""
         for p in self.plan.populations.values():
             for x in p.ode:
                 if not self.arrays.finite(self.state[p.name][x]):
-                    where = f" in phase '{phase.name}'" if phase else ""
-                    raise DivergenceError(
-                        f"{self.level}: '{p.name}.{x}' is not finite at step {self.step_index} (t = "
-                        f"{self.step_index * self.dt * 1e3:g} ms{where}; looked at every {CHECK_EVERY} steps). "
-                        "Lower dt, the learning rate or the feedback gain.",
-                        self.result(),
-                    )
+                    self.kept.diverged(p.name, x, self.result())
 
     def result(self) -> Result:
         """What the run has gathered so far."""
-        readout = np.concatenate(self.readouts) if self.readouts else None
-        traces = None
-        if self.record:
-            values = {f"{p}.{v}": _stack(rows, self.batch, self.plan.populations[p].n) for (p, v), rows in self.rows.items()}
-            units = {f"{p}.{v}": unit_text(self.plan.populations[p].dimensions[v]) for p, v in self.rows}
-            traces = Traces(np.array(self.times), values, units, list(self.spans))
-        return Result(
-            self.level, self.arrays.dtype_name,
+        return self.kept.result(
             {name: np.array(self.arrays.to_numpy(w)) for name, w in self.weights.items()},
             {name: np.array(self.arrays.to_numpy(w)) for name, w in self.collected.items()},
-            readout,
-            {phase: {n: np.concatenate(v) for n, v in kept.items()} for phase, kept in self.ends.items()},
-            dict(self.settling), traces, self.step_index,
-        )  # fmt: skip
+        )
 
 
-def _stack(rows: list[np.ndarray], batch: int, n: int) -> np.ndarray:
-    return np.stack(rows) if rows else np.empty((0, batch, n))
-
-
-__all__ = ["Arrays", "Kernel", "Learn", "Stepper", "pooled"]
+__all__ = ["Arrays", "Learn", "Stepper", "pooled"]

@@ -110,7 +110,7 @@ class DenseEngine:
                 view[...] = s[variable]
 
         duration = trials * sum(stepper.counts)
-        network = b2.Network(*(g for n, g in self.groups.items() if self.plan.populations[n].ode))
+        network = b2.Network(*self.groups.values(), *self.synapses)
         run_network(network, operation, self.clock, duration, options.codegen)
         for _ in steps:  # the end of the last trial
             pass

@@ -1,0 +1,354 @@
+"""`brian2:equations`: pure `NeuronGroup` and `Synapses`, the readable reference. One sample at a time.
+
+Every subexpression of a cell is a stored variable that one `run_regularly` per stage computes, so that the order inside a
+step (see `neurosim.plan`) is explicit:
+
+    before_start   clamps and shared values; early variables and pools, stage by stage
+    start          drives: summed Synapses
+    groups, 0..    late variables and pools, stage by stage; 3000 holds; 4000 recorders;
+                   5000 Synapses (weights to t+dt); 6000 NeuronGroups (potentials to t+dt)
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import brian2 as b2
+import numpy as np
+from tqdm import tqdm
+
+from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
+from neurosim.backends.engine import Options
+from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
+from neurosim.backends.step import Learn
+from neurosim.connectivity import OneToOne
+from neurosim.equations import names_in, quantity, substitute, unit_text
+from neurosim.errors import UnsupportedError
+from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.traces import Traces
+
+LEVEL = "brian2:equations"
+HOLDS, RECORDERS, WEIGHTS, BOUNDS, POTENTIALS = 3000, 4000, 5000, 5500, 6000
+
+
+class EquationsEngine:
+    """See `neurosim.backends.engine.Engine`. float64, batch 1."""
+
+    level = LEVEL
+
+    def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
+        plan.check_weights(weights)
+        plan.check_step(options.dt)
+        if options.batch != 1:
+            raise UnsupportedError(
+                f"{LEVEL} presents one sample at a time; got a batch of {options.batch}. Use brian2:dense or "
+                "torch:trajectory for batches."
+            )
+        if options.dtype != "float64":
+            raise UnsupportedError(f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32.")
+        self.plan, self.options = plan, options
+        self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: w.copy() for name, w in self._weights.items()}
+
+    def present(
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
+        stride: int = 1, ends: bool = True,
+    ) -> Result:  # fmt: skip
+        started = time.perf_counter()
+        with codegen_target(self.options.codegen):
+            run = _Run(self.plan, self._weights, self.options, stimuli, learn, record or [], stride, ends)
+            result = run.run()
+        self._weights = {name: w.copy() for name, w in result.weights.items()}
+        result.seconds = time.perf_counter() - started
+        return result
+
+
+class _Run:
+    """The Brian2 objects of one run."""
+
+    def __init__(
+        self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], learn: Learn,
+        record: list[tuple[str, str]], stride: int, ends: bool,
+    ):  # fmt: skip
+        self.plan, self.options, self.stimuli, self.learn = plan, options, stimuli, learn
+        self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
+        self.objects: list[Any] = []
+        self.groups = {p.name: self._group(p) for p in plan.populations.values()}
+        self.synapses = {q.name: self._projection(q) for q in plan.projections.values()}
+        for name, values in weights.items():
+            self._view(name)[...] = values
+        self.kept = ResultBuilder(plan, LEVEL, "float64", 1, options.dt, [], ends)
+        self.recorded = record
+        self.monitors = self._monitors(record, stride)
+        self.counts = plan.steps(options.dt)
+        self.trials = len(next(iter(stimuli.values())))
+
+    # ---------------------------------------------------------------- cells
+
+    def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
+        lines = [f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}" for x, rhs in p.ode.items()]
+        pools = {a.name for a in p.assignments if a.pool}
+        arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
+        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays]
+        stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
+        lines += [f"{n} : {brian2_unit(p.dimensions.get(n, p.dimensions[_port(n)]))}" for n in stored]
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in p.shared]
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools]
+        lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
+        namespace = {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays}
+        group = b2.NeuronGroup(
+            p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace,
+            name=f"ns_{p.name}", order=POTENTIALS,
+        )  # fmt: skip
+        for n, value in arrays.items():
+            group.variables[n].get_value()[...] = value
+        early, late = p.blocks([a.name for a in p.assignments])
+        late = [
+            *(Assignment(port, " + ".join(_part(q) for q in feeding)) for port, feeding in p.ports.items() if len(feeding) > 1),
+            *late,
+        ]  # fmt: skip
+        self.objects.append(group)
+        self._stages(p, group, early, "before_start")
+        self._stages(p, group, late, "groups")
+        for h in p.holds:
+            take = f"ns_take_{h.name}"
+            group.run_regularly(
+                f"{h.name} = int({take})*{h.of} + int(not {take})*{h.name}", clock=self.clock, when="groups", order=HOLDS,
+                name=f"ns_{p.name}_hold_{h.name}",
+            )  # fmt: skip
+        return group
+
+    def _stages(self, p: PopulationPlan, group: b2.NeuronGroup, block: list[Assignment], when: str) -> None:
+        order, pending = 10, []
+
+        def flush() -> None:
+            nonlocal order
+            if pending:
+                code = "\n".join(f"{a.name} = {a.expression}" for a in pending)
+                name = f"ns_{p.name}_{'early' if when == 'before_start' else 'late'}_{order}"
+                group.run_regularly(code, clock=self.clock, when=when, order=order, name=name)
+                order += 10
+                pending.clear()
+
+        for a in block:
+            if not a.pool:
+                pending.append(a)
+                continue
+            flush()
+            unit = brian2_unit(p.dimensions[a.name])
+            pool = b2.NeuronGroup(1, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1)
+            from_cells = b2.Synapses(
+                group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(a.expression, p)} : {unit}",
+                clock=self.clock, namespace=dict(group.namespace), name=f"ns_{p.name}_{a.name}_sum",
+            )  # fmt: skip
+            from_cells.connect()
+            from_cells.summed_updaters["total_post"].when = when
+            setattr(group, a.name, b2.linked_var(pool, "total", index=np.zeros(p.n, dtype=int)))
+            self.objects += [pool, from_cells]
+            order += 10
+        flush()
+
+    # ---------------------------------------------------------------- projections
+
+    def _projection(self, q: ProjectionPlan) -> b2.Synapses:
+        unit = brian2_unit(q.weight_dimension)
+        feeding = self.plan.populations[q.target].ports[q.port]
+        receives = q.port if len(feeding) == 1 else _part(q)
+        port_unit = brian2_unit(self.plan.populations[q.target].dimensions[q.port])
+        lines = [f"{receives}_post = w*{q.variable}_pre : {port_unit} (summed)"]
+        namespace: dict[str, Any] = {}
+        rule = q.rule
+        if rule is not None and self._learns(q):
+            # Bare names of a rule get a prefix: Brian2 would look for them among the cells' variables first.
+            namespace = {f"ns_{n}": b2.Quantity(v, dim=_dimension(rule, n)) for n, v in rule.parameters.items()}
+            rhs = substitute(rule.rhs, {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
+            collects = self.learn == "held" or rule.rule.apply != "now"
+            changed = "ns_collected" if collects else "w"
+            lines.append(f"d{changed}/dt = ns_on*({rhs}) : {unit} (clock-driven)")
+            lines += [f"w : {unit}"] if collects else []
+            lines += [f"ns_{n} : 1 (shared)" for n in ("on", *rule.shared)]
+        else:
+            lines.append(f"w : {unit}")
+        synapses = b2.Synapses(
+            self.groups[q.source], self.groups[q.target], "\n".join(lines), method="euler", clock=self.clock,
+            namespace=namespace, name=f"ns_w_{q.name}", order=WEIGHTS,
+        )  # fmt: skip
+        synapses.connect(j="i") if isinstance(q.connectivity, OneToOne) else synapses.connect()
+        synapses.summed_updaters[f"{receives}_post"].when = "start"
+        if rule is not None and rule.rule.bounds != (None, None) and self._learns(q):
+            low, high = rule.rule.bounds
+            low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+            synapses.run_regularly(
+                "w = clip(w, ns_low, ns_high)", clock=self.clock, when="groups", order=BOUNDS, name=f"ns_bound_{q.name}"
+            )
+            synapses.namespace.update(
+                ns_low=b2.Quantity(low, dim=q.weight_dimension), ns_high=b2.Quantity(high, dim=q.weight_dimension)
+            )
+        self.objects.append(synapses)
+        return synapses
+
+    def _learns(self, q: ProjectionPlan) -> bool:
+        return self.learn != "off" and any(q.name in phase.plastic for phase in self.plan.phases)
+
+    def _view(self, name: str, variable: str = "w") -> np.ndarray:
+        q = self.plan.projections[name]
+        flat = self.synapses[name].variables[variable].get_value()
+        return flat if isinstance(q.connectivity, OneToOne) else flat.reshape(q.n_pre, q.n_post)
+
+    def _tie(self) -> None:
+        for q in self.plan.projections.values():
+            if q.root != q.name:
+                root = self._view(q.root)
+                self._view(q.name)[...] = root.T if q.transpose else root
+
+    # ---------------------------------------------------------------- recorders
+
+    def _monitors(self, record: list[tuple[str, str]], stride: int) -> dict[str, b2.StateMonitor]:
+        monitors = {}
+        for population in dict.fromkeys(p for p, _ in record):
+            variables = [v for p, v in record if p == population]
+            monitors[population] = b2.StateMonitor(
+                self.groups[population], variables, record=True, dt=stride * self.clock.dt, when="groups",
+                order=RECORDERS, name=f"ns_monitor_{population}",
+            )  # fmt: skip
+            self.objects.append(monitors[population])
+        return monitors
+
+    def _traces(self) -> Traces | None:
+        if not self.recorded:
+            return None
+        values, units = {}, {}
+        for population, variable in self.recorded:
+            monitor = self.monitors[population]
+            raw = monitor.variables[variable].get_value()  # (steps, cells), base SI
+            values[f"{population}.{variable}"] = np.array(raw)[:, None, :]
+            units[f"{population}.{variable}"] = unit_text(self.plan.populations[population].dimensions[variable])
+        time = np.array(self.monitors[self.recorded[0][0]].variables["t"].get_value())
+        return Traces(time, values, units, list(self.kept.spans))
+
+    # ---------------------------------------------------------------- the run
+
+    def run(self) -> Result:
+        total = self.trials * sum(self.counts)
+        with tqdm(total=total, desc=LEVEL, unit="step", delay=2, disable=not self.options.progress, leave=False) as bar:
+            steps = self._steps(bar)
+            keep = b2.NetworkOperation(self._keep, clock=self.clock, when="groups", order=RECORDERS, name="ns_keep")
+            network = b2.Network(*self.objects, keep)
+            run_network(network, lambda: next(steps), self.clock, total, self.options.codegen)
+            for _ in steps:  # the end of the last trial
+                pass
+        self._check_finite()
+        return self._result()
+
+    def _steps(self, bar: tqdm) -> Any:
+        """Before each step: what the protocol sets. After the last step of a phase: what is applied."""
+        for trial in range(self.trials):
+            for index, phase in enumerate(self.plan.phases):
+                self.kept.begin(phase, trial)
+                self._begin(phase, index, trial)
+                moving = bool(set(phase.plastic) & {q.root for q in self.plan.projections.values() if q.root != q.name})
+                mark = self.kept.mark_step(self.counts[index])
+                for k in range(self.counts[index]):
+                    last = k == self.counts[index] - 1
+                    if moving:
+                        self._tie()
+                    for population, hold in phase.holds:
+                        self.groups[population].variables[f"ns_take_{hold.name}"].get_value()[...] = last
+                    self.now = (phase, k == mark, last)
+                    yield
+                    self.kept.step += 1
+                    if self.kept.step % CHECK_EVERY == 0:
+                        self._check_finite()
+                for population, hold in phase.holds:
+                    self.groups[population].variables[f"ns_take_{hold.name}"].get_value()[...] = False
+                self._apply("phase", phase)
+                self.kept.end(phase, trial)
+                bar.update(self.counts[index])
+            self._apply("trial", None)
+
+    def _begin(self, phase: PhasePlan, index: int, trial: int) -> None:
+        plan = self.plan
+        for p in plan.populations.values():
+            variables = self.groups[p.name].variables
+            if index == 0 and (plan.circuit.protocol.reset or trial == 0):
+                for x in p.ode:
+                    variables[x].get_value()[...] = p.initial[x]
+                for hold in p.holds:
+                    variables[hold.name].get_value()[...] = 0.0
+            for name in p.shared:
+                variables[name].get_value()[...] = phase.shared[name]
+            for name in p.inputs:
+                variables[name].get_value()[...] = 0.0
+        for (population, variable), source in phase.clamps.items():
+            self.groups[population].variables[variable].get_value()[...] = self.stimuli[source][trial]
+        for q in plan.projections.values():
+            if self._learns(q):
+                synapses = self.synapses[q.name]
+                assert q.rule is not None
+                on = q.name in phase.plastic
+                synapses.variables["ns_on"].get_value()[...] = float(on)
+                # While a rule is off it sees the shared values of a phase in which it is on: 0 * finite = 0.
+                seen = phase if on else next(p for p in plan.phases if q.name in p.plastic)
+                for name in q.rule.shared:
+                    synapses.variables[f"ns_{name}"].get_value()[...] = seen.shared[name]
+        self._tie()
+
+    def _keep(self) -> None:
+        phase, mark, last = self.now
+        if mark:
+            self.kept.mark(self._values)
+        if last:
+            self.kept.finish(phase, self._values)
+
+    def _values(self, population: str, variable: str) -> np.ndarray:
+        return np.array(self.groups[population].variables[variable].get_value())[None, :]
+
+    def _apply(self, when: str, phase: PhasePlan | None) -> None:
+        if self.learn != "on":
+            return
+        for q in self.plan.projections.values():
+            if q.rule is None or q.rule.rule.apply != when or not self._learns(q):
+                continue
+            if phase is None or q.name in phase.plastic:
+                weights, collected = self._view(q.name), self._view(q.name, "ns_collected")
+                weights += collected
+                collected[...] = 0.0
+                low, high = q.rule.rule.bounds
+                if (low, high) != (None, None):
+                    np.clip(weights, low, high, out=weights)
+
+    def _check_finite(self) -> None:
+        for population, x in self.kept.states:
+            if not np.isfinite(self.groups[population].variables[x].get_value().sum()):
+                self.kept.diverged(population, x, self._result())
+
+    def _result(self) -> Result:
+        weights = {q.name: self._view(q.name).copy() for q in self.plan.projections.values() if q.root == q.name}
+        collected = {
+            name: self._view(name, "ns_collected").copy()
+            for name, synapses in self.synapses.items() if "ns_collected" in synapses.variables
+        }  # fmt: skip
+        result = self.kept.result(weights, collected)
+        result.traces = self._traces()
+        return result
+
+
+def _part(q: ProjectionPlan) -> str:
+    """The share of a port that one projection fills, where several feed the port."""
+    return f"ns_{q.port}_from_{q.name}"
+
+
+def _port(name: str) -> str:
+    return name.removeprefix("ns_").partition("_from_")[0]
+
+
+def _suffixed(expression: str, p: PopulationPlan) -> str:
+    cells = names_in(expression) - {n for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
+    return substitute(expression, {n: f"{n}_pre" for n in cells})
+
+
+def _dimension(rule: Any, name: str) -> Any:
+    return quantity(rule.rule.parameters[name])[1]
