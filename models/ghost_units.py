@@ -17,12 +17,13 @@ time), `online` (one ghost per cell follows the feedback and holds it under the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from neurosim import (
     SOURCE, Cell, Circuit, Constant, Dense, FeedForward, Glorot, Hold, OneToOne, Phase, PlasticityRule, Pool,
-    Population, Projection, Protocol, Readout, Tied,
+    Population, Projection, Protocol, Ratio, Readout, Tied,
 )  # fmt: skip
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, unknown
@@ -155,11 +156,20 @@ def circuit(
         reference=FeedForward(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), TRANSFER[transfer][0]
         ),
+        measures=_residual(free, top) if top > 1 else {},
         citation=(
             "Ghost-unit circuit after Mesnard, Vignoud, Sacramento, Senn & Bengio 2019, arXiv 1911.08585 (reconstruction: "
             "the idea is the paper's, equations, rules and numbers are ours)"
         ),
     )  # fmt: skip
+
+
+def _residual(free: str, top: int) -> dict[str, Ratio]:
+    """What the ghosts leave of the feedback in the free state."""
+    hidden = range(1, top)
+    return {
+        "ghost_residual": Ratio(tuple(f"pyr{l}.residual" for l in hidden), tuple(f"pyr{l}.I_fb" for l in hidden), free)
+    }
 
 
 # ------------------------------------------------------------------ cells
@@ -300,3 +310,14 @@ def _protocol(mode: str, top: int, beta: float, t_free: str | None, t_nudged: st
         phase("nudged", nudged - window, {"beta": beta}), phase("nudged_end", window, {"beta": beta}, ("feedforward",)),
     )  # fmt: skip
     return Protocol((*target_free, *under_target), {"inp.r": "image", f"pyr{top}.y": "target"}, shared)
+
+
+def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The preset of `neurosim train`: settings of circuit and schedule that reach the figures in docs/models/ghost_units.md."""
+    digits = dataset == "digits"
+    return {
+        "sizes": (64, 64, 32, 10) if digits else (784, 500, 10),
+        "epochs": 30 if digits else 20,
+        "batch_size": 32 if digits else 128,
+        "learning_rate": 0.005 if digits else 0.001,
+    }

@@ -1,10 +1,15 @@
 """neurosim: write a circuit once, run it in Brian2, batched in torch, and at its steady state."""
 
 from neurosim.cells import SOURCE, Cell, Hold, Pool
-from neurosim.circuit import Circuit, FeedForward, Population, Readout
+from neurosim.circuit import Circuit, FeedForward, Population, Ratio, Readout
 from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, OneToOne, Projection, Tied, Uniform
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import Phase, Protocol
+
+# ruff: isort: split
+from neurosim.compare import compare
+from neurosim.simulation import simulate
+from neurosim.training import load, train
 
 __version__ = "0.1.0"
 
@@ -26,7 +31,12 @@ __all__ = [
     "Population",
     "Projection",
     "Protocol",
+    "Ratio",
     "Readout",
     "Tied",
     "Uniform",
+    "compare",
+    "load",
+    "simulate",
+    "train",
 ]

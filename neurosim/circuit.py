@@ -47,6 +47,15 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A measure of a circuit: rms of the variables `of` over rms of the variables `to`, at the end of `phase`."""
+
+    of: tuple[str, ...]
+    to: tuple[str, ...]
+    phase: str
+
+
+@dataclass(frozen=True)
 class Circuit:
     """Populations, projections and a protocol, checked as a whole.
 
@@ -60,6 +69,8 @@ class Circuit:
         Where the answer is read, for circuits that classify.
     reference
         The feed-forward net whose gradient the update is compared with, if there is one.
+    measures
+        Named measures that training reports, such as what is left of a cancelled feedback.
     citation
         Source of the model, and what in it is reconstruction.
 
@@ -76,6 +87,7 @@ class Circuit:
     protocol: Protocol
     readout: Readout | None = None
     reference: FeedForward | None = None
+    measures: Mapping[str, Ratio] = field(default_factory=dict)
     citation: str = ""
 
     def __post_init__(self) -> None:

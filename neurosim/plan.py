@@ -11,6 +11,7 @@ Early or late is derived by reachability from the ports, never declared.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from neurosim.equations import (
     CellEquations,
     NotSeparable,
     Term,
+    check_name,
     dimensions_of,
     linear_rates,
     names_in,
@@ -184,6 +186,8 @@ class Plan:
             *circuit.protocol.shared,
             *(name for phase in circuit.protocol.phases for name in phase.shared),
         }
+        for name in self.shared_names:
+            check_name(name, f"Protocol of '{circuit.name}'")
         fed: dict[tuple[str, str], list[Projection]] = {}
         for projection in circuit.projections:
             fed.setdefault((projection.target_population, projection.port), []).append(projection)
@@ -195,6 +199,13 @@ class Plan:
             self.populations[plan.target].ports[plan.port].append(plan)
         self.phases = tuple(self._phases())
         self._check_readout()
+
+    def until(self, phase: str) -> Plan:
+        """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
+        names = [p.name for p in self.phases]
+        short = copy.copy(self)
+        short.phases = self.phases[: names.index(phase) + 1]
+        return short
 
     # ---------------------------------------------------------------- populations
 
@@ -403,6 +414,7 @@ class Plan:
         parameters: dict[str, float] = {}
         known: dict[str, Dimension] = {"w": weight}
         for name, value in rule.parameters.items():
+            check_name(name, where)
             number, dimension = quantity(value)
             if isinstance(number, np.ndarray):
                 raise CircuitError(f"{where}: parameter '{name}' must be one number.")
@@ -484,6 +496,9 @@ class Plan:
             self.variable(readout.variable)
             if readout.phase not in [p.name for p in self.phases]:
                 raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in self.phases])}")
+        for measure in self.circuit.measures.values():
+            for name in (*measure.of, *measure.to):
+                self.variable(name)
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
                 if name not in self.projections:
@@ -524,23 +539,31 @@ class Plan:
             counts.append(round(exact))
         return counts
 
-    def check_step(self, dt: float) -> None:
-        """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
+    def _decay_rates(self) -> Iterator[tuple[PhasePlan, PopulationPlan, np.ndarray]]:
+        """Decaying eigenvalues (1/s) of each cell's linear part in each phase."""
         for phase in self.phases:
             for population in self.populations.values():
                 numbers = {n: phase.shared[n] for n in population.shared}
                 numbers |= {n: v for n, v in population.parameters.items() if not isinstance(v, np.ndarray)}
                 rates = linear_rates(population.ode, population.subexpressions, numbers)
                 rates = rates[rates.real < 0]
-                if not rates.size:
-                    continue
-                limit = float(np.min(-2 * rates.real / np.abs(rates) ** 2))
-                if dt > limit * (1 + 1e-9):
-                    raise NeurosimError(
-                        f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for population "
-                        f"'{population.name}' in phase '{phase.name}': dt <= -2 Re(lambda)/|lambda|^2 = {limit * 1e3:g} ms "
-                        f"(fastest rate {np.abs(rates).max():g}/s). Choose a smaller dt."
-                    )
+                if rates.size:
+                    yield phase, population, rates
+
+    def time_constants(self) -> list[float]:
+        """Time constants (s) of the cells' linear parts, of all phases."""
+        return [float(t) for _, _, rates in self._decay_rates() for t in -1 / rates.real]
+
+    def check_step(self, dt: float) -> None:
+        """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
+        for phase, population, rates in self._decay_rates():
+            limit = float(np.min(-2 * rates.real / np.abs(rates) ** 2))
+            if dt > limit * (1 + 1e-9):
+                raise NeurosimError(
+                    f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for population "
+                    f"'{population.name}' in phase '{phase.name}': dt <= -2 Re(lambda)/|lambda|^2 = {limit * 1e3:g} ms "
+                    f"(fastest rate {np.abs(rates).max():g}/s). Choose a smaller dt."
+                )
 
     def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
         """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""

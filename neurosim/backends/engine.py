@@ -63,3 +63,7 @@ class Engine(Protocol):
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the present weights."""
         ...
+
+    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        """Put in other weights of the same shapes."""
+        ...

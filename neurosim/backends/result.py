@@ -122,9 +122,14 @@ class ResultBuilder:
     def mark(self, values: Callable[[str, str], np.ndarray]) -> None:
         self._mark = {key: values(*key) for key in self.states}
 
-    def finish(self, phase: PhasePlan, values: Callable[[str, str], np.ndarray]) -> None:
-        """Keep the values of a phase's last step."""
-        change = max((float(np.abs(values(*key) - self._mark[key]).max()) for key in self.states), default=0.0)
+    def finish(
+        self, phase: PhasePlan, values: Callable[[str, str], np.ndarray], residual: float | None = None
+    ) -> None:
+        """Keep the values of a phase's last step. Settling is the change since `mark`, unless a residual is given."""
+        if residual is None:
+            change = max((float(np.abs(values(*key) - self._mark[key]).max()) for key in self.states), default=0.0)
+        else:
+            change = residual
         self.settling[phase.name] = max(self.settling.get(phase.name, 0.0), change)
         kept = self.ends.setdefault(phase.name, {})
         if self.keep_ends:

@@ -1,6 +1,6 @@
 """Equations as text: parsing and units (Brian2's parser), steady states and separability (SymPy)."""
 
-from neurosim.equations.parse import CellEquations, parse_cell, parse_rule
+from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_rule
 from neurosim.equations.render import compile_block, names_in, python_source, substitute
 from neurosim.equations.separate import NotSeparable, Term, separate
 from neurosim.equations.steady import linear_rates, solve_steady
@@ -10,6 +10,7 @@ __all__ = [
     "CellEquations",
     "NotSeparable",
     "Term",
+    "check_name",
     "compile_block",
     "dimensions_of",
     "linear_rates",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
+from brian2.core.namespace import DEFAULT_UNITS
 from brian2.equations.equations import (
     DIFFERENTIAL_EQUATION,
     PARAMETER,
@@ -69,6 +71,16 @@ def parse_cell(text: str, where: str) -> CellEquations:
     return CellEquations(
         states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}
     )
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a name that Brian2 reserves (functions, constants, units, i, j, t, dt, ...)."""
+    try:
+        Equations.check_identifier(name)
+    except (SyntaxError, ValueError) as error:
+        raise CircuitError(f"{where}: {_message(error)}") from error
+    if name in {*DEFAULT_FUNCTIONS, *DEFAULT_UNITS, *DEFAULT_CONSTANTS}:
+        raise CircuitError(f"{where}: '{name}' is a function, constant or unit of Brian2. Rename the variable.")
 
 
 def parse_rule(text: str, where: str) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from brian2.core.functions import DEFAULT_FUNCTIONS
+from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.parsing.rendering import NumpyNodeRenderer
 from brian2.utils.stringtools import get_identifiers
 
 
+_WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS}
+CONSTANTS = {"inf": math.inf, "pi": math.pi, "e": math.e}
+
+
 def names_in(expression: str) -> set[str]:
-    """Names in an expression, functions left out."""
-    return get_identifiers(expression) - set(DEFAULT_FUNCTIONS) - {"and", "or", "not", "True", "False"}
+    """Names in an expression, functions and Brian2's constants (`inf`, `pi`, `e`) left out."""
+    return get_identifiers(expression) - set(DEFAULT_FUNCTIONS) - _WORDS
 
 
 def substitute(expression: str, replacements: Mapping[str, str]) -> str:
@@ -81,7 +86,7 @@ def compile_block(
         lines.append(f"    s['{name}'] = {name} = {python_source(expression)}")
         local.add(name)
     source = "def block(s):\n" + ("\n".join(lines) or "    pass")
-    namespace: dict[str, Any] = {**functions, **constants}
+    namespace: dict[str, Any] = {**CONSTANTS, **functions, **constants}
     exec(compile(source, "<equations>", "exec"), namespace)
     block = namespace["block"]
     block.source = source

@@ -28,20 +28,22 @@ def _inline(
     return {x: str_to_sympy(text).xreplace(inlined).xreplace(values) for x, text in ode.items()}
 
 
-def _nonlinear(
+def _known(
     ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]
 ) -> set[str]:
-    """Subexpressions that are not affine in the states once the earlier cuts are known."""
-    states = [_symbol(x) for x in ode]
+    """Subexpressions that count as known: not affine in the states, or free of them (once the earlier ones are known)."""
+    states = {_symbol(x) for x in ode}
     cut: set[str] = set()
     inlined: dict[sympy.Symbol, sympy.Expr] = {}
     values = {_symbol(n): sympy.Float(v) for n, v in numbers.items()}
     for name, text in subexpressions.items():
         expression = str_to_sympy(text).xreplace(inlined).xreplace(values)
-        if any(sympy.diff(expression, a).free_symbols & set(states) or _opaque(expression, a) for a in states):
-            cut.add(name)
-        else:
+        inside = expression.free_symbols & states
+        affine = not any(sympy.diff(expression, x).free_symbols & states or _opaque(expression, x) for x in inside)
+        if (inside and affine) or sympy.simplify(expression).is_number:
             inlined[_symbol(name)] = expression
+        else:
+            cut.add(name)
     return cut
 
 
@@ -62,28 +64,30 @@ def solve_steady(
     ode
         ``{state: right-hand side}``.
     subexpressions
-        In the order of their dependence.
+        In the order of their dependence. Known are those that are not affine in the states or free of them.
     sent
-        Subexpressions that a projection or a pool reads; they count as known, as does every one that is not affine in the
-        states.
+        Subexpressions that a projection reads; they count as known too.
     numbers
-        The phase's shared values.
+        Values to put in: the phase's shared values, ports that nothing feeds.
 
     Returns
     -------
     solution
-        ``{state: text}`` in known names; for a state without linear leak, its fixed-point form ``x = x + rhs`` does not
-        exist and `ValueError` is raised.
+        ``{state: text}`` in known names, ports, parameters and held states.
     held
         States whose right-hand side is identically 0 in this phase.
+
+    Raises
+    ------
+    ValueError
+        The states have no unique steady state, or their equations are not linear once the rates are known.
     """
-    cut = _nonlinear(ode, subexpressions, numbers) | (set(sent) & set(subexpressions))
+    cut = _known(ode, subexpressions, numbers) | (set(sent) & set(subexpressions))
     rhs = _inline(ode, subexpressions, cut, numbers)
     held = {x for x, expression in rhs.items() if sympy.simplify(expression) == 0}
     moving = [_symbol(x) for x in ode if x not in held]
     if not moving:
         return {}, held
-    # What multiplies a state must be free of states, or the rest is not linear: cut those products too.
     equations = [rhs[str(x)] for x in moving]
     matrix = sympy.Matrix([[sympy.diff(eq, x) for x in moving] for eq in equations])
     if matrix.free_symbols & set(moving) or any(_opaque(eq, x) for eq in equations for x in moving):
@@ -106,7 +110,7 @@ def linear_rates(
     """
     if not ode:
         return np.empty(0)
-    cut = _nonlinear(ode, subexpressions, numbers)
+    cut = _known(ode, subexpressions, numbers)
     rhs = _inline(ode, subexpressions, cut, numbers)
     matrix = sympy.Matrix([[sympy.diff(rhs[x], _symbol(y)) for y in ode] for x in ode])
     if matrix.free_symbols or matrix.atoms(sympy.Function):

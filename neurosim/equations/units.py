@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from brian2.core.functions import DEFAULT_FUNCTIONS
+from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Variable
 from brian2.parsing.expressions import parse_expression_dimensions
@@ -74,6 +74,7 @@ def dimensions_of(expression: str, known: Mapping[str, Dimension], where: str) -
     """
     variables: dict[str, Any] = {name: Variable(name, dimensions=dim) for name, dim in known.items()}
     variables.update(DEFAULT_FUNCTIONS)
+    variables.update(DEFAULT_CONSTANTS)
     try:
         return parse_expression_dimensions(expression, variables)
     except DimensionMismatchError as error:

@@ -86,6 +86,10 @@ class DenseEngine:
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
 
+    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        for name, value in weights.items():
+            self._weights[name][...] = value
+
     def present(
         self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
         stride: int = 1, ends: bool = True,

@@ -45,6 +45,10 @@ class TrajectoryEngine:
     def weights(self) -> dict[str, np.ndarray]:
         return {name: self.arrays.to_numpy(w).copy() for name, w in self._weights.items()}
 
+    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        for name, value in weights.items():
+            self._weights[name].copy_(self.arrays.asarray(value))
+
     @torch.no_grad()
     def present(
         self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,

@@ -1,0 +1,310 @@
+"""Time per Euler step of `brian2:dense` and `torch:trajectory` against the BLAS floor; prints a Markdown table.
+
+The floor of a step is, for each projection, one product rates x weights (gemv, or gemm for a batch) and, for each plastic
+one in a phase in which it learns, one in-place rank-B update (ger or gemm), by the same library, in the same dtype, on
+arrays of the same sizes. It is measured between the phases of the very run that it is compared with, because other work on
+the machine moves both; ratios are medians of such pairs. A level may beat the floor in a phase: it computes a drive of a
+clamped source once per phase, shares drives between tied projections, and writes weights from a clamped source once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from scipy.linalg.blas import dgemm, dger
+from threadpoolctl import threadpool_limits
+
+from neurosim import Cell, Circuit, Glorot, Phase, PlasticityRule, Population, Projection, Protocol
+from neurosim.backends import engine_class
+from neurosim.backends.engine import Options
+from neurosim.backends.result import ResultBuilder
+from neurosim.connectivity import OneToOne
+from neurosim.models import ghost_units
+from neurosim.plan import PhasePlan, Plan
+
+MICRO = 1e6
+FLOOR_STEPS = 20  # steps of the floor in each of its measurements
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Microseconds per step of the trajectory levels, as ratios to the BLAS floor of the same run."""
+
+    cases: tuple[Literal["projection", "ghost"], ...] = ("projection", "ghost")
+    """`projection`: one plastic 1000x1000, its source a population whose rate moves, so that each step writes every weight.
+    `ghost`: the whole ghost circuit."""
+    levels: tuple[str, ...] = (
+        "brian2:dense:cython", "brian2:dense:numpy", "torch:trajectory:float64", "torch:trajectory:float32",
+    )  # fmt: skip
+    """Level, then code generation target (Brian2) or dtype (torch)."""
+    batches: tuple[int, ...] = (1, 128)
+    """Samples at once."""
+    threads: tuple[int, ...] = (1,)
+    """Threads of BLAS and torch; 0 for all."""
+    repeats: int = 5
+    """Timed trials."""
+    n: int = 1000
+    """Cells on each side of the one projection."""
+    sizes: tuple[int, ...] = (784, 100, 10)
+    """Layers of the ghost circuit."""
+    out: Path | None = None
+    """Write the measurements to this JSON file, for example benchmarks/results/trajectory_levels.json."""
+
+
+# ------------------------------------------------------------------ circuits
+
+
+def projection_circuit(n: int) -> Circuit:
+    """One plastic n x n projection; the source follows the stimulus with a time constant, so its rate moves."""
+    source = Cell(
+        "source", "du/dt = (x - u)/tau : 1\n r = tanh(u) : 1\n x : 1", inputs=("x",), parameters={"tau": "10*ms"}
+    )
+    target = Cell(
+        "target", "du/dt = (I - u)/tau : 1\n r = tanh(u) : 1\n I : 1", ports=("I",), parameters={"tau": "10*ms"}
+    )
+    rule = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1e-3*Hz"})
+    return Circuit(
+        "one_projection",
+        (Population("pre", n, source), Population("post", n, target)),
+        (Projection("W", "pre", "post.I", weights=Glorot(), rule=rule),),
+        Protocol((Phase("plastic", "20*ms", plastic=("hebb",)),), {"pre.x": "image"}),
+    )
+
+
+def stimuli(plan: Plan, samples: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes = {field: plan.stimulus_size(field) for field in ("image", "target")}
+    return {field: rng.random((samples, size)) for field, size in sizes.items() if size}
+
+
+# ------------------------------------------------------------------ the floor
+
+
+def numpy_operations(n_pre: int, n_post: int, batch: int, _: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Drive and update of one dense projection by NumPy's and SciPy's BLAS."""
+    rng = np.random.default_rng(0)
+    w, r, f, drive = (rng.random(shape) for shape in ((n_pre, n_post), (batch, n_pre), (batch, n_post), (batch, n_post)))
+    if batch == 1:
+        return (
+            lambda: np.dot(r, w, out=drive),
+            lambda: dger(1e-9, f[0], r[0], a=w.T, overwrite_x=0, overwrite_y=0, overwrite_a=1),
+        )
+    return lambda: np.dot(r, w, out=drive), lambda: dgemm(1e-9, f.T, r.T, beta=1.0, c=w.T, trans_b=1, overwrite_c=1)
+
+
+def torch_operations(n_pre: int, n_post: int, batch: int, dtype: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Drive and update of one dense projection by torch."""
+    kind = getattr(torch, dtype)
+    w, r, f = (torch.rand(shape, dtype=kind) for shape in ((n_pre, n_post), (batch, n_pre), (batch, n_post)))
+    drive = torch.empty_like(f)
+    return lambda: torch.mm(r, w, out=drive), lambda: w.addmm_(r.T, f, alpha=1e-9)
+
+
+class Floor:
+    """The BLAS calls of one step, phase by phase."""
+
+    def __init__(self, plan: Plan, operations: Any, batch: int, dtype: str):
+        dense = {n: q for n, q in plan.projections.items() if not isinstance(q.connectivity, OneToOne)}
+        calls = {n: operations(q.n_pre, q.n_post, batch, dtype) for n, q in dense.items()}
+        self.calls = {
+            p.name: [drive for drive, _ in calls.values()] + [calls[n][1] for n in p.plastic if n in calls]
+            for p in plan.phases
+        }
+
+    def seconds(self, phase: str) -> float:
+        """Of one step, after a few for the caches."""
+        for steps in (3, FLOOR_STEPS):
+            started = time.perf_counter()
+            for _ in range(steps):
+                for call in self.calls[phase]:
+                    call()
+        return (time.perf_counter() - started) / FLOOR_STEPS
+
+
+# ------------------------------------------------------------------ measuring
+
+
+@contextlib.contextmanager
+def phase_clock(ended: Callable[[PhasePlan, float], None]) -> Iterator[None]:
+    """Call `ended(phase, seconds)` after each phase of the runs inside, from the hooks that every engine calls."""
+    begin, end = ResultBuilder.begin, ResultBuilder.end
+    started = 0.0
+
+    def timed_begin(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
+        nonlocal started
+        begin(self, phase, trial)
+        started = time.perf_counter()
+
+    def timed_end(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
+        elapsed = time.perf_counter() - started
+        end(self, phase, trial)
+        ended(phase, elapsed)
+
+    ResultBuilder.begin, ResultBuilder.end = timed_begin, timed_end
+    try:
+        yield
+    finally:
+        ResultBuilder.begin, ResultBuilder.end = begin, end
+
+
+@contextlib.contextmanager
+def threads_limited(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    count = count or os.cpu_count() or 1
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def synapse_bytes(engine: Any) -> dict[str, float]:
+    """Bytes per synapse that Brian2 holds for each plastic projection: weights and indices, spare capacity included."""
+    held = {}
+    plastic = {q.name for q in engine.plan.plastic()}
+    for synapses in engine.synapses:
+        name = synapses.name.removeprefix("ns_w_")
+        if name in plastic:
+            arrays = [v for v in synapses.variables.values() if hasattr(v, "device") and v.owner is synapses]
+            stored = [v.device.arrays.get(v) for v in arrays]
+            held[name] = sum(getattr(a, "_data", a).nbytes for a in stored if a is not None) / len(synapses)
+    return held
+
+
+@dataclass
+class Measurement:
+    """One row of a table. Times are microseconds per step; `ratio` is the median over pairs of level and floor."""
+
+    case: str
+    level: str
+    batch: int
+    threads: int
+    phase: str
+    steps: int
+    level_us: float
+    floor_us: float
+    ratio: float
+
+
+def measure(case: str, circuit: Circuit, level: str, batch: int, threads: int, repeats: int) -> list[Measurement]:
+    name, _, kind = level.rpartition(":")
+    plan, brian2 = circuit.plan, name.startswith("brian2")
+    options = Options(batch=batch, progress=False, **({"codegen": kind} if brian2 else {"dtype": kind}))
+    floor = Floor(plan, numpy_operations if brian2 else torch_operations, batch, kind)
+    counts = dict(zip((p.name for p in plan.phases), plan.steps(options.dt), strict=True))
+    pairs: dict[str, list[tuple[float, float]]] = {phase: [] for phase in counts}
+
+    def ended(phase: PhasePlan, seconds: float) -> None:
+        pairs[phase.name].append((seconds / counts[phase.name], floor.seconds(phase.name)))
+
+    engine = engine_class(name)(plan, circuit.initial_weights(0), options)
+    # Two more trials: the first warms up, the last phase of the last one holds the end of Brian2's run.
+    with phase_clock(ended):
+        engine.present(stimuli(plan, (repeats + 2) * batch), ends=False)
+    pairs = {phase: p[1:-1] for phase, p in pairs.items()}
+    total = sum(counts.values())
+    if len(counts) > 1:
+        pairs["whole trial"] = [
+            tuple(sum(pairs[phase][k][side] * steps for phase, steps in counts.items()) / total for side in (0, 1))
+            for k in range(repeats)
+        ]
+    return [
+        Measurement(
+            case, level, batch, threads, phase, counts.get(phase, total),
+            statistics.median(a for a, _ in p) * MICRO, statistics.median(b for _, b in p) * MICRO,
+            statistics.median(a / b for a, b in p),
+        )
+        for phase, p in pairs.items()
+    ]  # fmt: skip
+
+
+def compile_facts(circuit: Circuit) -> dict[str, float]:
+    """Cython code objects of a circuit and the time to compile them, in an empty cache."""
+    from brian2 import prefs
+
+    before = prefs["codegen.runtime.cython.cache_dir"]
+    with tempfile.TemporaryDirectory() as folder:
+        prefs["codegen.runtime.cython.cache_dir"] = folder
+        try:
+            taken = []
+            for _ in range(2):
+                started = time.perf_counter()
+                engine = engine_class("brian2:dense")(
+                    circuit.plan, circuit.initial_weights(0), Options(codegen="cython", progress=False)
+                )
+                engine.present(stimuli(circuit.plan, 1), ends=False)
+                taken.append(time.perf_counter() - started)
+            objects = len([f for f in Path(folder).rglob("*") if f.suffix in (".so", ".pyd")])
+        finally:
+            prefs["codegen.runtime.cython.cache_dir"] = before
+    held = max(synapse_bytes(engine).values())
+    return {"code_objects": objects, "compile_seconds": taken[0] - taken[1], "bytes_per_plastic_synapse": held}
+
+
+# ------------------------------------------------------------------ output
+
+
+def table(rows: list[Measurement]) -> str:
+    lines = [
+        "| circuit | level | B | threads | phase | steps | us/step | us/step/sample | floor us/step | ratio |",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
+    ]
+    for m in rows:
+        lines.append(
+            f"| {m.case} | {m.level} | {m.batch} | {m.threads} | {m.phase} | {m.steps} | {m.level_us:.1f} | "
+            f"{m.level_us / m.batch:.2f} | {m.floor_us:.1f} | {m.ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(settings: Settings) -> None:
+    circuits = {
+        "projection": (f"{settings.n}x{settings.n}", projection_circuit(settings.n)),
+        "ghost": ("ghost " + "-".join(map(str, settings.sizes)), ghost_units.circuit(sizes=settings.sizes)),
+    }
+    chosen = [circuits[case] for case in settings.cases]
+    facts = {}
+    if "brian2:dense:cython" in settings.levels:
+        facts = {name: compile_facts(circuit) for name, circuit in chosen}
+        print("| circuit | Cython code objects | compile time s | bytes per plastic synapse |\n|---|--:|--:|--:|")
+        for name, f in facts.items():
+            print(
+                f"| {name} | {f['code_objects']} | {f['compile_seconds']:.1f} | {f['bytes_per_plastic_synapse']:.2f} |"
+            )
+        print(flush=True)
+    rows: list[Measurement] = []
+    for threads in settings.threads:
+        with threads_limited(threads):
+            for name, circuit in chosen:
+                for batch in settings.batches:
+                    for level in settings.levels:
+                        used = threads or os.cpu_count() or 1
+                        rows += measure(name, circuit, level, batch, used, settings.repeats)
+    print(table(rows))
+    if settings.out is not None:
+        record = {
+            "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()},
+            "settings": {k: str(v) for k, v in asdict(replace(settings, out=None)).items()},
+            "compile": facts,
+            "rows": [asdict(m) for m in rows],
+        }
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

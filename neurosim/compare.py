@@ -1,0 +1,257 @@
+"""Are the levels of one circuit the same? Trajectories, weights, fixed points, order of the error, update against gradient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurosim.backends import LEVELS, engine_class
+from neurosim.backends.result import Result
+from neurosim.circuit import Circuit
+from neurosim.errors import NeurosimError
+from neurosim.simulation import simulate, stimuli
+
+STEADY = "torch:steady"
+#: Cells per population whose traces a report keeps.
+CELLS = 3
+
+
+@dataclass
+class Comparison:
+    """A comparison of levels.
+
+    `report` is what ``report.json`` holds; `traces` and `ends` are what the figure shows.
+    """
+
+    report: dict[str, Any]
+    traces: dict[str, Any] = field(default_factory=dict)
+    ends: dict[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """The report as a table a person reads."""
+        return _markdown(self.report)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``report.md``, ``report.json`` and ``traces.png``."""
+        from neurosim.plot import save_comparison
+
+        folder = Path(folder)
+        paths = [folder / "report.md", folder / "report.json"]
+        paths[0].write_text(self.markdown())
+        paths[1].write_text(json.dumps(self.report, indent=2) + "\n")
+        if self.traces:
+            paths.append(folder / "traces.png")
+            save_comparison(self.traces, paths[-1], ends=self.ends)
+        return paths
+
+
+def compare(
+    circuit: Circuit,
+    images: Any,
+    labels: Any = None,
+    *,
+    levels: Sequence[str] = tuple(LEVELS),
+    dt: str = "0.1*ms",
+    seed: int = 0,
+    weights: Mapping[str, np.ndarray] | None = None,
+    batch_size: int = 1,
+    plasticity: str = "on",
+    dtype: str = "float64",
+    device: str = "cpu",
+    codegen: str = "numpy",
+    data: str = "",
+    record: Sequence[str] | None = None,
+    predictions: bool = False,
+    progress: bool = True,
+) -> Comparison:
+    """Run a circuit on several levels and say in numbers how far they differ.
+
+    Three runs per level: with plasticity as asked (states and weights compared with those of the other levels); with weights held
+    (`settling`, and `update_cosine`: the collected change against minus the gradient of the mean loss); and, on
+    trajectory levels, one stimulus at three step sizes (`order` of the Euler error, from the largest difference over
+    the whole trajectory).
+
+    Parameters are those of `simulate`; `record` chooses the variables of the figure (default: all states), `predictions` adds
+    accuracies and the share of equal answers. Returns a `Comparison`.
+    """
+    plan = circuit.plan
+    levels = list(dict.fromkeys(levels))
+    if len(levels) < 2:
+        raise NeurosimError(f"Got the levels {levels}; wanted at least two to compare. Known: {', '.join(LEVELS)}.")
+    for level in levels:
+        engine_class(level)
+    states = [f"{p.name}.{x}" for p in plan.populations.values() for x in p.ode]
+    record = list(dict.fromkeys([*states, *(record or ())]))
+    fields = stimuli(circuit, images, labels)
+    common: dict[str, Any] = dict(
+        dt=dt, seed=seed, weights=weights, batch_size=batch_size, dtype="float64", device=device, codegen=codegen,
+        progress=progress,
+    )  # fmt: skip
+
+    def run(level: str, learn: str, recorded: Sequence[str] = (), **changed: Any) -> Result:
+        settings = {**common, **changed, "dtype": dtype if level.startswith("torch") else "float64"}
+        if level == "brian2:equations" and settings["batch_size"] != 1:
+            settings["batch_size"] = 1
+        kept = () if level == STEADY else recorded
+        chosen = slice(None) if "samples" not in settings else slice(settings.pop("samples"))
+        return simulate(
+            circuit, images[chosen], None if labels is None else labels[chosen], level=level, plasticity=learn, record=kept,
+            **settings,
+        )  # fmt: skip
+
+    if batch_size != 1 and "brian2:equations" in levels and plasticity != "off":
+        raise NeurosimError(
+            f"brian2:equations learns from one sample at a time, the others from batches of {batch_size}: their weights "
+            "would differ by design. Use --batch-size 1, --plasticity off, or leave brian2:equations out."
+        )
+    live = {level: run(level, plasticity, record) for level in levels}
+    held = {level: run(level, "held" if plan.plastic() else "off") for level in levels}
+    start = dict(weights) if weights is not None else circuit.initial_weights(seed)
+    steps = max(r.steps for name, r in live.items() if name != STEADY) if set(levels) != {STEADY} else 0
+    report: dict[str, Any] = {
+        "model": circuit.name,
+        "data": data,
+        "seed": seed,
+        "samples": len(fields["image"]),
+        "batch_size": batch_size,
+        "steps": steps,
+        "dt": dt,
+        "dtype": dtype,
+        "levels": levels,
+        "weight_change": {
+            p.name: float(np.abs(live[levels[0]].weights[p.name] - start[p.name]).max()) for p in plan.plastic()
+        },
+        "pairs": [_pair(a, b, live, states) for a, b in combinations(levels, 2)],
+        "settling": {level: result.settling for level, result in held.items()},
+        "unsettled": {level: held[level].unsettled for level in levels if level == STEADY},
+        "order": {level: None if level == STEADY else _order(circuit, run, level, states) for level in levels},
+        "update_cosine": {level: _cosines(circuit, start, held[level], fields) for level in levels},
+    }
+    if predictions and circuit.readout is not None:
+        report |= _predictions(levels, held, labels)
+    traces = {level: result.traces for level, result in live.items() if result.traces is not None}
+    ends = {level: result.ends for level, result in live.items() if level == STEADY}
+    return Comparison(report, traces, ends)
+
+
+def _pair(a: str, b: str, results: dict[str, Result], states: list[str]) -> dict[str, Any]:
+    first, second = results[a], results[b]
+    by_variable: dict[str, float] = {}
+    for name in states:
+        if STEADY in (a, b):
+            gaps = [
+                np.abs(first.ends[phase][name] - second.ends[phase][name]).max()
+                for phase in first.ends if name in first.ends[phase]
+            ]  # fmt: skip
+        else:
+            assert first.traces is not None and second.traces is not None
+            gaps = [np.abs(first.traces[name] - second.traces[name]).max()]
+        by_variable[name] = float(max(gaps, default=0.0))
+    by_projection = {n: float(np.abs(first.weights[n] - second.weights[n]).max()) for n in first.weights}
+    return {
+        "a": a,
+        "b": b,
+        "max_abs_state": max(by_variable.values(), default=0.0),
+        "max_abs_weight": max(by_projection.values(), default=0.0),
+        "by_variable": by_variable,
+        "by_projection": by_projection,
+    }
+
+
+def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float | None:
+    """Order of the Euler error: log2 of the ratio of differences at steps h, h/2, h/4, weights constant.
+
+    h is a twentieth of the fastest time constant of a cell, or less, so that it divides every phase.
+    """
+    plan = circuit.plan
+    if not states:
+        return None
+    fastest = min(plan.time_constants(), default=None)
+    if fastest is None:
+        return None
+    shortest = min(p.seconds for p in plan.phases)
+    h = shortest / int(np.ceil(shortest / (fastest / 40)))
+    samples = 1
+    runs = [
+        run(level, "off", states, dt=f"{h / k!r}*second", stride=k, samples=samples, batch_size=1, progress=False).traces
+        for k in (1, 2, 4)
+    ]
+    gaps = [max(float(np.abs(a[n] - b[n]).max()) for n in states) for a, b in zip(runs, runs[1:], strict=False)]
+    return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None
+
+
+def _cosines(
+    circuit: Circuit, weights: Mapping[str, np.ndarray], held: Result, fields: dict[str, np.ndarray]
+) -> dict[str, float | None]:
+    from neurosim.analysis import ReferenceNet, cosine
+
+    gradient: dict[str, np.ndarray] = {}
+    if circuit.reference is not None:
+        gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields["target"])
+    return {
+        p.name: cosine(held.collected[p.name], -gradient[p.name]) if p.name in gradient else None
+        for p in circuit.plan.plastic()
+    }
+
+
+def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> dict[str, Any]:
+    answers = {level: results[level].readout.argmax(axis=1) for level in levels}  # type: ignore[union-attr]
+    return {
+        "accuracy": {level: float((answers[level] == np.asarray(labels)).mean()) for level in levels},
+        "equal_predictions": {
+            f"{a} | {b}": float((answers[a] == answers[b]).mean()) for a, b in combinations(levels, 2)
+        },
+    }
+
+
+def _markdown(report: dict[str, Any]) -> str:
+    number = "{:.2e}".format
+    lines = [
+        f"# {report['model']}: levels compared",
+        "",
+        f"{report['samples']} samples of {report['data'] or 'given data'}, batch {report['batch_size']}, seed {report['seed']}, "
+        f"dt {report['dt']}, {report['steps']} steps, {report['dtype']}.",
+        "",
+        "| levels | largest difference of states | of weights |",
+        "|---|---|---|",
+    ]
+    for pair in report["pairs"]:
+        note = " (phase ends)" if STEADY in (pair["a"], pair["b"]) else ""
+        lines.append(
+            f"| {pair['a']} / {pair['b']} | {number(pair['max_abs_state'])}{note} | {number(pair['max_abs_weight'])} |"
+        )
+    change = ", ".join(f"{n} {number(v)}" for n, v in report["weight_change"].items())
+    lines += ["", f"Weights moved by at most: {change or 'nothing is plastic'}.", ""]
+    phases = list(next(iter(report["settling"].values()), {}))
+    projections = list(next(iter(report["update_cosine"].values()), {}))
+    header = ["level", "order", *(f"settling: {p}" for p in phases), *(f"cosine: {p}" for p in projections)]
+    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for level in report["levels"]:
+        order = report["order"][level]
+        row = [level, "-" if order is None else f"{order:.3f}"]
+        row += [number(report["settling"][level][p]) for p in phases]
+        cosines = report["update_cosine"][level]
+        row += ["-" if cosines[p] is None else f"{cosines[p]:.5f}" for p in projections]
+        lines.append("| " + " | ".join(row) + " |")
+    if "accuracy" in report:
+        lines += ["", "| level | accuracy |", "|---|---|"]
+        lines += [f"| {level} | {value:.4f} |" for level, value in report["accuracy"].items()]
+        lines += ["", "| levels | equal predictions |", "|---|---|"]
+        lines += [f"| {pair.replace(' | ', ' / ')} | {value:.4f} |" for pair, value in report["equal_predictions"].items()]
+    lines += [
+        "",
+        "States and weights: the run with plasticity. Settling (weights held): change of a state over the last tenth of the "
+        "phase; at the steady level the residual of the fixed point. Order: of the Euler error, from three step sizes. "
+        "Cosine: the change collected at held weights against minus the gradient of the mean loss.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+__all__ = ["Comparison", "compare"]

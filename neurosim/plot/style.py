@@ -1,0 +1,118 @@
+"""The one style of all figures: colours, fonts, units, and the file types that are written."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+
+from neurosim.errors import NeurosimError
+
+#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
+PALETTE = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "orange": "#E69F00",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
+
+#: Colours of lines: all but yellow, which is hard to see on white.
+LINES = [colour for name, colour in PALETTE.items() if name != "yellow"]
+
+#: Backgrounds of phases: pale tints of the palette, so that every line shows on them.
+SHADES = ["#FFFFFF", "#FBF3D0", "#FBE0CC", "#DDEEF9", "#E6F3EE", "#F6E6EF", "#E8E8E8"]
+
+GREY = "#595959"
+
+#: What a figure may be saved as.
+SUFFIXES = (".png", ".pdf", ".svg")
+
+_SETTINGS = {
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.labelsize": 10.0,
+    "figure.titlesize": 11.0,
+    "legend.fontsize": 9.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "neurosim",  # the same figure gives the same file
+}
+
+# Brian2 writes units out; prefixes are used with the second kind only.
+_SYMBOLS = {"metre": "m", "kilogram": "kg", "hertz": "Hz", "mole": "mol", "kelvin": "K", "candela": "cd", "ohm": "Ω"}
+_SCALED = {"volt": "V", "amp": "A", "siemens": "S", "farad": "F", "second": "s", "V": "V", "A": "A", "S": "S", "s": "s"}
+_PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: ""}
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def style() -> AbstractContextManager[Any]:
+    """The settings, for the length of a ``with`` block; whatever the user has set returns afterwards."""
+    return matplotlib.style.context(["default", _SETTINGS])
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure (inches) that makes room for its labels and knows no pyplot."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def shown_unit(unit: str, largest: float = 1.0) -> tuple[float, str]:
+    """``(factor, text)``: what to multiply values in a base unit by for an axis, and the unit to write there."""
+    if unit in ("1", ""):
+        return 1.0, "dimensionless"
+    if unit in _SCALED:
+        power = int(np.floor(np.log10(largest) / 3)) if np.isfinite(largest) and largest > 0 else 0
+        power = min(max(power, -4), 0)
+        return 1000.0**-power, _PREFIXES[power] + _SCALED[unit]
+    text = re.sub(r" \*\* (-?\d+)|(?<=[a-z])(\d+)\b", lambda m: (m[1] or m[2]).translate(_SUPERSCRIPTS), unit)
+    for name, symbol in (_SYMBOLS | _SCALED).items():
+        text = re.sub(rf"\b{name}(?![a-z])", symbol, text)
+    return 1.0, text.replace(" * ", " ")
+
+
+def check_suffix(path: str | os.PathLike[str]) -> Path:
+    """The path, if a figure can be saved there.
+
+    Raises
+    ------
+    NeurosimError
+        Neither PNG nor PDF nor SVG, or a folder that does not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        got = f"the suffix '{path.suffix}'" if path.suffix else "no suffix"
+        raise NeurosimError(f"Cannot save a figure as '{path}' ({got}); wanted one of {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise NeurosimError(f"Cannot save a figure as '{path}': there is no folder '{path.parent}'. Create it first.")
+    return path
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Save a figure as PNG, PDF or SVG, by the suffix of the path; the file holds no date.
+
+    Raises
+    ------
+    NeurosimError
+        Another suffix, or no such folder.
+    """
+    path = check_suffix(path)
+    undated: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    with style():
+        figure.savefig(path, metadata=undated.get(path.suffix.lower()))
+    return path

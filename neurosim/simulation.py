@@ -1,0 +1,156 @@
+"""Present stimuli to a circuit on a level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from neurosim.circuit import Circuit
+from neurosim.equations import seconds
+from neurosim.errors import NeurosimError
+
+#: Plasticity of a run: weights change, stay, or stay while the change is collected.
+PLASTICITY = ("on", "off", "held")
+
+
+def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.ndarray]:
+    """Stimulus fields ``image`` (samples, pixels) and ``target`` (samples, classes), checked against the circuit.
+
+    Raises
+    ------
+    NeurosimError
+        Wrong shapes, NaN, labels that are no whole numbers or out of range.
+    """
+    plan = circuit.plan
+    images = np.asarray(images, dtype=float)
+    if images.ndim < 2:
+        raise NeurosimError(f"images have shape {images.shape}; wanted (samples, pixels) or (samples, height, width).")
+    images = images.reshape(len(images), -1)
+    if not len(images):
+        raise NeurosimError("There are no samples; wanted at least one image.")
+    wanted = plan.stimulus_size("image")
+    if wanted is not None and images.shape[1] != wanted:
+        raise NeurosimError(
+            f"The images have {images.shape[1]} pixels but the circuit's input takes {wanted}; set sizes to begin with "
+            f"{images.shape[1]} (--set sizes={images.shape[1]},...)."
+        )
+    if not np.isfinite(images).all():
+        bad = int(np.argmin(np.isfinite(images).all(axis=1)))
+        raise NeurosimError(f"Image {bad} holds NaN or infinity; clean the data first.")
+    fields = {"image": images}
+    classes = plan.stimulus_size("target")
+    if classes is not None:
+        if labels is None:
+            raise NeurosimError("The circuit clamps a target, so labels are needed: simulate(circuit, images, labels).")
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),):
+            raise NeurosimError(f"labels have shape {labels.shape}; wanted ({len(images)},), one per image.")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise NeurosimError(f"labels have the type {labels.dtype}; wanted whole numbers.")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise NeurosimError(
+                f"labels run from {labels.min()} to {labels.max()} but the circuit's target has {classes} classes (0 to "
+                f"{classes - 1}); set sizes to end with the number of classes."
+            )
+        fields["target"] = np.eye(classes)[labels]
+    return fields
+
+
+def simulate(
+    circuit: Circuit,
+    images: Any,
+    labels: Any = None,
+    *,
+    level: str = "brian2:dense",
+    record: Sequence[str] = (),
+    dt: str = "0.1*ms",
+    seed: int = 0,
+    weights: Mapping[str, np.ndarray] | None = None,
+    batch_size: int = 1,
+    plasticity: str = "on",
+    dtype: str = "float64",
+    device: str = "cpu",
+    codegen: str = "numpy",
+    stride: int = 1,
+    progress: bool = True,
+) -> Any:
+    """Present images to a circuit, one trial after another, and return a `Result`.
+
+    Parameters
+    ----------
+    circuit
+        The description.
+    images, labels
+        (samples, pixels) and (samples,) class numbers; `labels` only where the circuit clamps a target.
+    level
+        ``brian2:equations``, ``brian2:dense`` (default), ``torch:trajectory`` or ``torch:steady``.
+    record
+        Variables to record, such as ``["pyr1.u", "pyr1.E"]``, every `stride` steps.
+    dt
+        Euler step, a text with units.
+    seed
+        Seed of the initial weights; the same weights on every level.
+    weights
+        Weights by projection in place of drawn ones.
+    batch_size
+        Samples presented at once; a rule's change is the mean over them.
+    plasticity
+        ``"on"``, ``"off"``, or ``"held"``: weights stay and `Result.collected` gathers their change.
+    dtype, device
+        Of the torch levels. Brian2 runs in float64.
+    codegen
+        Of the Brian2 levels: ``numpy`` starts at once, ``cython`` compiles first and is faster on long runs.
+
+    Raises
+    ------
+    NeurosimError
+        Bad input, an unsupported combination, or divergence (`DivergenceError`, with what was recorded).
+    """
+    if plasticity not in PLASTICITY:
+        from neurosim.errors import unknown
+
+        raise unknown("plasticity setting", plasticity, PLASTICITY)
+    fields = stimuli(circuit, images, labels)
+    samples = len(fields["image"])
+    if batch_size < 1 or samples % batch_size:
+        raise NeurosimError(
+            f"{samples} samples do not fill batches of {batch_size}; choose a batch size that divides the number of samples."
+        )
+    recorded = [circuit.plan.variable(name) for name in record]
+    engine = build_engine(
+        circuit, level, weights, seed, batch=batch_size, dt=seconds(dt), dtype=dtype, device=device, codegen=codegen,
+        progress=progress,
+    )  # fmt: skip
+    try:
+        result = engine.present(fields, learn=plasticity, record=recorded, stride=stride)
+    except NeurosimError as error:
+        _label(getattr(error, "result", None), circuit, level, seed, dt)
+        raise
+    return _label(result, circuit, level, seed, dt)
+
+
+def build_engine(
+    circuit: Circuit, level: str, weights: Mapping[str, np.ndarray] | None, seed: int, **options: Any
+) -> Any:
+    """An engine of the level with drawn or given weights."""
+    from neurosim.backends import engine_class
+    from neurosim.backends.engine import Options
+
+    make = engine_class(level)
+    values = dict(weights) if weights is not None else circuit.initial_weights(seed)
+    return make(circuit.plan, values, Options(**options))
+
+
+def _label(result: Any, circuit: Circuit, level: str, seed: int, dt: str) -> Any:
+    if result is not None and result.traces is not None:
+        result.traces.metadata.update(model=circuit.name, level=level, seed=seed, dt=dt, versions=versions())
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Versions of neurosim and of what computes."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("neurosim", "brian2", "torch", "numpy")}

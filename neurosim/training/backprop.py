@@ -1,0 +1,85 @@
+"""Backprop and feedback alignment on the circuit's reference net: baselines under the same trainer.
+
+The only place, with `compare` and tests, where autograd or a backward pass stands.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurosim.analysis.reference import ReferenceNet
+from neurosim.backends.engine import Options
+from neurosim.backends.result import Result
+from neurosim.circuit import Circuit
+from neurosim.training.config import TrainConfig
+
+
+class _Aligned(torch.autograd.Function):
+    """A linear layer whose backward pass reads fixed random feedback weights (Lillicrap et al. 2016)."""
+
+    @staticmethod
+    def forward(ctx: Any, rates: Any, weight: Any, bias: Any, feedback: Any) -> Any:  # type: ignore[override]
+        ctx.save_for_backward(rates, feedback)
+        return torch.addmm(bias.squeeze(0), rates, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:  # type: ignore[override]
+        rates, feedback = ctx.saved_tensors
+        return gradient @ feedback.T, rates.T @ gradient, gradient.sum(0, keepdim=True), None
+
+
+class BackpropEngine:
+    """The reference net with the interface of an engine: `present` one batch, changes = minus the gradient."""
+
+    def __init__(self, circuit: Circuit, weights: dict[str, np.ndarray], options: Options, config: TrainConfig):
+        self.net = ReferenceNet(circuit, weights, options.dtype, options.device)
+        self.options = options
+        self.transform: Any = None
+        self.feedback: dict[str, torch.Tensor] = {}
+        if config.method == "feedback_alignment":
+            drawn = circuit.initial_weights(config.seed + 1)
+            self.feedback = {n: self.net.arrays.asarray(drawn[n]) for n in self.net.reference.weights}
+            self.net.forward = self._aligned_forward  # type: ignore[method-assign]
+
+    @property
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {n: p.data for n, p in self.net.parameters.items()}
+
+    def _aligned_forward(self, images: torch.Tensor) -> torch.Tensor:
+        rates = images
+        for weight, bias in zip(self.net.reference.weights, self.net.reference.biases, strict=True):
+            parameters = self.net.parameters
+            s = {"u": _Aligned.apply(rates, parameters[weight], parameters[bias], self.feedback[weight])}
+            self.net._transfer(s)
+            rates = s["r"]
+        return rates
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {n: self.net.arrays.to_numpy(p).copy() for n, p in self.net.parameters.items()}
+
+    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        for name, parameter in self.net.parameters.items():
+            parameter.data.copy_(self.net.arrays.asarray(weights[name]))
+
+    def present(self, stimuli: dict[str, Any], *, learn: str = "on", ends: bool = True, **_: Any) -> Result:
+        started = time.perf_counter()
+        answers = []
+        for start in range(0, len(stimuli["image"]), self.options.batch):
+            rows = slice(start, start + self.options.batch)
+            images, targets = self.net.arrays.asarray(stimuli["image"][rows]), self.net.arrays.asarray(stimuli["target"][rows])
+            with torch.set_grad_enabled(learn == "on"):
+                rates = self.net.forward(images)
+                answers.append(self.net.arrays.to_numpy(rates))
+                if learn == "on":
+                    loss = 0.5 * ((targets - rates) ** 2).sum(dim=1).mean()
+                    names = list(self.net.parameters)
+                    gradients = torch.autograd.grad(loss, [self.net.parameters[n] for n in names])
+                    with torch.no_grad():
+                        self.transform(self._weights, {n: -g for n, g in zip(names, gradients, strict=True)})
+        result = Result("backprop", self.options.dtype, {}, readout=np.concatenate(answers))
+        result.seconds = time.perf_counter() - started
+        return result

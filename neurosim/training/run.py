@@ -1,0 +1,68 @@
+"""A run folder: ``config.toml``, ``metrics.jsonl``, ``result.json``, ``weights.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from neurosim import registry
+from neurosim.circuit import Circuit
+from neurosim.errors import NeurosimError
+from neurosim.training.config import TrainConfig
+
+CONFIG, METRICS, RESULT, WEIGHTS = "config.toml", "metrics.jsonl", "result.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained circuit: its configuration, weights by projection, rows of metrics, result (empty while unfinished)."""
+
+    folder: Path
+    config: TrainConfig
+    weights: dict[str, np.ndarray]
+    metrics: list[dict[str, Any]]
+    result: dict[str, Any]
+
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit that was trained."""
+        return registry.model(self.config.model).circuit(self.config.settings)
+
+
+def load(folder: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    NeurosimError
+        No run folder, or a truncated weights file.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise NeurosimError(f"'{folder}' is no run folder: it has no {name}. `neurosim train MODEL --out {folder}` makes one.")
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NeurosimError(f"'{folder / WEIGHTS}' is truncated or no weights file: {error}") from error
+    metrics = []
+    if (folder / METRICS).is_file():
+        metrics = [json.loads(line) for line in (folder / METRICS).read_text().splitlines() if line]
+    result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
+    weights = {n: np.asarray(w, dtype=np.float64) for n, w in weights.items()}
+    return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, result)
+
+
+def save_weights(folder: Path, weights: dict[str, np.ndarray]) -> Path:
+    """Write the weights, complete or not at all (temporary file, then rename)."""
+    path, temporary = folder / WEIGHTS, folder / (WEIGHTS + ".part")
+    save_file({n: np.ascontiguousarray(w) for n, w in weights.items()}, temporary)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,38 @@
+"""What the tests of the engines share: one way to run a circuit on a level, and one thread for each worker."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from neurosim import Circuit
+from neurosim.backends import engine_class
+from neurosim.backends.engine import Options
+from neurosim.backends.result import Result
+
+torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
+
+
+def run_circuit(
+    circuit: Circuit,
+    level: str,
+    stimuli: dict[str, np.ndarray],
+    weights: dict[str, np.ndarray] | None = None,
+    *,
+    dt: float = 5e-4,
+    batch: int = 1,
+    dtype: str = "float64",
+    record: tuple[str, ...] = (),
+    **options,
+) -> Result:
+    """Present `stimuli` on `level`, from the weights given (else those of seed 0)."""
+    weights = circuit.initial_weights(0) if weights is None else weights
+    engine = engine_class(level)(circuit.plan, weights, Options(batch=batch, dt=dt, dtype=dtype, progress=False))
+    return engine.present(stimuli, record=[circuit.plan.variable(name) for name in record] or None, **options)
+
+
+@pytest.fixture
+def run():
+    """`run_circuit` as a fixture."""
+    return run_circuit
