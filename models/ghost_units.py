@@ -47,7 +47,7 @@ RULES = {
 
 
 def circuit(
-    sizes: Sequence[int] = (64, 32, 10),
+    sizes: Sequence[int] = (64, 64, 32, 10),
     mode: str = "exact",
     feedback: str = "sym",
     rule: str = "R4",
@@ -316,7 +316,7 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`: settings of circuit and schedule that reach the figures in docs/models/ghost_units.md."""
     digits = dataset == "digits"
     return {
-        "sizes": (64, 64, 32, 10) if digits else (784, 500, 10),
+        **({} if digits else {"sizes": (784, 500, 10)}),
         "epochs": 30 if digits else 20,
         "batch_size": 32 if digits else 128,
         "learning_rate": 0.005 if digits else 0.001,

@@ -100,7 +100,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         try:
             settings[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            settings[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+            settings[key] = {"true": True, "false": False}.get(text.lower(), text)
         if isinstance(settings[key], list):
             settings[key] = tuple(settings[key])
     return settings

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from neurosim.errors import NeurosimError
 
@@ -49,6 +50,7 @@ _SETTINGS = {
     "axes.spines.right": False,
     "axes.formatter.useoffset": False,
     "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "butt",
     "legend.frameon": False,
     "savefig.dpi": 150,
     "pdf.fonttype": 42,  # text stays text
@@ -69,7 +71,7 @@ def style() -> AbstractContextManager[Any]:
 
 def empty_figure(width: float, height: float) -> Figure:
     """A figure (inches) that makes room for its labels and knows no pyplot."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05))
 
 
 def shown_unit(unit: str, largest: float = 1.0) -> tuple[float, str]:

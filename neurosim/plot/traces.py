@@ -33,8 +33,8 @@ _INSTANT = 1e-9  # seconds: times nearer than this are equal
 
 # Coincident lines all show: wide and pale below, narrow and dark above, and the dashes of the last two take turns.
 _LEVEL_STYLES: list[dict[str, Any]] = [
-    {"color": PALETTE["sky"], "linewidth": 6.0},
-    {"color": PALETTE["orange"], "linewidth": 3.0},
+    {"color": PALETTE["sky"], "linewidth": 7.0},
+    {"color": PALETTE["orange"], "linewidth": 4.0},
     {"color": PALETTE["black"], "linewidth": 1.3, "linestyle": (0, (4, 4))},
     {"color": PALETTE["blue"], "linewidth": 1.3, "linestyle": (4, (4, 4))},
 ]
@@ -380,7 +380,7 @@ def _liveliest(values: Sequence[np.ndarray]) -> list[int]:
     """The cell that varies most in each third; `values` are (steps, cells), one array per variable."""
     score = np.zeros(values[0].shape[1])
     for x in values:
-        x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+        x = np.clip(np.nan_to_num(x, nan=0.0), -1e100, 1e100)  # a run that diverged is drawn, too
         spread = x.std(axis=0)
         score += spread / max(spread.max(), np.finfo(float).tiny)
     thirds = np.array_split(np.arange(len(score)), min(CELLS, len(score)))
@@ -510,16 +510,18 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[str, float]]) -> None:
         )  # fmt: skip
 
 
+def _power_of_ten(y: float, _: Any) -> str:
+    return ("$\\leq\\,$" if y < 2 * FLOOR else "") + f"$10^{{{round(np.log10(y))}}}$"
+
+
 def _difference_axis(axes: Axes, largest: float, unit: str) -> None:
     axes.set_yscale("log")
     axes.axhline(TOLERANCE, zorder=2, **_TOLERANCE_LINE)
     top = max(10.0 * largest, 100.0 * TOLERANCE)
     axes.set_ylim(FLOOR / 10, top)
-    every = 3 if top < 1e-6 else 6
-    exponents = range(round(np.log10(FLOOR)), int(np.floor(np.log10(top))) + 1, every)
+    lowest, highest = round(np.log10(FLOOR)), int(np.floor(np.log10(top)))
+    exponents = range(lowest, highest + 1, 3 * -(-(highest - lowest) // 15))
     axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in exponents]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: f"${r'\leq\,' if y < 2 * FLOOR else ''}10^{{{round(np.log10(y))}}}$")
-    )
+    axes.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     axes.set_ylabel(f"|difference|\n({unit})")

@@ -70,7 +70,6 @@ def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None
         raise NeurosimError(f"Nothing to draw: no row has a finite value of {', '.join(_KEYS)}.")
     with style():
         figure = empty_figure(max(5.0, 4.2 * len(panels)), 3.7 + 0.2 * (len(runs) // 3))
-        figure.get_layout_engine().set(w_pad=0.1)  # type: ignore[union-attr,call-arg]
         if title:
             figure.suptitle(title)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

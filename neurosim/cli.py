@@ -1,0 +1,368 @@
+"""The command line: `neurosim list | describe | simulate | compare | train | plot | data`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from neurosim.errors import DivergenceError, NeurosimError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (0 done, 1 error, 2 wrong usage, 130 Ctrl-C)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        _check_model_first(argv)
+        arguments = parser().parse_args(argv)
+        arguments.command_line = "neurosim " + shlex.join(argv)
+        arguments.run(arguments)
+        return 0
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"\nStopped by Ctrl-C.{' ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except NeurosimError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_disk(error)}", file=sys.stderr)
+        return 1
+
+
+def _disk(error: OSError) -> str:
+    where = f" '{error.filename}'" if error.filename else ""
+    cure = {
+        errno.ENOSPC: "The disk is full: free some space, or give another folder with --out.",
+        errno.EROFS: "The file system is read-only: give another folder with --out.",
+        errno.EACCES: "No permission to write there: give another folder with --out.",
+    }
+    return f"{error.strerror or error}{where}. {cure.get(error.errno or 0, '')}".strip()
+
+
+def _check_model_first(argv: list[str]) -> None:
+    """An unknown model is reported before any other option."""
+    if len(argv) > 1 and argv[0] in ("describe", "simulate", "compare", "train") and not argv[1].startswith("-"):
+        from neurosim import registry
+
+        registry.model(argv[1])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    top = argparse.ArgumentParser(
+        prog="neurosim",
+        description="Write a circuit once; run it in Brian2, batched in torch, and at its steady state.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "examples:\n"
+            "  neurosim list\n"
+            "  neurosim compare ghost_units --levels brian2:dense torch:trajectory --out runs/compare\n"
+            "  neurosim train ghost_units --out runs/ghost --seed 1\n"
+            "  neurosim simulate ghost_units --weights runs/ghost --record pyr1.u pyr1.E --out runs/traces\n"
+        ),
+    )
+    from neurosim import __version__
+
+    top.add_argument("--version", action="version", version=f"neurosim {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str, examples: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"examples:\n{examples}" if examples else None,
+        )  # fmt: skip
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run)
+        return sub
+
+    add("list", _list, "List the models.", "  neurosim list\n")
+    describe = add(
+        "describe", _describe, "Print a model's populations, equations, projections, rules and protocol.",
+        "  neurosim describe ghost_units --set mode=learned\n",
+    )  # fmt: skip
+    _model_argument(describe)
+    describe.add_argument("--weights", metavar="RUN_DIR", help="describe the circuit of a trained run")
+
+    simulate = add(
+        "simulate", _simulate, "Present samples to a circuit and record traces.",
+        "  neurosim simulate ghost_units --record pyr1.u pyr1.E --out runs/traces\n"
+        "  neurosim simulate ghost_units --level torch:trajectory --samples 8 --batch-size 8 --plasticity off\n",
+    )  # fmt: skip
+    _shared(simulate, level="brian2:dense")
+    _dynamics(simulate)
+    simulate.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to record (default: all states)")
+    simulate.add_argument("--stride", type=int, default=1, metavar="K", help="record every K steps (default 1)")
+
+    compare = add(
+        "compare", _compare, "Run a circuit on several levels and say how far they differ.",
+        "  neurosim compare ghost_units\n"
+        "  neurosim compare ghost_units --levels brian2:dense torch:steady --set beta=0.01 --set t_free=300*ms\n"
+        "  neurosim compare ghost_units --weights runs/ghost --samples 16\n",
+    )  # fmt: skip
+    _shared(compare, level=None)
+    _dynamics(compare)
+    compare.add_argument("--levels", nargs="+", metavar="LEVEL", help="levels to compare (default: all four)")
+    compare.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables of the figure beside the states")
+
+    train = add(
+        "train", _train, "Train a circuit; the test set is touched once, at the end.",
+        "  neurosim train ghost_units\n"
+        "  neurosim train ghost_units --data mnist --data-dir DATA --epochs 10 --out runs/mnist\n"
+        "  neurosim train ghost_units --set mode=learned --set learning_rate=0.002 --seed 3\n"
+        "  neurosim train ghost_units --level brian2:dense --set eta=1 --epochs 20\n",
+    )  # fmt: skip
+    _shared(train, level="torch:steady")
+    train.add_argument("--epochs", type=int, metavar="E", help="passes over the training set")
+    train.add_argument("--batch-size", type=int, metavar="B", help="samples per update")
+    train.add_argument("--dt", metavar="TIME", help="Euler step of the trajectory levels (default 1*ms)")
+    train.add_argument(
+        "--method", choices=("circuit", "backprop", "feedback_alignment"), default="circuit",
+        help="the circuit's rules (default), or its reference net under a plain method",
+    )  # fmt: skip
+
+    plot = add(
+        "plot", _plot, "Draw traces.h5, or the learning curves of run folders.",
+        "  neurosim plot runs/traces/traces.h5 --record pyr1.u --to traces.pdf\n"
+        "  neurosim plot runs/ghost runs/ghost2 --to curves.svg\n",
+    )  # fmt: skip
+    plot.add_argument("paths", nargs="+", metavar="PATH", help="a traces.h5, or run folders of `neurosim train`")
+    plot.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to draw (default: all)")
+    plot.add_argument("--cells", nargs="+", type=int, metavar="K", help="cells to draw (default: three)")
+    plot.add_argument("--to", metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
+
+    data = add("data", _data, "List the data sets, where they are found and whether they are whole.", "  neurosim data\n")
+    data.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    return top
+
+
+def _model_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", metavar="MODEL", help="a name from `neurosim list`, or file.py:function")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="a parameter of model, protocol or schedule; may be repeated (--set mode=learned --set sizes=784,500,10)",
+    )  # fmt: skip
+
+
+def _shared(sub: argparse.ArgumentParser, level: str | None) -> None:
+    from neurosim.backends import LEVELS
+
+    _model_argument(sub)
+    sub.add_argument("--data", metavar="NAME", help="data set (default digits)")
+    sub.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    sub.add_argument("--samples", type=int, metavar="N", help="number of samples (default 4; train: all)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of weights and order (default 0)")
+    sub.add_argument("--level", default=level, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default {level or 'all'})")
+    sub.add_argument("--dtype", help="float64 or float32 (default float64; train on torch float32)")
+    sub.add_argument("--device", default="cpu", help="cpu or cuda, torch levels (default cpu)")
+    sub.add_argument(
+        "--codegen", default="numpy", metavar="TARGET", help="Brian2's target: numpy (default) or cython (compiles first)"
+    )
+    sub.add_argument("--weights", metavar="RUN_DIR", help="settings and weights of a trained run")
+    sub.add_argument("--out", metavar="DIR", help="output folder (default runs/COMMAND-MODEL-TIME)")
+    sub.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+
+
+def _dynamics(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dt", default="0.1*ms", metavar="TIME", help="Euler step (default 0.1*ms)")
+    sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")
+    sub.add_argument("--plasticity", default="on", help="on (default), off, or held: collect the change only")
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from neurosim import registry
+
+    for name in registry.names():
+        print(f"{name:24} {registry.model(name).summary}")
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from neurosim.describe import describe
+
+    circuit, _, _ = _circuit(arguments, None)
+    print(describe(circuit))
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from neurosim import simulate
+    from neurosim.plot import save_traces
+
+    circuit, weights, name = _circuit(arguments, arguments.data)
+    images, labels = _samples(arguments, name)
+    record = arguments.record or [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
+    for variable in record:
+        circuit.plan.variable(variable)
+    out = _folder(arguments)
+    steady = arguments.level == "torch:steady"
+    try:
+        result = simulate(
+            circuit, images, labels, level=arguments.level, record=() if steady else record, weights=weights,
+            stride=arguments.stride, **_options(arguments),
+        )  # fmt: skip
+    except DivergenceError as error:
+        if error.result is not None and error.result.traces is not None:
+            path = error.result.traces.save(out / "traces.h5")
+            raise DivergenceError(f"{error} What was recorded so far is in {path}.") from error
+        raise
+    print(f"{result.level}: {len(images)} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s")
+    if result.readout is not None and labels is not None:
+        print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}")
+    for phase, value in result.settling.items():
+        print(f"settling, {phase}: {value:.2e}")
+    if result.traces is not None:
+        print(f"wrote {result.traces.save(out / 'traces.h5')}")
+        save_traces(result.traces, out / "traces.png")
+        print(f"wrote {out / 'traces.png'}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from neurosim import compare
+    from neurosim.backends import LEVELS
+
+    circuit, weights, name = _circuit(arguments, arguments.data)
+    images, labels = _samples(arguments, name)
+    levels = arguments.levels or ([*LEVELS] if arguments.level is None else [arguments.level])
+    out = _folder(arguments)
+    comparison = compare(
+        circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
+        predictions=weights is not None, **_options(arguments),
+    )  # fmt: skip
+    print(comparison.markdown())
+    for path in comparison.save(out):
+        print(f"wrote {path}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from neurosim import registry
+    from neurosim.training import load, resolve
+    from neurosim.training.trainer import train
+
+    settings, weights, start = registry.parse_settings(arguments.settings), None, None
+    schedule: dict[str, Any] = dict(
+        level=arguments.level, seed=arguments.seed, data=arguments.data, epochs=arguments.epochs,
+        batch_size=arguments.batch_size, dtype=arguments.dtype, dt=arguments.dt, method=arguments.method,
+        device=arguments.device, codegen=arguments.codegen, limit=arguments.samples,
+    )  # fmt: skip
+    if arguments.weights:
+        start = load(arguments.weights)
+        settings, weights = {**start.config.settings, **settings}, start.weights
+        schedule["data"] = schedule["data"] or start.config.data
+    schedule = {k: v for k, v in schedule.items() if v is not None}
+    resolve(arguments.model, settings, **schedule)  # complain before a folder is made
+    out = _folder(arguments)
+    try:
+        run = train(
+            arguments.model, out, settings=settings, data_dir=arguments.data_dir, weights=weights,
+            command=arguments.command_line, **schedule,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Metrics and weights of the epochs that ended are kept in {out}.") from None
+    result = run.result  # type: ignore[union-attr]
+    print(f"test accuracy {result['test_accuracy']:.4f} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")  # type: ignore[union-attr]
+    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from neurosim.plot import save_learning_curves, save_traces
+    from neurosim.traces import Traces
+    from neurosim.training import load
+
+    paths = [Path(p) for p in arguments.paths]
+    for path in paths:
+        if not path.exists():
+            raise NeurosimError(f"There is no '{path}'; give a traces.h5 or a run folder of `neurosim train`.")
+    if all(p.is_dir() and not (p / "traces.h5").exists() for p in paths):
+        to = Path(arguments.to or paths[0] / "curves.png")
+        save_learning_curves({p.name: load(p).metrics for p in paths}, to)
+    else:
+        if len(paths) > 1:
+            raise NeurosimError("Traces are drawn one file at a time; give one path.")
+        path = paths[0] / "traces.h5" if paths[0].is_dir() else paths[0]
+        to = Path(arguments.to or path.with_suffix(".png"))
+        save_traces(Traces.load(path), to, variables=arguments.record, cells=arguments.cells)
+    print(f"wrote {to}")
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from neurosim import data
+
+    for row in data.status(arguments.data_dir):
+        where = f"{row.train} train, {row.validation} validation, {row.test} test in {row.where}" if row.found else "not found"
+        print(f"{row.name:16} {where} ({row.licence})")
+        if row.problem:
+            print(f"{'':16} {row.problem}")
+
+
+# ---------------------------------------------------------------- shared by commands
+
+
+def _circuit(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str]:
+    """The circuit, the weights of ``--weights`` (or None), and the name of the data set."""
+    from neurosim import registry
+    from neurosim.training import load
+
+    model = registry.model(arguments.model)
+    settings, weights = registry.parse_settings(arguments.settings), None
+    name = dataset or "digits"
+    if arguments.weights:
+        run = load(arguments.weights)
+        settings, weights = {**run.config.settings, **settings}, run.weights
+        name = dataset or run.config.data
+    elif "sizes" in model.parameters and "sizes" not in settings and name != "digits":
+        preset = model.preset(settings, name)
+        settings |= {"sizes": preset["sizes"]} if "sizes" in preset else {}
+    return model.circuit(settings), weights, name
+
+
+def _samples(arguments: argparse.Namespace, name: str) -> tuple[Any, Any]:
+    """The first samples of the test set (weights given: unseen ones) or of the training set."""
+    from neurosim import data
+
+    count = arguments.samples if arguments.samples is not None else 4
+    images, labels = data.load(name, arguments.data_dir).split("test" if arguments.weights else "train")
+    if not 1 <= count <= len(images):
+        raise NeurosimError(f"--samples {count}: wanted between 1 and {len(images)}.")
+    return images[:count], labels[:count]
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return dict(
+        dt=arguments.dt, seed=arguments.seed, batch_size=arguments.batch_size, plasticity=arguments.plasticity,
+        dtype=arguments.dtype or "float64", device=arguments.device, codegen=arguments.codegen,
+    )  # fmt: skip
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """The output folder, made; one that is not empty is refused unless ``--overwrite``."""
+    stem = Path(arguments.model.partition(":")[0]).stem
+    default = f"runs/{arguments.command}-{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = Path(arguments.out or default)
+    if out.exists() and not out.is_dir():
+        raise NeurosimError(f"--out {out} is a file; give a folder.")
+    if out.is_dir() and any(out.iterdir()) and not arguments.overwrite:
+        raise NeurosimError(f"The folder '{out}' is not empty; give another --out, or --overwrite.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

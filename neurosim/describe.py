@@ -1,0 +1,57 @@
+"""A circuit in words: populations, equations, projections, rules, protocol."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from neurosim.circuit import Circuit
+
+
+def describe(circuit: Circuit) -> str:
+    """A text that says what a circuit is made of."""
+    plan = circuit.plan
+    lines = [circuit.name, "=" * len(circuit.name), *textwrap.wrap(circuit.citation, 100), "", "Populations"]
+    for p in circuit.populations:
+        lines.append(f"  {p.name}: {p.n} cells, {p.cell.name}")
+    lines += ["", "Cells"]
+    for cell in dict.fromkeys(p.cell.name for p in circuit.populations):
+        population = next(p for p in circuit.populations if p.cell.name == cell)
+        chosen = plan.populations[population.name]
+        lines.append(f"  {cell} (rate {population.cell.rate})")
+        lines += [f"    {line.strip()}" for line in population.cell.equations.strip().splitlines() if line.strip()]
+        lines += [f"    {h.name} = {h.of} at the end of phase {h.phase}" for h in population.cell.holds]
+        lines += [f"    {pool.name} = sum over the population of {pool.expression}" for pool in population.cell.pools]
+        lines += [f"    {n} = {_value(v)}" for n, v in {**population.cell.parameters, **population.parameters}.items()]
+        late = [a.name for a in chosen.assignments if a.name in chosen.late]
+        lines.append(f"    read after the drives of a step: {', '.join(late) or 'nothing'}")
+    lines += ["", "Projections"]
+    for q in plan.projections.values():
+        tie = f", tied to {q.root}{' transposed' if q.transpose else ''}" if q.root != q.name else ""
+        rule = f", plastic: {q.rule.rule.name}" if q.rule else ""
+        kind = type(q.connectivity).__name__
+        lines.append(f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({q.n_pre} x {q.n_post}, {kind}{tie}{rule})")
+    lines += ["", "Plasticity"]
+    seen: set[tuple[Any, ...]] = set()
+    for q in plan.projections.values():
+        if q.rule is None or (key := (q.rule.rule.name, q.rule.rhs, *q.rule.rule.parameters.items())) in seen:
+            continue
+        seen.add(key)
+        values = ", ".join(f"{n} = {_value(v)}" for n, v in q.rule.rule.parameters.items())
+        lines.append(f"  {q.rule.rule.name} ({q.name}, ...): dw/dt = {q.rule.rhs}; {values}; applied: {q.rule.rule.apply}")
+    lines += ["", "Protocol"]
+    for phase in plan.phases:
+        shared = ", ".join(f"{n} = {v:g}" for n, v in phase.shared.items())
+        plastic = ", ".join(dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic))  # type: ignore[union-attr]
+        lines.append(f"  {phase.name}: {phase.seconds * 1e3:g} ms; {shared}; plastic: {plastic or 'nothing'}")
+    clamps = {f"{p}.{v}": s for phase in plan.phases for (p, v), s in phase.clamps.items()}
+    lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
+    if circuit.readout:
+        lines.append(f"  readout: largest {circuit.readout.variable} at the end of phase {circuit.readout.phase}")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    return f"array of {len(value)}" if isinstance(value, np.ndarray) else f"{value}"
