@@ -202,7 +202,7 @@ def comparison_figure(
                 upper.plot(time, values[:, indices] * factor, zorder=3 + 0.1 * k, **_LEVEL_STYLES[k])
                 if level != first:
                     difference = _difference(values[:, compared], base[:, compared])
-                    look = {**_LEVEL_STYLES[k], "linewidth": min(1.5, _LEVEL_STYLES[k]["linewidth"])}
+                    look = {**_LEVEL_STYLES[k], "linewidth": min(2.5, _LEVEL_STYLES[k]["linewidth"])}
                     lower.plot(time, difference, zorder=3 + 0.1 * k, **look)
                     largest = max(largest, _largest(difference))
             for k, level in enumerate(marked):
@@ -308,7 +308,7 @@ def _common_variables(
     known |= {level: _end_names(values) for level, values in marked.items()}
     if wanted is not None:
         for level, names in known.items():
-            _variables(wanted, names, most, f"variable of '{level}'")
+            _variables(wanted, names, most, f"{level} variable")
     common = [name for name in next(iter(known.values())) if all(name in names for names in known.values())]
     if not common:
         listing = "; ".join(f"{level}: {', '.join(names[:6]) or '(none)'}" for level, names in known.items())
@@ -321,7 +321,7 @@ def _check_same(first: str, reference: Traces, level: str, traces: Traces, names
         times = [f"{len(t)} from {t[0] * 1e3:g} to {t[-1] * 1e3:g} ms" for t in (reference.time, traces.time)]
         raise NeurosimError(
             f"'{first}' and '{level}' were recorded at different times ({times[0]}; {times[1]}). "
-            "Run both with the same stimuli, dt and stride."
+            "Run both with the same stimuli, batch, dt and stride."
         )
     for name in names:
         shapes = reference.values[name].shape, traces.values[name].shape
@@ -358,7 +358,7 @@ def _cells(
     if isinstance(cells, Mapping):
         for population in cells:
             if population not in populations:
-                raise unknown("population among the variables drawn", population, populations)
+                raise unknown("drawn population", population, populations)
     for population in populations:
         own = [name for name in names if _population(name) == population]
         n = traces.values[own[0]].shape[-1]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.plot.style import GREY, LINES, check_suffix, empty_figure, save_figure, style
 
 #: One row per epoch, as in metrics.jsonl; a value may be None.
@@ -106,7 +106,7 @@ def _seeds(label: str, rows: Rows | Sequence[Rows]) -> list[Rows]:
     for seed in seeds:
         for row in seed:
             if row.get("epoch") is None:
-                raise unknown(f"key of a row of '{label}'", "epoch", row)
+                raise NeurosimError(f"A row of the run '{label}' has no 'epoch'; it has {', '.join(row) or 'nothing'}.")
         epochs = [row["epoch"] for row in seed]
         if len(set(epochs)) < len(epochs):
             raise NeurosimError(f"The run '{label}' has an epoch twice: pass several seeds as a list of lists of rows.")
