@@ -292,7 +292,9 @@ def _plot(arguments: argparse.Namespace) -> None:
             raise NeurosimError(f"There is no '{path}'; give a traces.h5 or a run folder of `neurosim train`.")
     if all(p.is_dir() and not (p / "traces.h5").exists() for p in paths):
         to = Path(arguments.to or paths[0] / "curves.png")
-        save_learning_curves({p.name: load(p).metrics for p in paths}, to)
+        names = [p.name for p in paths]
+        labels = [p.name if names.count(p.name) == 1 else str(p) for p in paths]
+        save_learning_curves({label: load(p).metrics for label, p in zip(labels, paths, strict=True)}, to)
     else:
         if len(paths) > 1:
             raise NeurosimError("Traces are drawn one file at a time; give one path.")

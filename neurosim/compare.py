@@ -96,8 +96,6 @@ def compare(
 
     def run(level: str, learn: str, recorded: Sequence[str] = (), **changed: Any) -> Result:
         settings = {**common, **changed, "dtype": dtype if level.startswith("torch") else "float64"}
-        if level == "brian2:equations" and settings["batch_size"] != 1:
-            settings["batch_size"] = 1
         kept = () if level == STEADY else recorded
         chosen = slice(None) if "samples" not in settings else slice(settings.pop("samples"))
         return simulate(
@@ -105,10 +103,10 @@ def compare(
             **settings,
         )  # fmt: skip
 
-    if batch_size != 1 and "brian2:equations" in levels and plasticity != "off":
+    if batch_size != 1 and "brian2:equations" in levels:
         raise NeurosimError(
-            f"brian2:equations learns from one sample at a time, the others from batches of {batch_size}: their weights "
-            "would differ by design. Use --batch-size 1, --plasticity off, or leave brian2:equations out."
+            f"brian2:equations presents one sample at a time, the other levels batches of {batch_size}: their trials and "
+            "weights would differ by design. Use --batch-size 1, or name levels without brian2:equations."
         )
     live = {level: run(level, plasticity, record) for level in levels}
     held = {level: run(level, "held" if plan.plastic() else "off") for level in levels}

@@ -565,9 +565,6 @@ def test_held_and_off_on_brian2(seed, level, learn):
     assert_same(seed, 1, against_oracle(seed, level, 1, learn))
 
 
-"brian2:dense", 3), outcome(seed, "torch:trajectory", 3)))
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_learning_moves_the_weights(seed):
     """Agreement says nothing where nothing happens."""

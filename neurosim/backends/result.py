@@ -101,7 +101,7 @@ class ResultBuilder:
         readout = self.plan.circuit.readout
         if readout is not None and readout.phase == phase.name:
             kept.append(self.plan.variable(readout.variable))
-        return kept
+        return list(dict.fromkeys(kept))
 
     def begin(self, phase: PhasePlan, trial: int) -> None:
         self._phase = (phase.name, self.step)
