@@ -1,0 +1,599 @@
+"""The description checks itself: each mistake is refused by a message that says where, what, and how to mend it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import run_circuit
+
+from neurosim import (
+    SOURCE,
+    Cell,
+    Circuit,
+    Constant,
+    Dense,
+    Given,
+    Hold,
+    Kernel,
+    OneToOne,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
+    Projection,
+    Protocol,
+    Readout,
+    Tied,
+)
+from neurosim.backends import engine_class
+from neurosim.backends.engine import Options
+from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
+
+LEVELS = ("brian2:equations", "brian2:dense", "torch:trajectory")
+LEAK = """
+    dv/dt = (-v + I)/tau : 1
+    r = tanh(v) : 1
+    I : 1
+"""
+HEBB = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"})
+STIMULUS = {"image": np.array([[1.0, 0.5]])}
+DT = 5e-4
+
+
+def leaky(equations: str = LEAK, **kwargs) -> Cell:
+    return Cell("leaky", equations, **{"ports": ("I",), "parameters": {"tau": "10*ms"}, **kwargs})
+
+
+def wire(name: str = "W", source: str = "inp", target: str = "p.I", *args, **kwargs) -> Projection:
+    kwargs = kwargs if args or {"tied", "weights", "connectivity"} & set(kwargs) else {"weights": Constant(0.5), **kwargs}
+    return Projection(name, source, target, *args, **kwargs)
+
+
+def circuit(cell: Cell | None = None, *more: Projection, n: int = 3, rule: PlasticityRule | None = None, **kwargs) -> Circuit:
+    """inp (2 cells) -> p (n cells); `more` projections are added."""
+    populations = kwargs.pop("populations", (Population("inp", 2, SOURCE), Population("p", n, cell or leaky())))
+    projections = kwargs.pop("projections", (wire(rule=rule), *more))
+    phases = kwargs.pop("phases", (Phase("free", "5*ms", plastic=(rule.name,) if rule else ()),))
+    protocol = Protocol(phases, kwargs.pop("clamps", {"inp.r": "image"}), kwargs.pop("shared", {}))
+    return Circuit("test", populations, projections, protocol, **kwargs)
+
+
+def refused(*parts: str, error: type[Exception] = CircuitError):
+    """`pytest.raises` for a message that holds all the parts."""
+    return _Refused(parts, error)
+
+
+class _Refused:
+    def __init__(self, parts, error):
+        self.parts, self.raises = parts, pytest.raises(error)
+
+    def __enter__(self):
+        self.info = self.raises.__enter__()
+
+    def __exit__(self, *args):
+        caught = self.raises.__exit__(*args)
+        for part in self.parts:
+            assert part in str(self.info.value)
+        return caught
+
+
+def euler_weights(steps: int, change, w0: float = 0.5, tau: float = 10e-3) -> np.ndarray:
+    """W of `circuit(rule=...)` after one trial, by hand: ``w += dt*change(w, post, pre)``, then v."""
+    x, w, v = STIMULUS["image"][0], np.full((2, 3), w0), np.zeros(3)
+    for _ in range(steps):
+        drive = x @ w
+        w = w + DT * change(w, np.tanh(v)[None, :], x[:, None])
+        v = v + DT * (drive - v) / tau
+    return w
+
+
+# ------------------------------------------------------------------ cells
+
+
+def test_unknown_variable_names_population_equation_and_nearest_name():
+    with refused("Population 'p'", "'II'", "(-v + II)/tau", "Did you mean 'I'?", "Declare it"):
+        circuit(leaky("dv/dt = (-v + II)/tau : 1\nr = tanh(v) : 1\nI : 1"))
+
+
+def test_unknown_variable_in_a_state_equation_is_shown_as_a_derivative():
+    with refused("dv/dt = (-v + II)/tau"):
+        circuit(leaky("dv/dt = (-v + II)/tau : 1\nr = tanh(v) : 1\nI : 1"))
+
+
+def test_unit_mismatch_in_a_state_equation():
+    with refused("Population 'p'", "'dv/dt = -v + I'", "unit 1", "wanted hertz", "Check the units"):
+        circuit(leaky("dv/dt = -v + I : 1\nr = tanh(v) : 1\nI : 1"))
+
+
+def test_unit_mismatch_in_a_subexpression():
+    with refused("Population 'p'", "'r = tanh(v)/tau'", "hertz", "wanted 1", "Check the units"):
+        circuit(leaky("dv/dt = (-v + I)/tau : 1\nr = tanh(v)/tau : 1\nI : 1"))
+
+
+@pytest.mark.parametrize("text", ["v + tau", "tanh(tau)"])
+def test_unit_mismatch_inside_an_expression(text):
+    with refused("Population 'p'", text, "units"):
+        circuit(leaky(LEAK + f"q = {text} : 1"))
+
+
+def test_unit_mismatch_in_a_rule():
+    with refused("Rule 'hebb'", "projection 'W'", "'dw/dt = eta*r_post*r_pre'", "unit 1", "wanted hertz"):
+        circuit(rule=PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("dw/dt = eta*rr_post*r_pre", ("variable of p 'rr'", "Did you mean 'r'?")),
+        ("dw/dt = eta*r_post*rr_pre", ("variable of inp 'rr'", "Did you mean 'r'?")),
+        ("dw/dt = etta*r_post*r_pre", ("'etta'", "Did you mean 'eta'?", "_pre or _post")),
+        ("dv/dt = eta*r_post*r_pre", ("dw/dt = ...",)),
+    ],
+)
+def test_unknown_names_in_a_rule(text, parts):
+    with refused("Rule 'hebb'", "projection 'W'", *parts):
+        circuit(rule=PlasticityRule("hebb", text, {"eta": "1*Hz"}))
+
+
+def test_apply_must_be_known():
+    with refused("Rule 'hebb'", "'never'", "'now', 'phase' or 'trial'"):
+        circuit(rule=PlasticityRule("hebb", HEBB.equation, HEBB.parameters, apply="never"))  # type: ignore[arg-type]
+
+
+def test_port_that_nothing_feeds():
+    with refused("Population 'p'", "port 'I'", "target='p.I'", "optional_ports"):
+        circuit(projections=())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_optional_port_that_nothing_feeds_reads_zero(level):
+    cell = leaky(LEAK.replace("+ I", "+ I + 7*Z") + "Z : 1", optional_ports=("Z",))
+    result = run_circuit(circuit(cell), level, STIMULUS, learn="off")
+    assert result.ends["free"]["p.v"][0] == pytest.approx(0.75 * (1 - (1 - DT / 10e-3) ** 9), rel=1e-12)
+
+
+RESERVED = ["i", "t", "dt", "xi", "N", "ms", "volt", "e", "pi", "exp", "ns_x", "w", "a_pre", "a_post"]
+WITH = "dv/dt = (-{}*v + I)/tau : 1\nr = tanh(v) : 1\nI : 1"
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_reserved_name_of_a_variable(name):
+    with refused("Population 'p'", f"'{name}'"):
+        circuit(leaky(LEAK + f"{name} = 2*v : 1"))
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_the_message_for_a_reserved_name_gives_the_cure(name):
+    with pytest.raises(CircuitError, match="(?i)rename"):
+        circuit(leaky(LEAK + f"{name} = 2*v : 1"))
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda name: {"parameters": {"tau": "10*ms", name: 1.0}},
+        lambda name: {"pools": (Pool(name, "r**2"),)},
+        lambda name: {"holds": (Hold(name, "r", "free"),)},
+    ],
+    ids=["parameter", "pool", "hold"],
+)
+def test_reserved_name_of_a_parameter_pool_or_hold(where, name):
+    with refused(f"'{name}'"):
+        circuit(leaky(WITH.format(name), **where(name)))
+
+
+@pytest.mark.parametrize("name", ["i", "t", "ms", "N", "ns_x", "w"])
+def test_reserved_name_of_a_rule_parameter(name):
+    with refused(f"'{name}'"):
+        circuit(rule=PlasticityRule("hebb", f"dw/dt = {name}*r_post*r_pre", {name: "1*Hz"}))
+
+
+@pytest.mark.parametrize("name", ["s", "j", "block", "logistic", "int_", "total", "dv", "clip_"])
+def test_a_name_that_is_not_reserved_works_on_every_level(name):
+    """Whatever a level calls its own things, a cell's variables do not collide with them."""
+    plain = run_circuit(circuit(), "torch:trajectory", STIMULUS).ends["free"]["p.r"]
+    cell = leaky(f"d{name}/dt = (-{name} + I)/tau : 1\nr = tanh({name}) : 1\nI : 1")
+    try:
+        tested = circuit(cell)
+    except CircuitError as error:
+        assert f"'{name}'" in str(error)  # refusing it by name is as good
+        return
+    for level in LEVELS:
+        assert run_circuit(tested, level, STIMULUS).ends["free"]["p.r"] == pytest.approx(plain, rel=1e-13)
+
+
+def test_circular_subexpressions():
+    with refused("Population 'p'", "cycle"):
+        circuit(leaky("dv/dt = (-v + I)/tau : 1\nr = tanh(v) + q : 1\nq = 2*z : 1\nz = r : 1\nI : 1"))
+
+
+def test_circle_through_a_pool():
+    with refused("Population 'p'", "P, r", "circle", "make one of them a state"):
+        circuit(leaky(LEAK.replace("tanh(v)", "tanh(v)/(1 + P)"), pools=(Pool("P", "r"),)))
+
+
+def test_shared_value_that_the_protocol_does_not_give():
+    cell = leaky(LEAK + "beta : 1 (shared)")
+    with refused("Population 'p'", "'beta'", "Protocol(shared={...})", "Did you mean 'betta'?"):
+        circuit(cell, shared={"betta": 1.0})
+    with refused("Phase 'two'", "'beta'", "Protocol(shared={...})"):
+        circuit(cell, phases=(Phase("one", "5*ms", shared={"beta": 1.0}), Phase("two", "5*ms")))
+
+
+def test_declared_but_never_set():
+    with refused("Population 'p' (cell 'leaky'): the line 'z : ...'", "`ports`", "(shared)"):
+        circuit(leaky(LEAK + "z : 1"))
+    with refused("Population 'p'", "'Z'", "add a line 'Z : 1'"):
+        circuit(leaky(ports=("I", "Z")))
+
+
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        (leaky(rate="rr"), ("rate 'rr'", "Did you mean 'r'?")),
+        (leaky(initial={"r": 1.0}), ("'r'", "no state")),
+        (leaky(holds=(Hold("h", "rr", "free"),)), ("hold 'h'", "'rr'", "Did you mean 'r'?")),
+        (leaky(holds=(Hold("h", "r", "fre"),)), ("hold 'h'", "phase 'fre'", "Did you mean 'free'?")),
+        (leaky(LEAK + "r = v : 1"), ("'r'",)),
+        (leaky(LEAK + "tau = 2*second : second"), ("'tau'", "parameter and an equation", "rename")),
+        (leaky(pools=(Pool("v", "r"),)), ("'v'", "rename")),
+    ],
+)
+def test_what_a_cell_lists_must_exist_once(cell, parts):
+    with refused("Population 'p'", *parts):
+        circuit(cell)
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"tao": "3*ms"}, ("'tao'", "Did you mean 'tau'?")),
+        ({"tau": "3*mV"}, ("'tau'", "volt", "wanted s", "10*ms")),
+        ({"tau": 3.0}, ("'tau'", "unit 1", "wanted s")),
+        ({"gain": np.ones(2)}, ("'gain'", "(2,)", "wanted (3,)")),
+    ],
+)
+def test_parameters_of_a_population(values, parts):
+    cell = leaky(parameters={"tau": "10*ms", "gain": 1.0})
+    with refused("Population 'p'", *parts):
+        circuit(populations=(Population("inp", 2, SOURCE), Population("p", 3, cell, values)))
+
+
+def test_no_cells():
+    with refused("Population 'p'", "n = 0", "at least one"):
+        circuit(n=0)
+
+
+# ------------------------------------------------------------------ projections
+
+
+@pytest.mark.parametrize("sent", ["p", "p.I"])
+def test_sending_a_late_variable_is_an_algebraic_loop(sent):
+    cell = leaky("dv/dt = (-v + I)/tau : 1\nr = tanh(v + I) : 1\nI : 1")
+    name = "p.r" if sent == "p" else "p.I"
+    with refused("Projection 'R'", f"'{name}'", "algebraic loop", "Send a state"):
+        circuit(cell, wire("R", sent))
+
+
+def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
+    cell = leaky(LEAK + "q = v/(1 + P) : 1", pools=(Pool("P", "I**2"),))
+    with refused("Projection 'R'", "'p.q'", "algebraic loop"):
+        circuit(cell, wire("R", "p.q"))
+
+
+@pytest.mark.parametrize(
+    ("projection", "parts"),
+    [
+        (wire("R", "ip"), ("population 'ip'", "Did you mean 'inp'?")),
+        (wire("R", "inp", "q.I"), ("population 'q'", "Known: inp, p")),
+        (wire("R", "inp", "p.II"), ("port of p 'II'", "Did you mean 'I'?")),
+        (wire("R", "p.vv"), ("variable of p 'vv'", "Did you mean 'v'?")),
+        (wire("R", "inp", "p.I", OneToOne()), ("one-to-one", "2 and 3 cells", "equal numbers")),
+        (wire("R", "inp", "p.I", Kernel(np.ones((3, 2)))), ("kernel", "(3, 2)", "wanted (2, 3)")),
+        (wire("R", "inp", "p.I", Dense()), ("no weights", "weights=Glorot()", "Tied")),
+        (wire("R", "p", tied=Tied("W")), ("(3, 3)", "'W' has (2, 3)")),
+        (wire("R", "p", tied=Tied("W", True)), ("(3, 3)", "'W' transposed has (3, 2)")),
+        (wire("R", "p", tied=Tied("V")), ("unknown projection", "'V'")),
+        (wire("R", "inp", tied=Tied("R")), ("tied to 'R'", "tie to their owner")),
+        (wire("R", "inp", tied=Tied("W"), rule=HEBB), ("plastic", "put the rule on 'W'")),
+        (wire("R", "inp", "p.I", Kernel(np.ones((2, 3))), rule=HEBB), ("plastic", "Dense()")),
+    ],
+)  # fmt: skip
+def test_projections_that_do_not_fit(projection, parts):
+    with refused("Projection 'R'", *parts):
+        circuit(None, projection)
+
+
+@pytest.mark.parametrize("sent", ["P", "h"])
+def test_a_pool_or_hold_cannot_be_sent_and_the_message_does_not_suggest_it(sent):
+    cell = leaky(pools=(Pool("P", "v"),), holds=(Hold("h", "v", "free"),))
+    with pytest.raises(CircuitError, match="Projection 'R'") as caught:
+        circuit(cell, wire("R", f"p.{sent}"))
+    assert f"Did you mean '{sent}'?" not in str(caught.value)
+
+
+def test_given_weights_of_the_transposed_shape():
+    with refused("(3, 2)", "wanted (2, 3)", "transposed"):
+        circuit(None, projections=(wire(weights=Given(np.ones((3, 2)))),)).initial_weights()
+
+
+def test_a_tie_may_name_a_later_projection():
+    tied = circuit(projections=(wire("R", tied=Tied("W")), wire()))
+    own = circuit(projections=(wire("R"), wire()))
+    results = [run_circuit(c, "torch:trajectory", STIMULUS).ends["free"]["p.v"] for c in (tied, own)]
+    assert results[0] == pytest.approx(results[1], rel=1e-14)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ({"W": np.ones((3, 2))}, ("'W'", "(3, 2)", "wanted (2, 3)")),
+        ({"W": np.full((2, 3), np.nan)}, ("'W'", "NaN")),
+        ({"W": np.full((2, 3), np.inf)}, ("'W'", "infinity")),
+        ({}, ("No weights", "'W'")),
+        ({"W": np.ones((2, 3)), "WW": np.ones((2, 3))}, ("'WW'", "Did you mean 'W'?")),
+    ],
+)
+def test_weights_that_do_not_fit(level, value, parts):
+    with refused(*parts, error=NeurosimError):
+        engine_class(level)(circuit().plan, value, Options(dt=DT))
+
+
+# ------------------------------------------------------------------ protocol and circuit
+
+
+@pytest.mark.parametrize(
+    ("clamps", "parts"),
+    [
+        ({"inpp.r": "image"}, ("'inpp.r'", "population 'inpp'", "Did you mean 'inp'?")),
+        ({"inp.rr": "image"}, ("'inp.rr'", "input of inp 'rr'", "Did you mean 'r'?")),
+        ({"p.v": "image"}, ("'p.v'", "input of p 'v'")),
+        ({"inp.r": "imag"}, ("'inp.r'", "stimulus field 'imag'", "Did you mean 'image'?")),
+    ],
+)
+def test_clamps_that_do_not_fit(clamps, parts):
+    with refused(*parts):
+        circuit(clamps=clamps)
+
+
+@pytest.mark.parametrize(
+    ("phase", "parts"),
+    [
+        (Phase("free", "5*ms", plastic=("heb",)), ("Phase 'free'", "plasticity rule 'heb'", "Did you mean 'hebb'?")),
+        (Phase("free", "0*ms"), ("Phase 'free'", "positive time")),
+        (Phase("free", "5*mV"), ("'5*mV'", "units of time", "60*ms")),
+        (Phase("free", 5), ("5", "units of time", "60*ms")),  # type: ignore[arg-type]
+    ],
+)
+def test_phases_that_do_not_fit(phase, parts):
+    with refused(*parts):
+        circuit(rule=HEBB, phases=(phase,))
+
+
+def test_protocol_without_a_phase():
+    with refused("no phase", "Phase('free', '100*ms')"):
+        circuit(phases=())
+
+
+@pytest.mark.parametrize(
+    ("readout", "parts"),
+    [
+        (Readout("p.r", "fre"), ("phase 'fre'", "Did you mean 'free'?")),
+        (Readout("p.rr", "free"), ("'rr'", "Did you mean 'r'?")),
+        (Readout("q.r", "free"), ("population 'q'", "Known: inp, p")),
+    ],
+)
+def test_readouts_that_do_not_fit(readout, parts):
+    with refused(*parts, error=NeurosimError):
+        circuit(readout=readout)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_phase_that_is_no_whole_number_of_steps(level):
+    with refused("phase 'free'", "5.2 ms", "dt = 0.5 ms", "choose a dt", error=NeurosimError):
+        run_circuit(circuit(phases=(Phase("free", "5.2*ms"),)), level, STIMULUS, dt=DT)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_step_beyond_the_stability_limit(level):
+    """Euler on a leak: v <- (1 - dt/tau) v, stable while dt <= 2 tau."""
+    fast = circuit(leaky(parameters={"tau": "0.249*ms"}))
+    with refused("dt = 0.5 ms", "stability limit", "'p'", "'free'", "0.498 ms", "smaller dt", error=NeurosimError):
+        run_circuit(fast, level, STIMULUS, dt=DT)
+    run_circuit(circuit(leaky(parameters={"tau": "0.25*ms"})), level, STIMULUS, dt=DT)  # at the limit
+
+
+def test_step_beyond_the_stability_limit_of_a_single_cell():
+    import brian2 as b2
+
+    tau = np.array([10.0, 10.0, 0.2]) * b2.ms
+    fast = circuit(populations=(Population("inp", 2, SOURCE), Population("p", 3, leaky(), {"tau": tau})))
+    with refused("stability limit", "'p'", error=NeurosimError):
+        run_circuit(fast, "torch:trajectory", STIMULUS, dt=DT)
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda: circuit(populations=(Population("inp", 2, SOURCE), *2 * (Population("p", 3, leaky()),))), "population 'p'"),
+        (lambda: circuit(projections=(wire(), wire())), "projection 'W'"),
+        (lambda: circuit(phases=(Phase("free", "5*ms"), Phase("free", "5*ms"))), "phase 'free'"),
+    ],
+)  # fmt: skip
+def test_duplicate_names(build, name):
+    with refused("Two of one name", name, "rename one"):
+        build()
+
+
+@pytest.mark.parametrize("name", ["p x", "p.x", "p-1", "1p"])
+def test_names_of_populations_and_projections_are_identifiers(name):
+    populations = (Population("inp", 2, SOURCE), Population(name, 3, leaky()))
+    with refused(f"'{name}'"):
+        circuit(populations=populations, projections=(wire("W", "inp", f"{name}.I"),))
+    with refused(f"'{name}'"):
+        circuit(projections=(wire(name),))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("stimuli", "part"),
+    [({"image": np.ones((1, 5))}, "image"), ({"target": np.ones((1, 2))}, "image")],
+    ids=["wrong width", "missing field"],
+)
+def test_stimuli_that_do_not_fit(level, stimuli, part):
+    with refused(part, error=NeurosimError):
+        run_circuit(circuit(), level, stimuli)
+
+
+@pytest.mark.parametrize("level", ["brian2:dense", "torch:trajectory"])
+def test_stimuli_must_fill_the_batches(level):
+    """Five samples in batches of two: the fifth must not be lost in silence."""
+    with refused("5", "2", error=NeurosimError):
+        run_circuit(circuit(), level, {"image": np.ones((5, 2))}, batch=2)
+
+
+def test_equations_level_refuses_a_batch_and_float32():
+    with refused("brian2:equations", "one sample", "batch of 2", "brian2:dense", error=UnsupportedError):
+        run_circuit(circuit(), "brian2:equations", STIMULUS, batch=2)
+    for level in ("brian2:equations", "brian2:dense"):
+        with refused(level, "float64", "torch:trajectory", error=UnsupportedError):
+            run_circuit(circuit(), level, STIMULUS, dtype="float32")
+
+
+def test_unknown_level_and_recorded_variable():
+    with refused("'torch:traj'", "Did you mean 'torch:trajectory'?", error=NeurosimError):
+        engine_class("torch:traj")
+    with refused("'rr'", "Did you mean 'r'?", error=NeurosimError):
+        circuit().plan.variable("p.rr")
+
+
+# ------------------------------------------------------------------ rules
+
+
+MIXED = PlasticityRule("mixed", "dw/dt = eta*tanh(r_post - r_pre)", {"eta": "20*Hz"})
+SQUARE = PlasticityRule("square", "dw/dt = -eta*w**2*r_post", {"eta": "20*Hz"})
+
+
+@pytest.mark.parametrize("level", ["brian2:dense", "torch:trajectory"])
+@pytest.mark.parametrize(("rule", "why"), [(MIXED, "tanh(r_post - r_pre)"), (SQUARE, "w")], ids=["mixed", "square"])
+def test_rule_that_does_not_split_is_refused_by_name(level, rule, why):
+    with refused(f"rule '{rule.name}'", "projection 'W'", level, why, "brian2:equations", error=UnsupportedError):
+        run_circuit(circuit(rule=rule), level, STIMULUS)
+
+
+def test_rule_that_does_not_split_runs_on_the_equations_level():
+    result = run_circuit(circuit(rule=MIXED), "brian2:equations", STIMULUS)
+    wanted = euler_weights(10, lambda w, post, pre: 20 * np.tanh(post - pre))
+    assert np.abs(wanted - 0.5).max() > 0.01
+    assert result.weights["W"] == pytest.approx(wanted, abs=1e-13)
+
+
+def test_rule_with_the_square_of_w_runs_on_the_equations_level():
+    result = run_circuit(circuit(rule=SQUARE), "brian2:equations", STIMULUS)
+    wanted = euler_weights(10, lambda w, post, pre: -20 * w**2 * post)
+    assert np.abs(wanted - 0.5).max() > 1e-3
+    assert result.weights["W"] == pytest.approx(wanted, abs=1e-13)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("rule", "extra", "change"),
+    [
+        (HEBB, {}, lambda w, post, pre: 20 * post * pre),
+        (PlasticityRule("r", "dw/dt = eta", {"eta": "3*Hz"}), {}, lambda w, post, pre: 3 + 0 * w),
+        (PlasticityRule("r", "dw/dt = -eta*w", {"eta": "3*Hz"}), {}, lambda w, post, pre: -3 * w),
+        (PlasticityRule("r", "dw/dt = r_post*r_pre/tau_post"), {}, lambda w, post, pre: post * pre / 10e-3),
+        (
+            PlasticityRule("r", "dw/dt = eta*exp(mod)*r_post*r_pre", {"eta": "20*Hz"}), {"shared": {"mod": 0.3}},
+            lambda w, post, pre: 20 * np.exp(0.3) * post * pre,
+        ),
+        (
+            PlasticityRule("r", "dw/dt = -eta*P_post*r_pre", {"eta": "2*Hz"}), {"cell": leaky(pools=(Pool("P", "I"),))},
+            lambda w, post, pre: -2 * (STIMULUS["image"] @ w).sum() * pre + 0 * w,
+        ),
+    ],
+    ids=["hebb", "constant", "decay", "cell parameter", "function of a shared value", "pool"],
+)  # fmt: skip
+def test_rules_on_every_level(level, rule, extra, change):
+    result = run_circuit(circuit(rule=rule, **extra), level, STIMULUS)
+    wanted = euler_weights(10, change)
+    assert np.abs(wanted - 0.5).max() > 1e-3
+    assert result.weights["W"] == pytest.approx(wanted, abs=1e-13)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_weights_outside_their_bounds_wait_for_the_rule(level):
+    """A rule that is off, or whose change is only collected, moves no weight, not even to its bounds."""
+    bounded = PlasticityRule("hebb", HEBB.equation, HEBB.parameters, "trial", (None, 0.4))
+    phases = (Phase("free", "5*ms"), Phase("learn", "5*ms", plastic=("hebb",)))
+    result = run_circuit(circuit(rule=bounded, phases=phases), level, STIMULUS)
+    assert result.ends["learn"]["p.I"][0] == pytest.approx(0.75, rel=1e-13)  # weights of 0.5 in the whole trial
+    assert result.weights["W"] == pytest.approx(0.4)
+    held = run_circuit(circuit(rule=bounded, phases=phases), level, STIMULUS, learn="held")
+    assert held.weights["W"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("rate", "oracle"),
+    [
+        ("clip(v, 0, 1)*int(v > 0.1)", lambda v: np.clip(v, 0, 1) * (v > 0.1)),
+        ("int(v > 0.1 and v < 0.2)", lambda v: ((v > 0.1) & (v < 0.2)).astype(float)),
+        ("abs(v)**2 + sign(v)", lambda v: v**2 + np.sign(v)),
+    ],
+)
+def test_steps_and_conditions_in_a_rate(level, rate, oracle):
+    result = run_circuit(circuit(leaky(f"dv/dt = (-v + I)/tau : 1\nr = {rate} : 1\nI : 1")), level, STIMULUS, record=("p.v", "p.r"))
+    assert np.abs(result.traces["p.r"] - oracle(result.traces["p.v"])).max() < 1e-15
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("order", [("P", "Q"), ("Q", "P")])
+def test_a_pool_of_a_pool(level, order):
+    pools = {"P": Pool("P", "v"), "Q": Pool("Q", "v*P")}
+    cell = leaky("dv/dt = (-v + I + Q)/tau : 1\nr = tanh(v) : 1\nI : 1", pools=tuple(pools[n] for n in order))
+    result = run_circuit(circuit(cell), level, STIMULUS)
+    v = 0.0  # the three cells are alike
+    for _ in range(9):
+        v += DT * (-v + 0.75 + 3 * v * 3 * v) / 10e-3
+    assert result.ends["free"]["p.v"][0] == pytest.approx(v, rel=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_readout_and_the_ends_have_one_row_for_each_sample(level):
+    result = run_circuit(circuit(readout=Readout("p.r", "free")), level, {"image": np.ones((2, 2))})
+    assert result.readout.shape == (2, 3)
+    assert result.ends["free"]["p.r"].shape == (2, 3)
+    assert result.ends["free"]["p.v"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_present_again_and_again(level):
+    engine = engine_class(level)(circuit().plan, circuit().initial_weights(), Options(dt=DT, progress=False))
+    first = engine.present(STIMULUS).ends["free"]["p.v"]
+    second = engine.present(STIMULUS).ends["free"]["p.v"]
+    assert np.array_equal(first, second)
+
+
+# ------------------------------------------------------------------ imports
+
+
+def test_a_description_needs_no_torch():
+    code = """
+import sys
+from neurosim import Cell, Circuit, Constant, Phase, Population, Projection, Protocol, SOURCE
+cell = Cell("leaky", "dv/dt = (-v + I)/tau : 1\\nr = tanh(v) : 1\\nI : 1", ports=("I",), parameters={"tau": "10*ms"})
+circuit = Circuit("c", (Population("inp", 2, SOURCE), Population("p", 3, cell)),
+                  (Projection("W", "inp", "p.I", weights=Constant(1)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}))
+assert circuit.initial_weights()["W"].shape == (2, 3)
+from neurosim.models import ghost_units
+ghost_units.circuit()
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["False"]
