@@ -22,8 +22,24 @@ from dataclasses import replace
 from typing import Any
 
 from neurosim import (
-    SOURCE, Cell, Circuit, Constant, Dense, FeedForward, Glorot, Hold, OneToOne, Phase, PlasticityRule, Pool,
-    Population, Projection, Protocol, Ratio, Readout, Tied,
+    SOURCE,
+    Cell,
+    Circuit,
+    Constant,
+    Dense,
+    FeedForward,
+    Glorot,
+    Hold,
+    OneToOne,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
+    Projection,
+    Protocol,
+    Ratio,
+    Readout,
+    Tied,
 )  # fmt: skip
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, unknown
@@ -117,7 +133,9 @@ def circuit(
         populations.append(Population(f"pyr{l}", sizes[l], cell))
         below = "inp" if l == 1 else f"pyr{l - 1}"
         values = {"eta": eta, "scale": kappa ** (top - l), "T_learn": t_learn}
-        forward = PlasticityRule("feedforward", RULES[rule].replace("before_pre", "r_pre" if l == 1 else "r_free_pre"), values)
+        forward = PlasticityRule(
+            "feedforward", RULES[rule].replace("before_pre", "r_pre" if l == 1 else "r_free_pre"), values
+        )
         bias = PlasticityRule("feedforward", RULES[rule].replace("before_pre", "r_pre"), values)
         projections += [
             Projection(f"W{l}", below, f"pyr{l}.I_ff", Dense(), initial, forward),
@@ -140,11 +158,19 @@ def circuit(
         elif mode == "learned":
             small = Glorot(0.3)
             projections += [
-                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), small, _imitate("centred_pre", eta_ghost, t_learn)),
-                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Dense(), Constant(0), _imitate("r_pre", eta_tonic, t_learn)),
+                Projection(
+                    f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), small, _imitate("centred_pre", eta_ghost, t_learn)
+                ),
+                Projection(
+                    f"c{l}", "one", f"ghost{l}.I_bias", Dense(), Constant(0), _imitate("r_pre", eta_tonic, t_learn)
+                ),
                 Projection(f"teach{l}", f"{above}.u", f"ghost{l}.I_above", OneToOne()),
-                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), small, _cancel("centred_pre", eta_ghost, t_learn)),
-                Projection(f"d{l}", "one", f"pyr{l}.I_tonic", Dense(), Constant(0), _cancel("r_pre", eta_tonic, t_learn)),
+                Projection(
+                    f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), small, _cancel("centred_pre", eta_ghost, t_learn)
+                ),
+                Projection(
+                    f"d{l}", "one", f"pyr{l}.I_tonic", Dense(), Constant(0), _cancel("r_pre", eta_tonic, t_learn)
+                ),
                 Projection(f"mean{l}", "one", f"pyr{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
                 Projection(f"ghost_mean{l}", "one", f"ghost{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +177,12 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
     h = shortest / int(np.ceil(shortest / (fastest / 40)))
     samples = 1
     runs = [
-        run(level, "off", states, dt=f"{h / k!r}*second", stride=k, samples=samples, batch_size=1, progress=False).traces
+        run(
+            level, "off", states, dt=f"{h / k!r}*second", stride=k, samples=samples, batch_size=1, progress=False
+        ).traces
         for k in (1, 2, 4)
     ]
-    gaps = [max(float(np.abs(a[n] - b[n]).max()) for n in states) for a, b in zip(runs, runs[1:], strict=False)]
+    gaps = [max(float(np.abs(a[n] - b[n]).max()) for n in states) for a, b in pairwise(runs)]
     return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None
 
 
@@ -241,7 +243,9 @@ def _markdown(report: dict[str, Any]) -> str:
         lines += ["", "| level | accuracy |", "|---|---|"]
         lines += [f"| {level} | {value:.4f} |" for level, value in report["accuracy"].items()]
         lines += ["", "| levels | equal predictions |", "|---|---|"]
-        lines += [f"| {pair.replace(' | ', ' / ')} | {value:.4f} |" for pair, value in report["equal_predictions"].items()]
+        lines += [
+            f"| {pair.replace(' | ', ' / ')} | {value:.4f} |" for pair, value in report["equal_predictions"].items()
+        ]
     lines += [
         "",
         "States and weights: the run with plasticity. Settling (weights held): change of a state over the last tenth of the "

@@ -32,7 +32,9 @@ def describe(circuit: Circuit) -> str:
         tie = f", tied to {q.root}{' transposed' if q.transpose else ''}" if q.root != q.name else ""
         rule = f", plastic: {q.rule.rule.name}" if q.rule else ""
         kind = type(q.connectivity).__name__
-        lines.append(f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({q.n_pre} x {q.n_post}, {kind}{tie}{rule})")
+        lines.append(
+            f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({q.n_pre} x {q.n_post}, {kind}{tie}{rule})"
+        )
     lines += ["", "Plasticity"]
     seen: set[tuple[Any, ...]] = set()
     for q in plan.projections.values():
@@ -40,7 +42,9 @@ def describe(circuit: Circuit) -> str:
             continue
         seen.add(key)
         values = ", ".join(f"{n} = {_value(v)}" for n, v in q.rule.rule.parameters.items())
-        lines.append(f"  {q.rule.rule.name} ({q.name}, ...): dw/dt = {q.rule.rhs}; {values}; applied: {q.rule.rule.apply}")
+        lines.append(
+            f"  {q.rule.rule.name} ({q.name}, ...): dw/dt = {q.rule.rhs}; {values}; applied: {q.rule.rule.apply}"
+        )
     lines += ["", "Protocol"]
     for phase in plan.phases:
         shared = ", ".join(f"{n} = {v:g}" for n, v in phase.shared.items())

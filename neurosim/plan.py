@@ -83,7 +83,13 @@ class PopulationPlan:
     @property
     def variables(self) -> list[str]:
         """Everything that may be recorded."""
-        return [*self.ode, *(a.name for a in self.assignments), *self.ports, *self.inputs, *(h.name for h in self.holds)]
+        return [
+            *self.ode,
+            *(a.name for a in self.assignments),
+            *self.ports,
+            *self.inputs,
+            *(h.name for h in self.holds),
+        ]
 
     @cached_property
     def subexpressions(self) -> dict[str, str]:
@@ -248,7 +254,9 @@ class Plan:
         dimensions = self._check_units(equations, population, dimensions, where)
         for name in cell.initial:
             if name not in equations.states:
-                raise CircuitError(f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}")
+                raise CircuitError(
+                    f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}"
+                )
         if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs}:
             raise CircuitError(
                 f"{where}: its rate '{cell.rate}' is no variable of its equations."
@@ -546,18 +554,18 @@ class Plan:
                 numbers = {n: phase.shared[n] for n in population.shared}
                 numbers |= {n: v for n, v in population.parameters.items() if not isinstance(v, np.ndarray)}
                 rates = linear_rates(population.ode, population.subexpressions, numbers)
-                rates = rates[rates.real < 0]
+                rates = rates[np.real(rates) < 0]
                 if rates.size:
                     yield phase, population, rates
 
     def time_constants(self) -> list[float]:
         """Time constants (s) of the cells' linear parts, of all phases."""
-        return [float(t) for _, _, rates in self._decay_rates() for t in -1 / rates.real]
+        return [float(t) for _, _, rates in self._decay_rates() for t in -1 / np.real(rates)]
 
     def check_step(self, dt: float) -> None:
         """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
         for phase, population, rates in self._decay_rates():
-            limit = float(np.min(-2 * rates.real / np.abs(rates) ** 2))
+            limit = float(np.min(-2 * np.real(rates) / np.abs(rates) ** 2))
             if dt > limit * (1 + 1e-9):
                 raise NeurosimError(
                     f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for population "

@@ -48,11 +48,15 @@ def leaky(equations: str = LEAK, **kwargs) -> Cell:
 
 
 def wire(name: str = "W", source: str = "inp", target: str = "p.I", *args, **kwargs) -> Projection:
-    kwargs = kwargs if args or {"tied", "weights", "connectivity"} & set(kwargs) else {"weights": Constant(0.5), **kwargs}
+    kwargs = (
+        kwargs if args or {"tied", "weights", "connectivity"} & set(kwargs) else {"weights": Constant(0.5), **kwargs}
+    )
     return Projection(name, source, target, *args, **kwargs)
 
 
-def circuit(cell: Cell | None = None, *more: Projection, n: int = 3, rule: PlasticityRule | None = None, **kwargs) -> Circuit:
+def circuit(
+    cell: Cell | None = None, *more: Projection, n: int = 3, rule: PlasticityRule | None = None, **kwargs
+) -> Circuit:
     """inp (2 cells) -> p (n cells); `more` projections are added."""
     populations = kwargs.pop("populations", (Population("inp", 2, SOURCE), Population("p", n, cell or leaky())))
     projections = kwargs.pop("projections", (wire(rule=rule), *more))
@@ -548,7 +552,9 @@ def test_weights_outside_their_bounds_wait_for_the_rule(level):
     ],
 )
 def test_steps_and_conditions_in_a_rate(level, rate, oracle):
-    result = run_circuit(circuit(leaky(f"dv/dt = (-v + I)/tau : 1\nr = {rate} : 1\nI : 1")), level, STIMULUS, record=("p.v", "p.r"))
+    result = run_circuit(
+        circuit(leaky(f"dv/dt = (-v + I)/tau : 1\nr = {rate} : 1\nI : 1")), level, STIMULUS, record=("p.v", "p.r")
+    )
     assert np.abs(result.traces["p.r"] - oracle(result.traces["p.v"])).max() < 1e-15
 
 

@@ -67,8 +67,8 @@ def test_quantity_of_arrays():
         ("10*", ("'10*'", "such as '10*ms'")),
         ("10*mss", ("'mss'", "no unit", "Did you mean 'ms'?")),
         ("tau", ("'tau'", "no unit")),
-        ("open('x')", ("'open'",)),
-        ("__import__('os')", ("'__import__'",)),
+        ("open('x')", ("open('x')",)),
+        ("__import__('os')", ("__import__('os')",)),
         ("(3*ms).dim", ("only hold numbers",)),
         (float("nan"), ("not finite",)),
         ("1e999*ms", ("not finite",)),
@@ -135,7 +135,7 @@ RULES = [
 
 @pytest.mark.parametrize("rhs", RULES)
 def test_terms_of_a_rule_add_up_to_the_rule(rhs):
-    rng = np.random.default_rng(abs(hash(rhs)) % 2**32 if False else len(rhs))
+    rng = np.random.default_rng(len(rhs))
     pre, post, points = 4, 3, 5
     names = {"r", "E", "r_free"}
     shared = {n: rng.uniform(0.5, 2.0) for n in ("eta", "tau", "lam", "beta", "theta", "mod")}
@@ -145,7 +145,9 @@ def test_terms_of_a_rule_add_up_to_the_rule(rhs):
         w = rng.standard_normal((pre, post))
         at_pre = {n: rng.uniform(0.1, 2, pre) for n in names}
         at_post = {n: rng.uniform(0.1, 2, post) for n in names}
-        raw = {f"{n}_pre": v[:, None] for n, v in at_pre.items()} | {f"{n}_post": v[None, :] for n, v in at_post.items()}
+        raw = {f"{n}_pre": v[:, None] for n, v in at_pre.items()} | {
+            f"{n}_post": v[None, :] for n, v in at_post.items()
+        }
         wanted = np.broadcast_to(evaluate(rhs, {**shared, **raw, "w": w}), w.shape)
         got = np.zeros_like(w)
         for term in terms:
@@ -156,7 +158,10 @@ def test_terms_of_a_rule_add_up_to_the_rule(rhs):
         assert got == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize(("rhs", "count"), [("eta*r_post*r_pre", 1), ("eta*(r_post - E_post)*r_pre", 1), ("eta*(r_post*r_pre - w*r_post**2)", 2)])
+@pytest.mark.parametrize(
+    ("rhs", "count"),
+    [("eta*r_post*r_pre", 1), ("eta*(r_post - E_post)*r_pre", 1), ("eta*(r_post*r_pre - w*r_post**2)", 2)],
+)
 def test_one_term_for_each_matrix_product(rhs, count):
     assert len(separate(rhs)) == count
 
@@ -167,7 +172,7 @@ def test_one_term_for_each_matrix_product(rhs, count):
         ("eta*tanh(r_post - r_pre)", "tanh(r_post - r_pre)"),
         ("eta/(r_post + r_pre)", "r_post + r_pre"),
         ("eta*exp(-w)*r_post", "exp(-w)"),
-        ("eta*w*r_post*(w - r_pre)", "power 2"),
+        ("eta*w*(w - r_pre)", "power 2"),
         ("eta*int(r_post > r_pre)", "int("),
         ("eta*r_post**r_pre", "r_post**r_pre"),
         ("eta*sqrt(w)", "sqrt(w)"),
@@ -180,7 +185,7 @@ def test_rules_that_do_not_split(rhs, part):
     assert f"dw/dt = {rhs}" in str(caught.value)
 
 
-@pytest.mark.parametrize("power", ["w**2", "w**3", "1/w"])
+@pytest.mark.parametrize("power", ["w**2", "w**3", "1/w", "w*(w - 1)"])
 def test_powers_of_w_do_not_split(power):
     with pytest.raises(NotSeparable):
         separate(f"-eta*{power}*r_post")
@@ -191,14 +196,12 @@ def test_powers_of_w_do_not_split(power):
 
 def conductance_cell(rng):
     """Three compartments with random conductances: equations, and G, c with dv/dt = -G v + c(ports)."""
-    leak = rng.uniform(0.1, 2, 3)
-    couple = rng.uniform(0.1, 2, (3, 3))
-    reversal = rng.uniform(-1, 1, 3)
+    leak, couple, reversal = rng.uniform(0.1, 2, 3), rng.uniform(0.1, 2, (3, 3)), rng.uniform(-1, 1, 3)
     G = np.diag(leak + couple.sum(1) - np.diag(couple)) - (couple - np.diag(np.diag(couple)))
     ode = {}
     for k in range(3):
-        flows = [f"{couple[k, m]!r}*(v{m} - v{k})" for m in range(3) if m != k]
-        ode[f"v{k}"] = f"(-{leak[k]!r}*(v{k} - {reversal[k]!r}) + {' + '.join(flows)} + I{k})/tau"
+        flows = [f"{float(couple[k, m])!r}*(v{m} - v{k})" for m in range(3) if m != k]
+        ode[f"v{k}"] = f"(-{float(leak[k])!r}*(v{k} - {float(reversal[k])!r}) + {' + '.join(flows)} + I{k})/tau"
     return ode, G, leak * reversal
 
 
@@ -301,7 +304,7 @@ def test_every_function_of_the_two_libraries(arrays):
         "exp": math.exp, "log": math.log, "log10": math.log10, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt,
         "sin": math.sin, "cos": math.cos, "tan": math.tan, "sinh": math.sinh, "cosh": math.cosh, "tanh": math.tanh,
         "arcsin": math.asin, "arccos": math.acos, "arctan": math.atan, "abs": abs, "floor": math.floor, "ceil": math.ceil,
-        "sign": lambda v: math.copysign(1, v), "exprel": lambda v: math.expm1(v) / v, "int": int,
+        "sign": lambda v: math.copysign(1, v), "exprel": lambda v: math.expm1(v) / v,
     }  # fmt: skip
     for name, function in oracle.items():
         for argument in (x,) if name in ("log", "log10", "sqrt") else (x, -x):
@@ -309,6 +312,13 @@ def test_every_function_of_the_two_libraries(arrays):
             compile_block([("out", f"{name}(v)")], arrays.functions, {})(state)
             got = arrays.to_numpy(state["out"])[0]
             assert got == pytest.approx([function(v) for v in argument[0]], rel=1e-14, abs=1e-15), name
+
+
+@pytest.mark.parametrize("arrays", [NumpyArrays(), TorchArrays()], ids=["numpy", "torch"])
+def test_int_cuts_off_the_fraction_as_in_brian2(arrays):
+    state = {"v": arrays.asarray([[-2.7, -0.5, 0.5, 2.7]])}
+    compile_block([("out", "int(v)")], arrays.functions, {})(state)
+    assert arrays.to_numpy(state["out"]).tolist() == [[-2.0, 0.0, 0.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -346,16 +356,17 @@ def test_the_logistic_of_a_strong_drive_is_silent():
     assert state["out"] == pytest.approx([0.0, 1.0], abs=1e-300)
 
 
-def test_separate_agrees_with_sympy_on_expanded_products():
-    """Symbolic: the terms' sum minus the rule simplifies to 0."""
+def test_terms_equal_the_rule_symbolically():
+    """The terms' sum minus the rule simplifies to 0."""
     for rhs in RULES[:9]:
-        names = sorted(names_in(rhs))
-        symbols = {n: sympy.Symbol(n, real=True) for n in names}
-        rule = sympy.sympify(rhs, locals={**symbols, "beta": sympy.Symbol("beta", real=True)})
-        total = sympy.Integer(0)
-        for term in separate(rhs):
-            post = sympy.sympify(substitute(term.post, {n: f"{n}_post" for n in names_in(term.post) if f"{n}_post" in names}), locals=symbols)
-            pre = sympy.sympify(substitute(term.pre, {n: f"{n}_pre" for n in names_in(term.pre) if f"{n}_pre" in names}), locals=symbols)
-            w = symbols.get("w", sympy.Symbol("w", real=True))
-            total += sympy.sympify(term.coefficient, locals=symbols) * w**term.w_power * post * pre
-        assert sympy.simplify(total - rule) == 0, rhs
+        symbols = {n: sympy.Symbol(n, real=True) for n in {*names_in(rhs), "w", "beta"}}
+
+        def read(text, suffix="", rhs=rhs, symbols=symbols):
+            full = {n: n + suffix for n in names_in(text) if n + suffix in names_in(rhs)}
+            return sympy.sympify(substitute(text, full), locals=symbols)
+
+        total = sum(
+            read(t.coefficient) * symbols["w"] ** t.w_power * read(t.post, "_post") * read(t.pre, "_pre")
+            for t in separate(rhs)
+        )
+        assert sympy.simplify(total - read(rhs)) == 0, rhs

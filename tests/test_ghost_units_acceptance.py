@@ -29,7 +29,7 @@ def problem(samples=4):
 def nets(circuit, seed=0):
     weights = circuit.initial_weights(seed)
     layers = range(1, len(SIZES))
-    return weights, [weights[f"W{l}"] for l in layers], [weights[f"b{l}"][0] for l in layers]
+    return [weights[f"W{l}"] for l in layers], [weights[f"b{l}"][0] for l in layers]
 
 
 def minus_gradient(W, b, images, labels, transfer):
@@ -42,7 +42,7 @@ def test_free_state_is_the_forward_pass(level):
     """P1: with tied ghosts the net feedback is 0 and the free state is the feed-forward net's."""
     circuit = ghost_units.circuit(SIZES, t_free="400*ms", t_nudged="40*ms")
     images, labels = problem(2)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(circuit, images, labels, level=level, dt="0.5*ms", plasticity="off", progress=False)
     a, rates = oracle.forward(W, b, images, "logistic")
     for l in range(1, len(SIZES)):
@@ -55,7 +55,7 @@ def test_free_state_is_the_forward_pass(level):
 def test_free_state_is_the_forward_pass_in_float32():
     circuit = ghost_units.circuit(SIZES)
     images, labels = problem(8)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(
         circuit, images, labels, level="torch:steady", batch_size=8, dtype="float32", plasticity="off", progress=False
     )
@@ -69,7 +69,7 @@ def test_r4_is_the_gradient(level, transfer):
     """P2, P3: the update of every layer points along minus the gradient, cosine at least 0.999 at beta 0.01."""
     circuit = ghost_units.circuit(SIZES, transfer=transfer, beta=0.01, eta=1.0, t_free="150*ms", t_nudged="150*ms")
     images, labels = problem(2)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(circuit, images, labels, level=level, dt="0.5*ms", plasticity="held", progress=False)
     gradient = minus_gradient(W, b, images, labels, transfer)
     for name, wanted in gradient.items():
@@ -84,7 +84,7 @@ def test_norm_falls_with_kappa(kappa):
     """|R4| / (beta |gradient|) is kappa^(L-l) without the rule's scaling."""
     circuit = ghost_units.circuit(SIZES, beta=0.01, kappa=kappa, eta=1.0)
     images, labels = problem(32)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(
         circuit, images, labels, level="torch:steady", batch_size=32, plasticity="held", progress=False
     )
@@ -100,7 +100,7 @@ def test_contrast_of_rates_is_biased():
     """P4: R1 is not aligned for l >= 2 (tanh), and is for l = 1."""
     circuit = ghost_units.circuit(SIZES, rule="R1", transfer="tanh", beta=0.01)
     images, labels = problem(32)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(
         circuit, images, labels, level="torch:steady", batch_size=32, plasticity="held", progress=False
     )
@@ -144,7 +144,7 @@ def test_without_ghosts_uncancelled_feedback_misleads():
     """`none` fails: R3 in hidden layers points away from minus the gradient."""
     circuit = ghost_units.circuit(SIZES, mode="none")
     images, labels = problem(64)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(
         circuit, images, labels, level="torch:steady", batch_size=64, plasticity="held", progress=False
     )
@@ -157,7 +157,7 @@ def test_online_ghosts_hold_the_feedback(level):
     """P6: `online` cancels the free feedback on every level and is aligned at small kappa."""
     circuit = ghost_units.circuit(SIZES, mode="online", beta=0.05, kappa=0.05, t_free="300*ms", t_nudged="300*ms")
     images, labels = problem(2)
-    weights, W, b = nets(circuit)
+    W, b = nets(circuit)
     run = neurosim.simulate(circuit, images, labels, level=level, dt="0.5*ms", plasticity="held", progress=False)
     assert np.abs(run.ends["free"]["pyr1.E"]).max() < 1e-8
     gradient = minus_gradient(W, b, images, labels, "logistic")

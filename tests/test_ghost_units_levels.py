@@ -9,6 +9,8 @@ import pytest
 from conftest import run_circuit
 from oracles import ghost_units as oracle
 
+from neurosim.backends import engine_class
+from neurosim.backends.engine import Options
 from neurosim.models import ghost_units
 
 SIZES = (12, 8, 6, 4)
@@ -173,7 +175,7 @@ def test_learned_ghosts_change_as_their_rules_say(level, samples):
 
 
 @pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory"])
-def test_exact_ghosts_cancel_the_feedback_to_the_last_bit_nearly(level):
+def test_exact_ghosts_cancel_the_feedback_without_a_target(level):
     """Theorem: with tied ghosts and equal time constants E is 0 in the hidden layers while there is no target."""
     result = play("exact", "sym", "logistic", level, 1)
     for l in range(1, LAYERS):
@@ -184,12 +186,9 @@ def test_exact_ghosts_cancel_the_feedback_to_the_last_bit_nearly(level):
 @pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory"])
 def test_weights_go_on_from_call_to_call(level):
     """Two trials in one call equal one trial in each of two calls."""
-    from neurosim.backends import engine_class
-    from neurosim.backends.engine import Options
-
-    _, _, _, weights, _ = problem("learned", "fa", "logistic", 1)
+    _, _, _, weights, _ = problem("exact", "fa", "logistic", 1)
     _, _, x, y = oracle.random_problem(SIZES, 2, "logistic", seed=9)
-    plan = circuit("learned", "fa").plan
+    plan = circuit("exact", "fa").plan
     options = Options(batch=1, dt=DT, progress=False)
     together = engine_class(level)(plan, {n: w.copy() for n, w in weights.items()}, options)
     together.present({"image": x, "target": y})

@@ -43,7 +43,7 @@ def some_slow(quick: int) -> list:
 
 
 DT = 2.5e-4
-FIRST, SECOND = 24, 16  # steps of the two phases
+FIRST, SECOND = 20, 14  # steps of the two phases
 TRIALS = 2
 
 
@@ -153,7 +153,7 @@ def draw(seed: int) -> Drawn:
         wire.apply = str(rng.choice(["now", "phase", "trial"]))
         if rng.random() < 0.3:
             wire.bounds = ((-0.4, 0.5), (None, 0.3), (-0.2, None))[rng.integers(3)]
-            wire.values = np.clip(wire.values, *wire.bounds)
+            wire.values = 0.98 * np.clip(wire.values, *wire.bounds)
         return wire
 
     for k, layer in enumerate(layers):
@@ -163,7 +163,7 @@ def draw(seed: int) -> Drawn:
         if k == 0 or rng.random() < 0.7:
             plastic(str(rng.choice(list(RULES))), forward)
         wires.append(forward)
-        if rng.random() < 0.7:
+        if rng.random() < 0.5:
             bias = Wire(f"b{k}", None, "r", k, 0, 0.3 * rng.standard_normal((1, layer.n)))
             if rng.random() < 0.6:
                 plastic(str(rng.choice(list(RULES))), bias)
@@ -209,9 +209,21 @@ def draw(seed: int) -> Drawn:
         *(["values of single cells"] if any(layer.leak.shape[1] > 1 for layer in layers) else []),
         *(["volts"] if drawn.volts else []),
         *([] if drawn.reset else ["no reset"]),
+        *(["lazy and alone"] if _lazy_and_alone(wires) else []),
         *(["rule in the first phase"] if drawn.first_rules and "decay" in {w.rule for w in wires} else []),
     }
     return drawn
+
+
+def _lazy_and_alone(wires: list[Wire]) -> bool:
+    """A clamped source, weights that change in every step without decay, and no other projection on the port.
+
+    The engines then need not write the weights in each step; what they do instead must not reach the states early.
+    """
+    first = wires[0]
+    alone = sum((w.target, w.port) == (0, 0) for w in wires) == 1
+    free = first.bounds == (None, None) and not any(w.tied and w.tied[0] == first.name for w in wires)
+    return alone and free and first.rule in ("contrast", "late") and first.apply == "now"
 
 
 def test_the_draws_cover_the_language():
@@ -221,7 +233,7 @@ def test_the_draws_cover_the_language():
         *(f"populations {k}" for k in (1, 2, 3, 4)), *(f"compartments {k}" for k in (1, 2, 3)), "tanh", "logistic",
         *(f"rule {name}" for name in RULES), "apply now", "apply phase", "apply trial", "early pool", "late pool", "bounds",
         "one-to-one", "tied straight", "tied transposed", "tied to plastic", "values of single cells", "volts", "no reset",
-        "rule in the first phase",
+        "rule in the first phase", "lazy and alone",
     }  # fmt: skip
     assert wanted <= seen
 
@@ -295,8 +307,12 @@ def circuit_of(drawn: Drawn, first: str = f"{FIRST * 250}*us", second: str = f"{
             rule = PlasticityRule(wire.rule, RULES[wire.rule].format(x=sent), parameters, wire.apply, wire.bounds)
         projections.append(
             Projection(
-                wire.name, source, f"p{wire.target}.{port}", OneToOne() if wire.one_to_one else Dense(),
-                weights=None if wire.values is None else Given(np.atleast_2d(wire.values)), rule=rule,
+                wire.name,
+                source,
+                f"p{wire.target}.{port}",
+                OneToOne() if wire.one_to_one else Dense(),
+                weights=None if wire.values is None else Given(np.atleast_2d(wire.values)),
+                rule=rule,
                 tied=Tied(*wire.tied) if wire.tied else None,
             )  # fmt: skip
         )
@@ -311,7 +327,9 @@ def circuit_of(drawn: Drawn, first: str = f"{FIRST * 250}*us", second: str = f"{
         shared={"beta": 0.0, "mod": 1.0},
         reset=drawn.reset,
     )
-    return Circuit(f"random {drawn.seed}", tuple(populations), tuple(projections), protocol, Readout(f"p{top}.r", "first"))
+    return Circuit(
+        f"random {drawn.seed}", tuple(populations), tuple(projections), protocol, Readout(f"p{top}.r", "first")
+    )
 
 
 # ------------------------------------------------------------------ the oracle
@@ -446,7 +464,13 @@ def named(drawn: Drawn, values) -> dict[str, np.ndarray]:
     """The oracle's variables under the circuit's names."""
     out = {}
     for k, (layer, known) in enumerate(zip(drawn.layers, values, strict=True)):
-        names = ["r", "ra", "drive", *(f"v{c}" for c in range(layer.compartments)), *(["rn"] if layer.normalised else [])]
+        names = [
+            "r",
+            "ra",
+            "drive",
+            *(f"v{c}" for c in range(layer.compartments)),
+            *(["rn"] if layer.normalised else []),
+        ]
         out |= {f"p{k}.{name}": known[name] for name in names}
         out |= {f"p{k}.I{c}": known[c] for c in range(layer.compartments) if not np.isscalar(known[c])}
         out |= {f"p{k}.F": known["F"]} if not np.isscalar(known["F"]) else {}
@@ -500,7 +524,9 @@ def differences_of(a, b) -> dict[str, float]:
     assert set(a.traces.values) == set(b.traces.values)
     assert {p: set(kept) for p, kept in a.ends.items()} == {p: set(kept) for p, kept in b.ends.items()}
     out = {f"weights of {n}": np.abs(w - b.weights[n]).max() for n, w in a.weights.items()}
-    out |= {f"{n} at the end of {p}": np.abs(v - b.ends[p][n]).max() for p, kept in a.ends.items() for n, v in kept.items()}
+    out |= {
+        f"{n} at the end of {p}": np.abs(v - b.ends[p][n]).max() for p, kept in a.ends.items() for n, v in kept.items()
+    }
     out |= {f"trace of {n}": np.abs(v - b.traces[n]).max() for n, v in a.traces.values.items()}
     out["time"] = np.abs(a.traces.time - b.traces.time).max()
     out["readout"] = np.abs(a.readout - b.readout).max()
@@ -510,7 +536,9 @@ def differences_of(a, b) -> dict[str, float]:
 def against_oracle(seed: int, level: str, batch: int, learn: str) -> dict[str, float]:
     drawn = draw(seed)
     got = outcome(seed, level, batch, learn)
-    weights, collected, ends, trace = Oracle(drawn, drawn.stimuli(TRIALS * batch)).run(DT, (FIRST, SECOND), batch, learn)
+    weights, collected, ends, trace = Oracle(drawn, drawn.stimuli(TRIALS * batch)).run(
+        DT, (FIRST, SECOND), batch, learn
+    )
     assert set(got.weights) == set(weights)
     assert got.traces.time == pytest.approx(DT * np.arange(TRIALS * (FIRST + SECOND)))
     out = {f"weights of {n}": np.abs(w - got.weights[n]).max() for n, w in weights.items()}
@@ -540,14 +568,16 @@ def test_trajectory_equals_the_oracle(seed, batch):
     assert_same(seed, batch, against_oracle(seed, "torch:trajectory", batch, "on"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", some_slow(10))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_dense_equals_the_oracle_and_trajectory(seed, batch):
     assert_same(seed, batch, against_oracle(seed, "brian2:dense", batch, "on"))
-    assert_same(seed, batch, differences_of(outcome(seed, "brian2:dense", batch), outcome(seed, "torch:trajectory", batch)))
+    assert_same(
+        seed, batch, differences_of(outcome(seed, "brian2:dense", batch), outcome(seed, "torch:trajectory", batch))
+    )
 
 
-@pytest.mark.parametrize("seed", some_slow(10))
+@pytest.mark.parametrize("seed", some_slow(6))
 def test_equations_equal_the_oracle_and_trajectory(seed):
     assert_same(seed, 1, against_oracle(seed, "brian2:equations", 1, "on"))
     assert_same(seed, 1, differences_of(outcome(seed, "brian2:equations", 1), outcome(seed, "torch:trajectory", 1)))
@@ -559,7 +589,9 @@ def test_held_and_off_equal_the_oracle(seed, learn):
     assert_same(seed, 3, against_oracle(seed, "torch:trajectory", 3, learn))
 
 
-@pytest.mark.parametrize(("level", "learn"), [("brian2:equations", "held"), ("brian2:dense", "held"), ("brian2:equations", "off")])
+@pytest.mark.parametrize(
+    ("level", "learn"), [("brian2:equations", "held"), ("brian2:dense", "held"), ("brian2:equations", "off")]
+)
 @pytest.mark.parametrize("seed", [2, 11])
 def test_held_and_off_on_brian2(seed, level, learn):
     assert_same(seed, 1, against_oracle(seed, level, 1, learn))
@@ -575,7 +607,7 @@ def test_learning_moves_the_weights(seed):
         assert change > 1e-6 if wire.rule else change == 0.0, wire.name
 
 
-@pytest.mark.parametrize("seed", some_slow(8))
+@pytest.mark.parametrize("seed", some_slow(6))
 def test_first_order_against_scipy(seed):
     from conftest import run_circuit
 
@@ -620,7 +652,7 @@ def test_first_order_against_scipy(seed):
     assert orders == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("seed", some_slow(12))
+@pytest.mark.parametrize("seed", some_slow(8))
 def test_steady_ends_equal_the_settled_trajectory(seed):
     """Phases of 40 of the slowest time constant; weights off."""
     from conftest import run_circuit

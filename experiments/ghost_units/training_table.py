@@ -13,17 +13,21 @@ NAME.md, NAME.json (with every run) and NAME.png, and the .jsonl is removed.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import importlib
 import json
 import math
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODEL = "ghost_units"
 SEEDS = {"digits": 5, "mnist": 3}
+TRAIN = {"digits": 1294, "mnist": 55_000}  # training samples
 CHANCE = 0.10
 FAILED = 0.15  # an accuracy within 5 points of chance is a failed run
 
@@ -110,166 +115,178 @@ GOALS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 )
 
 
-# ------------------------------------------------------------------------------------------------ runs, in workers
+# ------------------------------------------------------------------------------------------------- runs, in workers
 
 
-def _record(row: Row, config: TrainConfig, rows: list[dict[str, Any]], seconds: float, test: dict[str, Any]) -> dict:
-    """One line of the .jsonl. A run whose loss is not finite has no accuracy: argmax over NaN is no answer."""
-    diverged = not test or not math.isfinite(test["loss"])
-    last = rows[-1] if rows else {}
-    per_epoch = config.limit or {"digits": 1294, "mnist": 55_000}[config.data]
-    return {
-        "key": row.key,
-        "seed": config.seed,
-        "test_accuracy": None if diverged else test["accuracy"],
-        "test_loss": None if diverged else test["loss"],
-        "diverged": diverged,
-        "epochs": len(rows),
-        "train_accuracy": last.get("train_accuracy"),
-        "validation_accuracy": last.get("validation_accuracy"),
-        "ghost_residual": last.get("ghost_residual"),
-        "unsettled": sum(r["unsettled"] for r in rows),
-        "presented": len(rows) * (per_epoch // config.batch_size * config.batch_size),
-        "seconds": seconds,
-        "curve": [{k: _finite(r.get(k)) for k in CURVE} for r in rows],
-        "config": asdict(config),
-        "commit": _commit(),
-        "load_average": round(os.getloadavg()[0], 1),
-    }
+@dataclass(frozen=True)
+class Job:
+    """What all runs of a table share."""
+
+    data: str
+    quick: bool
+    data_dir: str | None
+    commit: str | None
 
 
-CURVE = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "ghost_residual", "unsettled",
-         "seconds")  # fmt: skip
+def _begin() -> None:
+    """Load at once all that a run needs, so that no source file is read later; die quietly on Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for module in ("neurosim.training.backprop", "neurosim.training.optimisers", "neurosim.backends.torch.steady"):
+        importlib.import_module(module)
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def run_alone(row: Row, data: str, seed: int, quick: bool, data_dir: str | None) -> list[dict[str, Any]]:
+def run_alone(job: Job, rows: tuple[Row, ...], seed: int) -> list[dict[str, Any]]:
     """Train one row with one seed; the test set is read once, at the end."""
-    config = row.config(data, seed, quick)
+    config = rows[0].config(job.data, seed, job.quick)
     schedule = {k: v for k, v in asdict(config).items() if k not in ("model", "settings")}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run: Any = train(MODEL, folder, settings=row.settings, data_dir=data_dir, progress=False, **schedule)
+            run: Any = train(
+                MODEL, folder, settings=config.settings, data_dir=job.data_dir, progress=False, **schedule
+            )
             test = {"accuracy": run.result["test_accuracy"], "loss": run.result["test_loss"]}
         except NeurosimError as error:
             if not isinstance(error.__cause__, DivergenceError):
                 raise
             run, test = load(folder), {}
-        return [_record(row, config, run.metrics, time.perf_counter() - started, test)]
+    return [_record(job, rows[0], config, run.metrics, time.perf_counter() - started, test)]
 
 
-def run_pair(rows: tuple[Row, ...], data: str, seed: int, quick: bool, data_dir: str | None) -> list[dict[str, Any]]:
+def run_pair(job: Job, rows: tuple[Row, ...], seed: int) -> list[dict[str, Any]]:
     """Train rows side by side, one epoch of each in turn, so that what else the machine does burdens them alike."""
-    trainers = {row: Trainer(row.config(data, seed, quick), data_dir, progress=False) for row in rows}
-    curves: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
-    alive = list(rows)
-    for number in range(1, trainers[rows[0]].config.epochs + 1):
-        for row in rows[:: 1 if number % 2 else -1]:  # neither is always first
-            if row not in alive:
-                continue
+    trainers = {row.key: Trainer(row.config(job.data, seed, job.quick), job.data_dir, progress=False) for row in rows}
+    curves: dict[str, list[dict[str, Any]]] = {row.key: [] for row in rows}
+    alive = list(trainers)
+    for number in range(1, trainers[rows[0].key].config.epochs + 1):
+        for key in alive[:: 1 if number % 2 else -1]:  # neither is always first
             started = time.perf_counter()
             try:
-                trained = trainers[row].epoch(number)
+                trained = trainers[key].epoch(number)
             except DivergenceError:
-                alive.remove(row)
+                alive.remove(key)
                 continue
             seconds = time.perf_counter() - started
-            checked = trainers[row].evaluate("validation", measures=True)
-            found = {"epoch": number, "seconds": seconds, **trained}
-            curves[row].append(found | {f"validation_{k}": checked[k] for k in ("accuracy", "loss")})
-            curves[row][-1]["ghost_residual"] = checked.get("ghost_residual")
+            checked = trainers[key].evaluate("validation")
+            found = {"epoch": number, **trained, "seconds": seconds}
+            curves[key].append(found | {f"validation_{k}": checked[k] for k in ("accuracy", "loss")})
     records = []
-    for row, trainer in trainers.items():
-        test = trainer.evaluate("test") if row in alive else {}
-        records.append(_record(row, trainer.config, curves[row], sum(r["seconds"] for r in curves[row]), test))
+    for row in rows:
+        curve, test = curves[row.key], trainers[row.key].evaluate("test") if row.key in alive else {}
+        record = _record(job, row, trainers[row.key].config, curve, sum(x["seconds"] for x in curve), test)
+        records.append(record | {"curve": [{k: _finite(v) for k, v in x.items()} for x in curve]})
     return records
 
 
-def _commit() -> str | None:
-    """The commit that ran; `+changes` where package or models differ from it."""
+def _record(
+    job: Job, row: Row, config: TrainConfig, curve: list[dict[str, Any]], seconds: float, test: dict[str, Any]
+) -> dict[str, Any]:
+    """A line of the .jsonl. A run whose loss is not finite has no accuracy: argmax over NaN is no answer."""
+    diverged = not test or not math.isfinite(test["loss"])
+    batches = (config.limit or TRAIN[config.data]) // config.batch_size
+    last = curve[-1] if curve else {}
+    return {
+        "key": row.key,
+        "seed": config.seed,
+        "test_accuracy": None if diverged else test["accuracy"],
+        "test_loss": None if diverged else _finite(test["loss"]),
+        "diverged": diverged,
+        "epochs": len(curve),
+        **{k: _finite(last.get(k)) for k in ("train_accuracy", "validation_accuracy", "ghost_residual")},
+        "unsettled": int(sum(x["unsettled"] for x in curve)),
+        "presented": len(curve) * batches * config.batch_size,
+        "seconds": round(seconds, 2),
+        "fingerprint": fingerprint(config),
+        "commit": job.commit,
+        "load_average": round(os.getloadavg()[0], 1),
+    }
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    try:
-        changes = git("status", "--porcelain", "--", "neurosim", "models", "experiments/ghost_units/training_table.py")
-        return git("rev-parse", "--short", "HEAD") + ("+changes" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _finite(value: Any) -> Any:
+    """A number for JSON: five digits, None where it is not finite."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-# -------------------------------------------------------------------------------------------------- all runs, stored
+def fingerprint(config: TrainConfig) -> str:
+    """Tells whether a stored run was made with the configuration of today."""
+    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def run_all(arguments: argparse.Namespace, rows: tuple[Row, ...], store: Path) -> list[dict[str, Any]]:
+# --------------------------------------------------------------------------------------------------- all runs, stored
+
+
+def run_all(job: Job, rows: tuple[Row, ...], seeds: int, store: Path, resume: bool) -> list[dict[str, Any]]:
     """Run what is not stored yet. Returns the records of all rows and seeds."""
-    data, quick, seeds = arguments.data, arguments.quick, range(arguments.seeds)
-    wanted = {(r.key, s): json.loads(json.dumps(asdict(r.config(data, s, quick)))) for r in rows for s in seeds}
-    stored = list(_stored(store)) + list(_finished(store.with_suffix(".json"))) if arguments.resume else []
-    # A record counts only if it was made with the configuration of today.
-    done = {(x["key"], x["seed"]): x for x in stored if wanted.get((x["key"], x["seed"])) == x["config"]}
+    wanted = {(r.key, s): fingerprint(r.config(job.data, s, job.quick)) for r in rows for s in range(seeds)}
+    stored = [*_finished(store.with_suffix(".json")), *_lines(store)] if resume else []
+    done = {(x["key"], x["seed"]): x for x in stored if wanted.get((x["key"], x["seed"])) == x["fingerprint"]}
     store.write_text("".join(json.dumps(x) + "\n" for x in done.values()))
-    print(f"{len(wanted)} runs, {len(done)} of them stored already; results go to {store.parent}", flush=True)
+    print(f"{len(wanted)} runs, {len(done)} of them stored already; output folder {store.parent}", flush=True)
 
-    if data == "mnist":
-        jobs = [(run_pair, rows, s) for s in seeds if any((r.key, s) not in done for r in rows)]
-    else:
-        jobs = [(run_alone, r, s) for r in rows for s in seeds if (r.key, s) not in done]
-    # A new interpreter reads the thread limit before torch is loaded. Timed pairs have the process pool to themselves.
+    units = [rows] if job.data == "mnist" else [(row,) for row in rows]
+    missing = [(u, s) for u in units for s in range(seeds) if any((r.key, s) not in done for r in u)]
+    # A new interpreter reads the thread limits before torch is loaded. Timed pairs run one after another.
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    pool = ProcessPoolExecutor(1 if data == "mnist" else 2, multiprocessing.get_context("spawn"))
+    workers, run = (1, run_pair) if job.data == "mnist" else (2, run_alone)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:
-        futures: list[Future[Any]] = [pool.submit(f, what, data, s, quick, arguments.data_dir) for f, what, s in jobs]
         with open(store, "a") as file:
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(run, job, unit, seed) for unit, seed in missing]):
                 for record in future.result():
                     done[record["key"], record["seed"]] = record
                     file.write(json.dumps(record) + "\n")
                     file.flush()
                     print(f"[{len(done)}/{len(wanted)}] {_said(record)}", flush=True)
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        print(f"Stopped. {len(done)} finished runs are kept in {store}; go on with --resume.", file=sys.stderr)
+        print(f"Stopped: {len(done)} finished runs are kept in {store}; go on with --resume.", file=sys.stderr)
         raise
-    pool.shutdown()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return [done[key] for key in wanted]
 
 
 def _said(record: dict[str, Any]) -> str:
     accuracy = record["test_accuracy"]
-    result = f"diverged in epoch {record['epochs'] + 1}" if accuracy is None else f"{100 * accuracy:.2f} %"
+    result = f"diverged, {record['epochs']} epochs" if accuracy is None else f"{100 * accuracy:.2f} %"
     return f"{record['key']}, seed {record['seed']}: {result} ({record['seconds']:.0f} s)"
 
 
-def _stored(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a .jsonl; one cut off in the middle is left out."""
     for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def _finished(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["runs"] if path.is_file() else []
 
 
+def commit() -> str | None:
+    """The commit that runs; `+changes` where package or models differ from it."""
+    try:
+        words = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "neurosim", "models"])
+        head, changes = (subprocess.check_output(["git", "-C", str(ROOT), *w], text=True).strip() for w in words)
+        return head + ("+changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 # ----------------------------------------------------------------------------------------------------------- numbers
 
 
-def summary(row: Row, runs: list[dict[str, Any]], twin: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(row: Row, config: TrainConfig, runs: list[dict[str, Any]], twin: list[dict[str, Any]]) -> dict[str, Any]:
     """Accuracies in %, over the runs that have one (a diverged run has none; it counts as failed)."""
     accuracies = [100 * x["test_accuracy"] for x in runs if x["test_accuracy"] is not None]
     of_twin = {x["seed"]: x["test_accuracy"] for x in twin}
     pairs = [(x["test_accuracy"], of_twin[x["seed"]]) for x in runs if row.schedule.get("method") != "backprop"]
-    seconds = [r["seconds"] for x in runs for r in x["curve"]]
+    seconds = [r["seconds"] for x in runs for r in x.get("curve", ())]
     return {
-        "label": row.label,
         "group": row.group,
+        "label": row.label,
+        "config": {k: v for k, v in asdict(config).items() if k != "seed"},
         "runs": len(runs),
         **{k: v for k, v in zip(("mean", "sd", "interval"), _moments(accuracies), strict=True)},
         "min": min(accuracies, default=None),
@@ -298,6 +315,16 @@ def ratios(runs: list[dict[str, Any]]) -> list[float]:
     seconds = {(x["key"], x["seed"], r["epoch"]): r["seconds"] for x in runs for r in x["curve"]}
     twin, ghost = (row.key for row in PAIR)
     return [v / seconds[twin, s, e] for (k, s, e), v in seconds.items() if k == ghost and (twin, s, e) in seconds]
+
+
+def _json(result: dict[str, Any]) -> str:
+    """JSON with a line for each row and run."""
+    parts = []
+    for key, value in result.items():
+        lists = isinstance(value, list) and value and isinstance(value[0], dict)
+        text = "[\n  " + ",\n  ".join(json.dumps(x) for x in value) + "\n ]" if lists else json.dumps(value)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def environment(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -494,8 +521,9 @@ def main() -> int:
         return 1
     out.mkdir(parents=True, exist_ok=True)
     rows = DIGITS if arguments.data == "digits" else PAIR
+    job = Job(arguments.data, arguments.quick, arguments.data_dir, commit())
     try:
-        runs = run_all(arguments, rows, store)
+        runs = run_all(job, rows, arguments.seeds, store, arguments.resume)
     except KeyboardInterrupt:
         return 130
     except NeurosimError as error:
@@ -503,9 +531,11 @@ def main() -> int:
         return 1
     of = {row.key: [x for x in runs if x["key"] == row.key] for row in rows}
     twins = {row.group: of[row.key] for row in rows if row.schedule.get("method") == "backprop"}
-    summaries = [summary(row, of[row.key], twins[row.group]) for row in rows]
+    summaries = [
+        summary(row, row.config(job.data, 0, job.quick), of[row.key], twins[row.group]) for row in rows
+    ]
     where = environment(runs)
-    result = {"quick": arguments.quick, "environment": where, "rows": summaries}
+    result = {"quick": arguments.quick, "environment": where}
     if arguments.data == "digits":
         text, figure = digits_text(summaries, where), dot_plot(summaries, runs)
     else:
@@ -514,7 +544,7 @@ def main() -> int:
         result["seconds_by_those_of_backprop"] = speed
         text = mnist_text(summaries, where, speed)
         figure = learning_curves({row.label: [x["curve"] for x in of[row.key]] for row in rows}, title="MNIST, 784-500-10")
-    (out / f"{name}.json").write_text(json.dumps(result | {"runs": runs}, indent=1) + "\n")
+    (out / f"{name}.json").write_text(_json(result | {"rows": summaries, "runs": runs}))
     (out / f"{name}.md").write_text(text)
     save_figure(figure, out / f"{name}.png")
     store.unlink()

@@ -122,9 +122,7 @@ class ResultBuilder:
     def mark(self, values: Callable[[str, str], np.ndarray]) -> None:
         self._mark = {key: values(*key) for key in self.states}
 
-    def finish(
-        self, phase: PhasePlan, values: Callable[[str, str], np.ndarray], residual: float | None = None
-    ) -> None:
+    def finish(self, phase: PhasePlan, values: Callable[[str, str], np.ndarray], residual: float | None = None) -> None:
         """Keep the values of a phase's last step. Settling is the change since `mark`, unless a residual is given."""
         if residual is None:
             change = max((float(np.abs(values(*key) - self._mark[key]).max()) for key in self.states), default=0.0)

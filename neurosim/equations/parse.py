@@ -59,7 +59,9 @@ def parse_cell(text: str, where: str) -> CellEquations:
             )
         flags = set(single.flags)
         if flags - {"shared"}:
-            raise CircuitError(f"{where}: '{name}' has the flag {sorted(flags - {'shared'})}; only (shared) is known here.")
+            raise CircuitError(
+                f"{where}: '{name}' has the flag {sorted(flags - {'shared'})}; only (shared) is known here."
+            )
         if single.type == DIFFERENTIAL_EQUATION:
             states[name] = _one_line(single.expr.code)
         elif single.type == SUBEXPRESSION:
@@ -67,10 +69,10 @@ def parse_cell(text: str, where: str) -> CellEquations:
         elif single.type == PARAMETER:
             (shared if flags else declared).append(name)
         if flags and single.type != PARAMETER:
-            raise CircuitError(f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'.")
-    return CellEquations(
-        states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}
-    )
+            raise CircuitError(
+                f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
+            )
+    return CellEquations(states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered})
 
 
 def check_name(name: str, where: str) -> None:

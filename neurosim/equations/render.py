@@ -12,7 +12,6 @@ from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.parsing.rendering import NumpyNodeRenderer
 from brian2.utils.stringtools import get_identifiers
 
-
 _WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS}
 CONSTANTS = {"inf": math.inf, "pi": math.pi, "e": math.e}
 

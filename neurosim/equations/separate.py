@@ -93,9 +93,8 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
 
 
 def _strip(expression: sympy.Expr, suffix: str) -> sympy.Expr:
-    return expression.xreplace(
-        {s: sympy.Symbol(str(s).removesuffix(suffix), real=True) for s in expression.free_symbols}
-    )
+    names = {s: sympy.Symbol(str(s).removesuffix(suffix), real=True) for s in expression.free_symbols}
+    return expression.subs(names)
 
 
 def _text(expression: sympy.Expr) -> str:

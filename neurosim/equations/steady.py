@@ -8,8 +8,6 @@ import numpy as np
 import sympy
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
-from neurosim.equations.render import names_in
-
 
 def _symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, real=True)
@@ -28,9 +26,7 @@ def _inline(
     return {x: str_to_sympy(text).xreplace(inlined).xreplace(values) for x, text in ode.items()}
 
 
-def _known(
-    ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]
-) -> set[str]:
+def _known(ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]) -> set[str]:
     """Subexpressions that count as known: not affine in the states, or free of them (once the earlier ones are known)."""
     states = {_symbol(x) for x in ode}
     cut: set[str] = set()
@@ -49,9 +45,9 @@ def _known(
 
 def _opaque(expression: sympy.Expr, state: sympy.Symbol) -> bool:
     """A function that SymPy does not differentiate (clip, int, ...) holds the state."""
-    return any(state in f.free_symbols for f in expression.atoms(sympy.core.function.AppliedUndef, sympy.Function)) or any(
-        state in p.free_symbols for p in expression.atoms(sympy.Piecewise, sympy.core.relational.Relational)
-    )
+    return any(
+        state in f.free_symbols for f in expression.atoms(sympy.core.function.AppliedUndef, sympy.Function)
+    ) or any(state in p.free_symbols for p in expression.atoms(sympy.Piecewise, sympy.core.relational.Relational))
 
 
 def solve_steady(
@@ -97,13 +93,11 @@ def solve_steady(
         )
     if matrix.det() == 0:
         raise ValueError("its equations have no unique steady state (a state without leak)")
-    solution = next(iter(sympy.linsolve(equations, moving)))
-    return {str(x): sympy_to_str(sympy.nsimplify(e, rational=False)) for x, e in zip(moving, solution, strict=True)}, held
+    solution = list(next(iter(sympy.linsolve(equations, moving))).args)
+    return {str(x): sympy_to_str(e) for x, e in zip(moving, solution, strict=True)}, held
 
 
-def linear_rates(
-    ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]
-) -> np.ndarray:
+def linear_rates(ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]) -> np.ndarray:
     """Eigenvalues (1/s) of the linear part of a cell, rates held fixed; empty when it is not constant.
 
     Explicit Euler is stable for the cell alone while ``|1 + dt*eigenvalue| <= 1``.
@@ -115,9 +109,4 @@ def linear_rates(
     matrix = sympy.Matrix([[sympy.diff(rhs[x], _symbol(y)) for y in ode] for x in ode])
     if matrix.free_symbols or matrix.atoms(sympy.Function):
         return np.empty(0)
-    return np.linalg.eigvals(np.array(matrix.tolist(), dtype=float))
-
-
-def uses(expression: str, names: Iterable[str]) -> bool:
-    """Whether an expression holds one of the names."""
-    return bool(names_in(expression) & set(names))
+    return np.asarray(np.linalg.eigvals(np.array(matrix.tolist(), dtype=float)), dtype=complex)

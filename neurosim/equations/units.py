@@ -32,7 +32,9 @@ def quantity(value: Any) -> tuple[Value, Dimension]:
         try:
             tree = ast.parse(value, mode="eval")
         except SyntaxError as error:
-            raise CircuitError(f"Cannot read the value '{value}': write a number with units, such as '10*ms'.") from error
+            raise CircuitError(
+                f"Cannot read the value '{value}': write a number with units, such as '10*ms'."
+            ) from error
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
                 raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{suggest(node.id, DEFAULT_UNITS)}")

@@ -104,26 +104,27 @@ class Traces:
             file = h5py.File(path, "r")
         except OSError as error:
             raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {error}") from error
+        contents: Any = file
         with file:
             if "format" not in file.attrs or "time" not in file:
                 raise NeurosimError(f"'{path}' is an HDF5 file but not one of neurosim's traces.")
-            if int(file.attrs["format"]) > FORMAT:  # type: ignore[arg-type]
+            if int(contents.attrs["format"]) > FORMAT:
                 raise NeurosimError(
                     f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
                 )
             values, units = {}, {}
-            for population, group in file.items():
+            for population, group in contents.items():
                 if population in ("time", "phases"):
                     continue
                 for variable, data in group.items():
                     values[f"{population}.{variable}"] = data[()]
                     units[f"{population}.{variable}"] = str(data.attrs["unit"])
-            spans = file["phases"]
+            spans = contents["phases"]
             phases = [
                 PhaseSpan(n.decode(), int(k), float(a), float(b))
                 for n, k, a, b in zip(
                     spans["name"][()], spans["trial"][()], spans["start"][()], spans["stop"][()], strict=True
-                )  # type: ignore[index]
+                )
             ]
-            metadata = json.loads(str(file.attrs["metadata"]))
-            return cls(file["time"][()], values, units, phases, metadata)  # type: ignore[index]
+            metadata = json.loads(str(contents.attrs["metadata"]))
+            return cls(contents["time"][()], values, units, phases, metadata)

@@ -46,7 +46,9 @@ class EquationsEngine:
                 "torch:trajectory for batches."
             )
         if options.dtype != "float64":
-            raise UnsupportedError(f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32.")
+            raise UnsupportedError(
+                f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."
+            )
         self.plan, self.options = plan, options
         self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
 

@@ -67,7 +67,9 @@ class SteadyEngine:
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
         self._versions = dict.fromkeys(self._weights, 0)
         self._constants = {
-            p.name: {n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()}
+            p.name: {
+                n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()
+            }
             for p in plan.populations.values()
         }
         self._changes: dict[str, torch.Tensor] = {}
@@ -106,7 +108,11 @@ class SteadyEngine:
         sent = {q.variable for q in self.plan.projections.values() if q.source == p.name}
         ports = {*p.ports}
         numbers = {n: phase.shared[n] for n in p.shared}
-        numbers |= {n: v for n, v in p.parameters.items() if n in p.dimensions and v == 0.0 and n not in ports} if p.ode else {}
+        numbers |= (
+            {n: v for n, v in p.parameters.items() if n in p.dimensions and v == 0.0 and n not in ports}
+            if p.ode
+            else {}
+        )
         try:
             solution, held = solve_steady(p.ode, p.subexpressions, sent, numbers)
         except ValueError as error:
@@ -152,7 +158,9 @@ class SteadyEngine:
         self._changes = {}
         samples = len(next(iter(stimuli.values())))
         first = True
-        with tqdm(total=samples, desc=LEVEL, unit="sample", delay=2, disable=not self.options.progress, leave=False) as bar:
+        with tqdm(
+            total=samples, desc=LEVEL, unit="sample", delay=2, disable=not self.options.progress, leave=False
+        ) as bar:
             for start in range(0, samples, self.options.batch):
                 fields = {n: v[start : start + self.options.batch] for n, v in stimuli.items()}
                 unsettled += self._trial(fields, learn, kept, first)
@@ -205,7 +213,7 @@ class SteadyEngine:
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
-        for (population, variable), source in clamped.items():
+        for population, variable in clamped:
             if (population, variable) not in phase.clamps:
                 self.state[population][variable] = torch.zeros_like(self.state[population][variable])
                 self._seen[population] += 1
@@ -281,7 +289,9 @@ class SteadyEngine:
             return cached[2]
         rates = self.arrays.expand(self.state[q.source][q.variable], (self.batch, q.n_pre))
         weights = self._weights[q.root]
-        value = rates * weights if isinstance(q.connectivity, OneToOne) else self.arrays.drive(rates, weights, q.transpose)
+        value = (
+            rates * weights if isinstance(q.connectivity, OneToOne) else self.arrays.drive(rates, weights, q.transpose)
+        )
         self._drives[q.key] = (source, root, value)
         return value
 
