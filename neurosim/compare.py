@@ -14,6 +14,7 @@ import numpy as np
 from neurosim.backends import LEVELS, engine_class
 from neurosim.backends.result import Result
 from neurosim.circuit import Circuit
+from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 from neurosim.simulation import simulate, stimuli
 
@@ -26,7 +27,7 @@ CELLS = 3
 class Comparison:
     """A comparison of levels.
 
-    `report` is what ``report.json`` holds; `traces` and `ends` are what the figure shows.
+    `report` is what ``report.json`` holds (times in seconds); `traces` and `ends` are what the figure shows.
     """
 
     report: dict[str, Any]
@@ -119,7 +120,7 @@ def compare(
         "samples": len(fields["image"]),
         "batch_size": batch_size,
         "steps": steps,
-        "dt": dt,
+        "dt": seconds(dt),
         "dtype": dtype,
         "levels": levels,
         "weight_change": {
@@ -216,7 +217,7 @@ def _markdown(report: dict[str, Any]) -> str:
         f"# {report['model']}: levels compared",
         "",
         f"{report['samples']} samples of {report['data'] or 'given data'}, batch {report['batch_size']}, seed {report['seed']}, "
-        f"dt {report['dt']}, {report['steps']} steps, {report['dtype']}.",
+        f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
         "| levels | largest difference of states | of weights |",
         "|---|---|---|",

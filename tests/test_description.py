@@ -171,7 +171,7 @@ def test_reserved_name_of_a_variable(name):
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_the_message_for_a_reserved_name_gives_the_cure(name):
-    with pytest.raises(CircuitError, match="(?i)rename"):
+    with pytest.raises(CircuitError, match=r"(?i)rename"):
         circuit(leaky(LEAK + f"{name} = 2*v : 1"))
 
 

@@ -19,7 +19,12 @@ TAU, DT = 10e-3, 5e-4
 T_FREE, T_NUDGED, T_LEARN = 15e-3, 12e-3, 5e-3
 STEPS = {"steps_free": 30, "steps_nudged": 14, "steps_gate": 10}
 KAPPA, BETA, ETA = 0.4, 0.3, 1.0
-LEVELS = [("brian2:dense", 1), ("torch:trajectory", 1), ("brian2:dense", 3), ("torch:trajectory", 3)]
+LEVELS = [
+    pytest.param("brian2:dense", 1, marks=pytest.mark.slow),
+    ("torch:trajectory", 1),
+    ("brian2:dense", 3),
+    ("torch:trajectory", 3),
+]
 MODES = ["exact", "learned", "online", "none"]
 
 
@@ -146,7 +151,7 @@ def test_held_change_equals_the_oracle(mode, level, samples):
 def test_learned_ghosts_change_as_their_rules_say(level, samples):
     """V, c, G, d and the means: the rules of docs/circuits.md, summed over the free phase's end, added after the trial."""
     mode = "learned"
-    _, _, extra, weights, _ = problem(mode, "sym", "logistic", samples)
+    *_, weights, _ = problem(mode, "sym", "logistic", samples)
     truth = expected(mode, "sym", "logistic", samples)
     rho = oracle.TRANSFER["logistic"][0]
     window = round(T_LEARN / DT)

@@ -314,7 +314,7 @@ def circuit_of(drawn: Drawn, first: str = f"{FIRST * 250}*us", second: str = f"{
                 weights=None if wire.values is None else Given(np.atleast_2d(wire.values)),
                 rule=rule,
                 tied=Tied(*wire.tied) if wire.tied else None,
-            )  # fmt: skip
+            )
         )
     used = {w.rule for w in drawn.wires if w.rule}
     early = tuple(sorted(used & {"decay"})) if drawn.first_rules else ()
@@ -568,7 +568,7 @@ def test_trajectory_equals_the_oracle(seed, batch):
     assert_same(seed, batch, against_oracle(seed, "torch:trajectory", batch, "on"))
 
 
-@pytest.mark.parametrize("seed", some_slow(10))
+@pytest.mark.parametrize("seed", some_slow(6))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_dense_equals_the_oracle_and_trajectory(seed, batch):
     assert_same(seed, batch, against_oracle(seed, "brian2:dense", batch, "on"))

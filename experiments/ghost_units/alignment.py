@@ -78,10 +78,11 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """1 - cosine and the ratio against beta, one column a layer, kappa 1."""
     looks: dict[str, dict[str, Any]] = {
-        "R1": {"color": PALETTE["vermillion"], "marker": "s"},
-        "R2": {"color": PALETTE["green"], "marker": "D"},
-        "R3": {"color": PALETTE["sky"], "linewidth": 5.0, "alpha": 0.7},  # R4 runs on top of it
-        "R4": {"color": PALETTE["black"], "marker": "o"},
+        # Coincident rules all show: R3 wide below R4, hollow markers around it.
+        "R1": {"color": PALETTE["vermillion"], "marker": "s", "markersize": 9.0, "markerfacecolor": "none"},
+        "R2": {"color": PALETTE["green"], "marker": "D", "markersize": 7.0, "markerfacecolor": "none"},
+        "R3": {"color": PALETTE["sky"], "linewidth": 5.0, "alpha": 0.7},
+        "R4": {"color": PALETTE["black"], "marker": "o", "markersize": 3.5},
     }
     lines = {"logistic": "-", "tanh": "--"}
     with style():
@@ -89,10 +90,10 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         figure.suptitle("Tied ghosts, kappa 1: the update against minus the backprop gradient")
         panels = figure.subplots(2, len(LAYERS), sharex=True, sharey="row")
         for k, layer in enumerate(LAYERS):
-            for rule in ("R3", "R1", "R2", "R4"):
+            for rule in ("R3", "R2", "R1", "R4"):
                 for transfer, dashes in lines.items():
                     some = select(rows, transfer=transfer, kappa=1.0, rule=rule)
-                    look = {"linestyle": dashes, "markersize": 4.0, **looks[rule]}
+                    look = {"linestyle": dashes, **looks[rule]}
                     off = [1 - np.asarray([row["cosine"][k] for row in select(some, beta=b)]).mean() for b in BETAS]
                     ratio = [mean(some, "ratio", beta=b)[k] for b in BETAS]
                     panels[0, k].loglog(BETAS, np.maximum(off, 1e-8), **look)
@@ -102,7 +103,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             panels[1, k].set_xlabel("nudging strength beta")
         panels[0, 0].set_ylabel("1 - cosine")
         panels[1, 0].set_ylabel("|update| / |gradient|")
-        handles = [Line2D([], [], markersize=4.0, label=rule, **looks[rule]) for rule in RULES]
+        handles = [Line2D([], [], label=rule, **looks[rule]) for rule in RULES]
         handles += [Line2D([], [], color=GREY, linestyle=lines[t], label=name) for t, name in TRANSFERS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=3.0)
     return figure

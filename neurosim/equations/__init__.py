@@ -1,10 +1,18 @@
 """Equations as text: parsing and units (Brian2's parser), steady states and separability (SymPy)."""
 
-from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_rule
-from neurosim.equations.render import compile_block, names_in, python_source, substitute
-from neurosim.equations.separate import NotSeparable, Term, separate
-from neurosim.equations.steady import linear_rates, solve_steady
-from neurosim.equations.units import dimensions_of, quantity, seconds, unit_text
+import sys
+
+# Brian2 puts a hook on sys.excepthook that calls every uncaught error a bug of Brian2; keep the one that was there.
+_hook = sys.excepthook
+import brian2 as _brian2  # noqa: E402, F401
+
+sys.excepthook = _hook
+
+from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_rule  # noqa: E402
+from neurosim.equations.render import compile_block, names_in, python_source, substitute  # noqa: E402
+from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
+from neurosim.equations.steady import linear_rates, solve_steady  # noqa: E402
+from neurosim.equations.units import dimensions_of, quantity, seconds, unit_text  # noqa: E402
 
 __all__ = [
     "CellEquations",

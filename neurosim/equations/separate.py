@@ -94,7 +94,7 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
 
 def _strip(expression: sympy.Expr, suffix: str) -> sympy.Expr:
     names = {s: sympy.Symbol(str(s).removesuffix(suffix), real=True) for s in expression.free_symbols}
-    return expression.subs(names)
+    return expression.xreplace(names)  # type: ignore[return-value]
 
 
 def _text(expression: sympy.Expr) -> str:
