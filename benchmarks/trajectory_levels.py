@@ -1,10 +1,14 @@
-"""Time per Euler step of `brian2:dense` and `torch:trajectory` against the BLAS floor; prints a Markdown table.
+"""Time per Euler step of `brian2:dense` and `torch:trajectory` against the BLAS floor; prints Markdown tables.
 
-The floor of a step is, for each projection, one product rates x weights (gemv, or gemm for a batch) and, for each plastic
-one in a phase in which it learns, one in-place rank-B update (ger or gemm), by the same library, in the same dtype, on
-arrays of the same sizes. It is measured between the phases of the very run that it is compared with, because other work on
-the machine moves both; ratios are medians of such pairs. A level may beat the floor in a phase: it computes a drive of a
-clamped source once per phase, shares drives between tied projections, and writes weights from a clamped source once.
+The floor of a step is, for each projection, one product rates x weights (gemv, or gemm for a batch) and, for each
+plastic one in a phase in which it learns, one in-place rank-B update (ger or gemm), by the same library, in the same
+dtype, on arrays of the same sizes. It is measured between the phases of the very run that it is compared with, because
+other work on the machine moves both; ratios are medians of such pairs. With one thread, times are CPU time of the
+thread, which leaves out the time that other processes had the core; with more, wall-clock time.
+
+A level may beat the floor, since it leaves work out exactly: tied projections share drives, a drive from a clamped
+source is computed once per phase, and its weights are written once. The `moving` floor therefore counts only distinct
+drives and updates whose source moves.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import contextlib
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from brian2 import get_device, prefs
 from scipy.linalg.blas import dgemm, dger
 from threadpoolctl import threadpool_limits
 
@@ -36,7 +40,8 @@ from neurosim.models import ghost_units
 from neurosim.plan import PhasePlan, Plan
 
 MICRO = 1e6
-FLOOR_STEPS = 20  # steps of the floor in each of its measurements
+Clock = Callable[[], float]
+FLOOR_SECONDS = 5e-3  # of each measurement of the floor, at the least
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Settings:
     """Microseconds per step of the trajectory levels, as ratios to the BLAS floor of the same run."""
 
     cases: tuple[Literal["projection", "ghost"], ...] = ("projection", "ghost")
-    """`projection`: one plastic 1000x1000, its source a population whose rate moves, so that each step writes every weight.
+    """`projection`: one plastic 1000x1000 whose source's rate moves, so that each step writes every weight;
     `ghost`: the whole ghost circuit."""
     levels: tuple[str, ...] = (
         "brian2:dense:cython", "brian2:dense:numpy", "torch:trajectory:float64", "torch:trajectory:float32",
@@ -96,7 +101,8 @@ def stimuli(plan: Plan, samples: int) -> dict[str, np.ndarray]:
 def numpy_operations(n_pre: int, n_post: int, batch: int, _: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Drive and update of one dense projection by NumPy's and SciPy's BLAS."""
     rng = np.random.default_rng(0)
-    w, r, f, drive = (rng.random(shape) for shape in ((n_pre, n_post), (batch, n_pre), (batch, n_post), (batch, n_post)))
+    w, r, f = (rng.random(shape) for shape in ((n_pre, n_post), (batch, n_pre), (batch, n_post)))
+    drive = np.empty_like(f)
     if batch == 1:
         return (
             lambda: np.dot(r, w, out=drive),
@@ -119,26 +125,35 @@ class Floor:
     def __init__(self, plan: Plan, operations: Any, batch: int, dtype: str):
         dense = {n: q for n, q in plan.projections.items() if not isinstance(q.connectivity, OneToOne)}
         calls = {n: operations(q.n_pre, q.n_post, batch, dtype) for n, q in dense.items()}
-        self.calls = {
-            p.name: [drive for drive, _ in calls.values()] + [calls[n][1] for n in p.plastic if n in calls]
-            for p in plan.phases
-        }
+        moving = {n: q for n, q in dense.items() if q.variable not in plan.populations[q.source].static}
+        distinct = {q.key: n for n, q in moving.items()}.values()
+        self.calls = {}
+        for p in plan.phases:
+            self.calls[p.name] = (
+                [calls[n][0] for n in dense] + [calls[n][1] for n in p.plastic if n in dense],
+                [calls[n][0] for n in distinct] + [calls[n][1] for n in p.plastic if n in moving],
+            )
 
-    def seconds(self, phase: str) -> float:
-        """Of one step, after a few for the caches."""
-        for steps in (3, FLOOR_STEPS):
-            started = time.perf_counter()
-            for _ in range(steps):
-                for call in self.calls[phase]:
+    def seconds(self, phase: str, clock: Clock) -> list[float]:
+        """Of one step: the whole floor, the moving floor."""
+        taken = []
+        for calls in self.calls[phase]:
+            for call in calls * 3:  # for the caches
+                call()
+            steps, started = 0, clock()
+            while steps == 0 or clock() - started < FLOOR_SECONDS:
+                for call in calls * 10:
                     call()
-        return (time.perf_counter() - started) / FLOOR_STEPS
+                steps += 10
+            taken.append((clock() - started) / steps)
+        return taken
 
 
 # ------------------------------------------------------------------ measuring
 
 
 @contextlib.contextmanager
-def phase_clock(ended: Callable[[PhasePlan, float], None]) -> Iterator[None]:
+def phase_clock(clock: Clock, ended: Callable[[PhasePlan, float], None]) -> Iterator[None]:
     """Call `ended(phase, seconds)` after each phase of the runs inside, from the hooks that every engine calls."""
     begin, end = ResultBuilder.begin, ResultBuilder.end
     started = 0.0
@@ -146,10 +161,10 @@ def phase_clock(ended: Callable[[PhasePlan, float], None]) -> Iterator[None]:
     def timed_begin(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
         nonlocal started
         begin(self, phase, trial)
-        started = time.perf_counter()
+        started = clock()
 
     def timed_end(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
-        elapsed = time.perf_counter() - started
+        elapsed = clock() - started
         end(self, phase, trial)
         ended(phase, elapsed)
 
@@ -172,22 +187,17 @@ def threads_limited(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def synapse_bytes(engine: Any) -> dict[str, float]:
-    """Bytes per synapse that Brian2 holds for each plastic projection: weights and indices, spare capacity included."""
-    held = {}
-    plastic = {q.name for q in engine.plan.plastic()}
-    for synapses in engine.synapses:
-        name = synapses.name.removeprefix("ns_w_")
-        if name in plastic:
-            arrays = [v for v in synapses.variables.values() if hasattr(v, "device") and v.owner is synapses]
-            stored = [v.device.arrays.get(v) for v in arrays]
-            held[name] = sum(getattr(a, "_data", a).nbytes for a in stored if a is not None) / len(synapses)
-    return held
+def bytes_per_synapse(engine: Any) -> float:
+    """What Brian2 holds for the plastic projections: weights, indices and counts, spare capacity included."""
+    plastic = {f"ns_w_{q.name}" for q in engine.plan.plastic()}
+    held = [a for v, a in get_device().arrays.items() if getattr(v.owner, "name", "") in plastic]
+    # A growing array of Brian2 keeps its memory in `_data`.
+    return sum(getattr(a, "_data", a).nbytes for a in held) / sum(len(s) for s in engine.synapses if s.name in plastic)
 
 
 @dataclass
 class Measurement:
-    """One row of a table. Times are microseconds per step; `ratio` is the median over pairs of level and floor."""
+    """One row of a table. Times are microseconds per step; ratios are medians over pairs of level and floor."""
 
     case: str
     level: str
@@ -198,6 +208,8 @@ class Measurement:
     level_us: float
     floor_us: float
     ratio: float
+    moving_floor_us: float
+    moving_ratio: float
 
 
 def measure(case: str, circuit: Circuit, level: str, batch: int, threads: int, repeats: int) -> list[Measurement]:
@@ -206,36 +218,35 @@ def measure(case: str, circuit: Circuit, level: str, batch: int, threads: int, r
     options = Options(batch=batch, progress=False, **({"codegen": kind} if brian2 else {"dtype": kind}))
     floor = Floor(plan, numpy_operations if brian2 else torch_operations, batch, kind)
     counts = dict(zip((p.name for p in plan.phases), plan.steps(options.dt), strict=True))
-    pairs: dict[str, list[tuple[float, float]]] = {phase: [] for phase in counts}
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    times: dict[str, list[np.ndarray]] = {phase: [] for phase in counts}  # per step: level, floor, moving floor
 
     def ended(phase: PhasePlan, seconds: float) -> None:
-        pairs[phase.name].append((seconds / counts[phase.name], floor.seconds(phase.name)))
+        times[phase.name].append(np.array([seconds / counts[phase.name], *floor.seconds(phase.name, clock)]) * MICRO)
 
     engine = engine_class(name)(plan, circuit.initial_weights(0), options)
     # Two more trials: the first warms up, the last phase of the last one holds the end of Brian2's run.
-    with phase_clock(ended):
+    with phase_clock(clock, ended):
         engine.present(stimuli(plan, (repeats + 2) * batch), ends=False)
-    pairs = {phase: p[1:-1] for phase, p in pairs.items()}
+    times = {phase: t[1:-1] for phase, t in times.items()}
     total = sum(counts.values())
     if len(counts) > 1:
-        pairs["whole trial"] = [
-            tuple(sum(pairs[phase][k][side] * steps for phase, steps in counts.items()) / total for side in (0, 1))
-            for k in range(repeats)
-        ]
-    return [
-        Measurement(
-            case, level, batch, threads, phase, counts.get(phase, total),
-            statistics.median(a for a, _ in p) * MICRO, statistics.median(b for _, b in p) * MICRO,
-            statistics.median(a / b for a, b in p),
+        weighted = [[t * n for t in times[phase]] for phase, n in counts.items()]
+        times["whole trial"] = [sum(trial) / total for trial in zip(*weighted, strict=True)]
+    rows = []
+    for phase, taken in times.items():
+        own, whole, moving = np.median(taken, axis=0)
+        ratios = np.median([(t[0] / t[1], t[0] / t[2]) for t in taken], axis=0)
+        rows.append(
+            Measurement(
+                case, level, batch, threads, phase, counts.get(phase, total), own, whole, ratios[0], moving, ratios[1]
+            )
         )
-        for phase, p in pairs.items()
-    ]  # fmt: skip
+    return rows
 
 
 def compile_facts(circuit: Circuit) -> dict[str, float]:
     """Cython code objects of a circuit and the time to compile them, in an empty cache."""
-    from brian2 import prefs
-
     before = prefs["codegen.runtime.cython.cache_dir"]
     with tempfile.TemporaryDirectory() as folder:
         prefs["codegen.runtime.cython.cache_dir"] = folder
@@ -251,8 +262,11 @@ def compile_facts(circuit: Circuit) -> dict[str, float]:
             objects = len([f for f in Path(folder).rglob("*") if f.suffix in (".so", ".pyd")])
         finally:
             prefs["codegen.runtime.cython.cache_dir"] = before
-    held = max(synapse_bytes(engine).values())
-    return {"code_objects": objects, "compile_seconds": taken[0] - taken[1], "bytes_per_plastic_synapse": held}
+    return {
+        "code_objects": objects,
+        "compile_seconds": taken[0] - taken[1],
+        "bytes_per_plastic_synapse": bytes_per_synapse(engine),
+    }
 
 
 # ------------------------------------------------------------------ output
@@ -260,13 +274,14 @@ def compile_facts(circuit: Circuit) -> dict[str, float]:
 
 def table(rows: list[Measurement]) -> str:
     lines = [
-        "| circuit | level | B | threads | phase | steps | us/step | us/step/sample | floor us/step | ratio |",
-        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
+        "| circuit | level | B | threads | phase | steps | us/step | us/step/sample | floor | ratio | moving | ratio |",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for m in rows:
         lines.append(
             f"| {m.case} | {m.level} | {m.batch} | {m.threads} | {m.phase} | {m.steps} | {m.level_us:.1f} | "
-            f"{m.level_us / m.batch:.2f} | {m.floor_us:.1f} | {m.ratio:.2f} |"
+            f"{m.level_us / m.batch:.2f} | {m.floor_us:.1f} | {m.ratio:.2f} | {m.moving_floor_us:.1f} | "
+            f"{m.moving_ratio:.2f} |"
         )
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ LAYERS = ("W1", "W2", "W3")
 SAMPLES = 64
 RESULTS = Path(__file__).parent / "results"
 #: Sweeps after which the steady level gives up on a sample.
-MAX_SWEEPS = 2000
+MAX_SWEEPS = 200
 
 
 def command_line(text: str) -> argparse.Namespace:

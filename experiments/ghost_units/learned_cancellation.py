@@ -55,7 +55,7 @@ def measure(item: tuple[int, float]) -> list[dict[str, Any]]:
     settings: dict[str, Any] = {"mode": "learned", "transfer": "tanh", "kappa": kappa}
     circuit = target_free(ghost_units.circuit(SIZES, **settings))
     engine = build_engine(
-        circuit, "torch:steady", None, seed, batch=BATCH, progress=False, tolerance=1e-10, max_sweeps=MAX_SWEEPS // 10
+        circuit, "torch:steady", None, seed, batch=BATCH, progress=False, tolerance=1e-10, max_sweeps=MAX_SWEEPS
     )
     fields = stimuli(circuit, *digits())
     rows: list[dict[str, Any]] = []

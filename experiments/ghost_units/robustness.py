@@ -102,8 +102,8 @@ def other_tau(ratio: float, seeds: int) -> list[dict[str, Any]]:
                 "end": [float(np.abs(x[-1]).max()) for x in left],
                 "end_rms": [rms(x[-1]) for x in left],
                 "feedback_end_rms": [rms(x[-1]) for x in raw],
-                "curve": [np.sqrt((x[::20] ** 2).mean(axis=(1, 2))).tolist() for x in left],
-                "time": (traces.time[::20] * 1e3 / TAU).tolist(),
+                "curve": [np.sqrt((x[::10] ** 2).mean(axis=(1, 2))).tolist() for x in left],
+                "time": (traces.time[::10] * 1e3 / TAU).tolist(),
             }
         )
     return rows
@@ -244,7 +244,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 def _draw_noise(axes: Any, rows: list[Any]) -> None:
     for rule, dashes in (("R3", "--"), ("R4", "-")):
-        for k, layer in enumerate(LAYERS):
+        for k in range(len(LAYERS)):
             curve = [mean(rows, "cosine", rule=rule, noise=noise)[k] for noise in NOISES]
             axes.plot(np.multiply(NOISES, 100), curve, dashes, color=LINES[k], marker="os^"[k], markersize=4.0)
     handles = [Line2D([], [], color=LINES[k], marker="os^"[k], markersize=4.0, label=n) for k, n in enumerate(LAYERS)]
@@ -258,11 +258,11 @@ def _draw_tau(axes: Any, rows: list[Any]) -> None:
     for ratio, colour in zip(RATIOS, LINES, strict=False):
         some = select(rows, ratio=ratio)
         curve = np.asarray(mean(some, "curve"))[0]
-        label = f"{ratio:g}" + (" (exactly 0)" if not curve.any() else "")
-        axes.plot(some[0]["time"], curve, color=colour, label=label)
-    axes.set_yscale("symlog", linthresh=1e-4)
-    axes.set_ylim(0.0, None)
-    axes.legend(title="tau_ghost / tau", loc="center right")
+        label = f"{ratio:g}" + (" (exactly 0, below the axis)" if not curve.any() else "")
+        axes.plot(some[0]["time"], np.maximum(curve, 1e-9), color=colour, label=label)
+    axes.set_yscale("log")
+    axes.set_ylim(1e-8, 3.0)
+    axes.legend(title="tau_ghost / tau", loc="lower left")
     axes.set_title("Free phase of `exact` from rest: logistic, kappa 1")
     axes.set_xlabel("time (tau)")
     axes.set_ylabel("net feedback in layer 1 (rms)")

@@ -1,20 +1,21 @@
 """One explicit Euler step on arrays, in the order that `neurosim.plan` states; shared by `dense` and `trajectory`.
 
-The two engines differ in the array library (NumPy on Brian2's own memory, or torch) and in who integrates the potentials
-(Brian2, or Brian2's update text run on tensors). Steps 1 to 8 are this module.
+The two engines differ in the array library (NumPy on Brian2's own memory, or torch) and in who integrates the
+potentials (Brian2, or Brian2's update text run on tensors). Steps 1 to 8 are this module.
 
 Two exact savings keep large layers cheap:
 
-* a drive is computed once per (weights, source) in a step, so tied weights share it, and once per phase where neither the
-  source nor the weights change;
+* a drive is computed once per (weights, source) in a step, so tied weights share it, and once per phase where neither
+  the source nor the weights change;
 * while a source x is clamped its plastic weights need not be written in every step. With dW/dt = c g^T f, g of the
-  clamped source too, ``I(t) = x W0 + (dt c/B) (x g^T) sum_s f(s)`` and ``W = W0 + (dt c/B) g^T sum_s f(s)`` at the phase's end.
+  clamped source too, ``I(t) = x W0 + (dt c/B) (x g^T) sum_s f(s)``, and at the phase's end
+  ``W = W0 + (dt c/B) g^T sum_s f(s)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,7 +24,6 @@ from tqdm import tqdm
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, names_in
-from neurosim.equations.separate import Term
 from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 Learn = Literal["on", "off", "held"]
@@ -39,7 +39,7 @@ class Arrays(Protocol):
     def asarray(self, values: Any) -> Any: ...
     def to_numpy(self, values: Any) -> np.ndarray: ...
     def expand(self, value: Any, shape: tuple[int, int]) -> Any: ...
-    def drive(self, rates: Any, weights: Any, transpose: bool) -> Any: ...
+    def multiply(self, a: Any, b: Any, out: Any) -> None: ...
     def add_outer(self, weights: Any, pre: Any, post: Any, scale: float) -> None: ...
     def outer(self, pre: Any, post: Any, scale: float) -> Any: ...
     def gram(self, a: Any, b: Any) -> Any: ...
@@ -53,16 +53,16 @@ def pooled(assignment: Assignment) -> tuple[str, str]:
 
 
 @dataclass
-class Plastic:
-    """A plastic projection in one phase."""
+class Part:
+    """One term of a rule on one projection: in each step, W += scale * pre^T post (times W where `weighted`)."""
 
-    projection: ProjectionPlan
-    terms: list[tuple[Term, str, str, float]]  # term, post name, pre name, coefficient
-    into: Any  # the weights, or where the change is collected
-    lazy: bool  # written once, at the phase's end
-    sums: list[Any] = field(default_factory=list)  # lazy: sum over steps of the post factors
-    gram: list[Any] = field(default_factory=list)  # lazy: dt c/B x g^T, what a unit of post factor adds to the drive
-    drive: Any = None  # lazy: the drive that the post factors are added to
+    post: str
+    pre: str
+    scale: float
+    weighted: bool
+    expression: str  # of the pre factor
+    total: Any = None  # lazy: sum over steps of the post factor
+    gram: Any = None  # lazy: g x^T, with which a post factor reaches the drive
 
 
 @dataclass
@@ -114,8 +114,13 @@ class Stepper:
             rule.separated(projection.name, level)
             if learn == "held" or (learn == "on" and rule.rule.apply != "now"):
                 self.collected[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
+        # A drive has one buffer for good: a port that one projection feeds is that buffer.
+        self.drives = {q.key: arrays.zeros(batch, q.n_post) for q in plan.projections.values()}
+        for p in plan.populations.values():
+            self.state[p.name] |= {port: self.drives[feeding[0].key] for port, feeding in p.ports.items() if feeding}
         self.kept = ResultBuilder(plan, level, arrays.dtype_name, batch, dt, record, ends)
         self._programs: dict[tuple[int, bool], PhaseProgram] = {}
+        self._numbers: dict[tuple[float, tuple[int, int]], Any] = {}
 
     # ---------------------------------------------------------------- programs
 
@@ -137,8 +142,12 @@ class Stepper:
             for name in phase.plastic:
                 projection = self.plan.projections[name]
                 for term, post, pre in self.plan.rule_factors(projection, self.level):
-                    factors[projection.target].append(Assignment(post, term.post))
-                    factors[projection.source].append(Assignment(pre, term.pre))
+                    for factor, text, block in (
+                        (post, term.post, factors[projection.target]), (pre, term.pre, factors[projection.source])
+                    ):  # fmt: skip
+                        # Weights and biases of a layer often share a factor: computed once, under its first name.
+                        same = next((a.name for a in block if a.expression == text), text)
+                        block.append(Assignment(factor, same))
         for p in self.plan.populations.values():
             extra = factors[p.name]
             wanted = self._wanted(p, phase, last).union(*(names_in(a.expression) for a in extra))
@@ -152,34 +161,33 @@ class Stepper:
 
     def _plastic(self, phase: PhasePlan) -> list[Plastic]:
         plastic = []
-        if self.learn == "off":
-            return plastic
-        for name in phase.plastic:
+        for name in phase.plastic if self.learn != "off" else ():
             projection = self.plan.projections[name]
             rule = projection.rule
             assert rule is not None
             values = {**phase.shared, **rule.parameters}
-            terms = [
-                (term, post, pre, float(eval(term.coefficient, {"__builtins__": {}}, values)))
-                for term, post, pre in self.plan.rule_factors(projection, self.level)
-            ]
-            terms = [t for t in terms if t[3] != 0]
-            if not terms:
+            parts = []
+            for term, post, pre in self.plan.rule_factors(projection, self.level):
+                coefficient = float(eval(term.coefficient, {"__builtins__": {}}, values))
+                if coefficient != 0:
+                    scale = self.dt * coefficient / self.batch
+                    parts.append(Part(post, pre, scale, term.w_power > 0, term.pre))
+            if not parts:
                 continue
-            into = self.collected.get(name)
             source = self.plan.populations[projection.source]
             static = projection.variable in source.static and all(
-                t.w_power == 0 and names_in(t.pre) <= source.static | set(phase.shared) for t, *_ in terms
+                not part.weighted and names_in(part.expression) <= source.static | set(phase.shared) for part in parts
             )
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
-            lazy = static and rule.rule.bounds == (None, None) and (into is not None or not shared)
-            plastic.append(Plastic(projection, terms, self.weights[name] if into is None else into, lazy))
+            # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.
+            gains = name in self.collected or (not shared and self.batch <= 2 * projection.n_pre)
+            plastic.append(Plastic(self, projection, parts, static and gains and rule.rule.bounds == (None, None)))
         return plastic
 
     # ---------------------------------------------------------------- the run
 
     def steps(self, stimuli: dict[str, np.ndarray], trials: int, progress: bool = True) -> Iterator[None]:
-        """Run all trials; yields after steps 1 to 8 of each Euler step, so that the engine integrates the potentials."""
+        """Run all trials; yields after steps 1 to 8 of each Euler step: the engine then integrates the potentials."""
         total = trials * sum(self.counts)
         with tqdm(total=total, desc=self.level, unit="step", delay=2, disable=not progress, leave=False) as bar:
             for trial in range(trials):
@@ -214,8 +222,7 @@ class Stepper:
         for (population, variable), source in phase.clamps.items():
             state[population][variable][...] = fields[source]
         plastic = self._plastic(phase)
-        changing = {q.projection.name for q in plastic if q.into is self.weights[q.projection.name] and not q.lazy}
-        drives = self._drives(plastic, changing)
+        fill = self._drives(plastic)
         count = self.counts[index]
         ordinary, final = self._program(index, False), self._program(index, True)
         mark = self.kept.mark_step(count)
@@ -224,11 +231,11 @@ class Stepper:
             program = final if last else ordinary
             for s, block in program.early:
                 block(s)
-            drives(k == 0)
+            fill(k == 0)
             for s, block in program.late:
                 block(s)
             for population, hold in phase.holds if last else ():
-                state[population][hold.name] = state[population][hold.of] + 0.0
+                state[population][hold.name][...] = state[population][hold.of]
             if self.record and self.kept.step % self.stride == 0:
                 self.kept.record(self._values)
             if k == mark:
@@ -236,103 +243,69 @@ class Stepper:
             if last:
                 self.kept.finish(phase, self._values)
             for q in plastic:
-                self._learn(q, last)
+                q.learn(last)
             if last and self.learn == "on":
                 self._apply("phase", phase.plastic)
             if self.kept.step % CHECK_EVERY == 0 or last:
                 self.check_finite()
             yield
 
-    def _drives(self, plastic: list[Plastic], changing: set[str]) -> Callable[[bool], None]:
-        """A function that fills every port from the rates; drives that cannot change are computed in the first step only."""
-        lazy = {q.projection.key: q for q in plastic if q.lazy and q.into is self.weights[q.projection.name]}
-        cache: dict[tuple[str, bool, str, str], Any] = {}
-        keep: dict[tuple[str, bool, str, str], bool] = {}
-        for q in self.plan.projections.values():
-            static = q.variable in self.plan.populations[q.source].static
-            keep[q.key] = static and q.root not in changing
-        unique = {q.key: q for q in self.plan.projections.values()}
-        ports = [
-            (self.state[p.name], port, [q.key for q in feeding])
-            for p in self.plan.populations.values() for port, feeding in p.ports.items()
+    def _drives(self, plastic: list[Plastic]) -> Callable[[bool], None]:
+        """A function that fills every port from the rates. Drives that cannot change it computes in the first step."""
+        written = {q.projection.name for q in plastic if q.writes and not q.lazy}
+        late = [q for q in plastic if q.writes and q.lazy]
+        once, always = [], []
+        for q in {q.key: q for q in self.plan.projections.values()}.values():
+            static = q.variable in self.plan.populations[q.source].static and q.root not in written
+            (once if static else always).append(self._drive(q))
+        summed = [
+            (self.state[p.name], port, [self.drives[q.key] for q in feeding])
+            for p in self.plan.populations.values() for port, feeding in p.ports.items() if len(feeding) > 1
         ]  # fmt: skip
-        once = [q for q in unique.values() if keep[q.key]]
-        always = [q for q in unique.values() if not keep[q.key]]
 
         def fill(first: bool) -> None:
             if first:
-                for q in once:
-                    cache[q.key] = self._drive(q)
-                for key, entry in lazy.items():
-                    self._start_lazy(entry, self.state[key[2]][key[3]])
-                    cache[key] = cache[key] + 0.0
-                    entry.drive = cache[key]
-            for q in always:
-                cache[q.key] = self._drive(q)
-            for s, port, keys in ports:
-                value = cache[keys[0]]
-                for key in keys[1:]:
-                    value = value + cache[key]
-                s[port] = value
+                for drive in once:
+                    drive()
+                for q in late:
+                    q.start()
+            else:
+                for q in late:
+                    q.advance()
+            for drive in always:
+                drive()
+            for s, port, buffers in summed:
+                s[port] = sum(buffers[1:], start=buffers[0])
 
         return fill
 
-    def _drive(self, q: ProjectionPlan) -> Any:
-        rates = self.arrays.expand(self.state[q.source][q.variable], (self.batch, q.n_pre))
-        weights = self.weights[q.root]
+    def expand(self, value: Any, shape: tuple[int, int]) -> Any:
+        """An array of this shape, only to be read. A number (parameter, shared value) is written out once."""
+        if not isinstance(value, int | float):
+            return self.arrays.expand(value, shape)
+        if (value, shape) not in self._numbers:
+            self._numbers[value, shape] = self.arrays.zeros(*shape) + value
+        return self._numbers[value, shape]
+
+    def _drive(self, q: ProjectionPlan) -> Callable[[], None]:
+        s, variable, shape, out = self.state[q.source], q.variable, (self.batch, q.n_pre), self.drives[q.key]
+        weights, expand, multiply = self.weights[q.root], self.expand, self.arrays.multiply
         if isinstance(q.connectivity, OneToOne):
-            return rates * weights
-        return self.arrays.drive(rates, weights, q.transpose)
+
+            def drive() -> None:
+                out[...] = s[variable] * weights
+        else:
+            matrix = weights.T if q.transpose else weights
+
+            def drive() -> None:
+                multiply(expand(s[variable], shape), matrix, out)
+
+        return drive
 
     # ---------------------------------------------------------------- plasticity
 
-    def _start_lazy(self, q: Plastic, sent: Any) -> None:
-        sent = self.arrays.expand(sent, (self.batch, q.projection.n_pre))
-        q.gram = []
-        source = self.state[q.projection.source]
-        for term, _, pre, coefficient in q.terms:
-            # The late block, which computes the factor, has not run yet in this step.
-            block = compile_block([(pre, term.pre)], self.arrays.functions, self.constants[q.projection.source])
-            block(source)
-            g = self.arrays.expand(source[pre], (self.batch, q.projection.n_pre))
-            q.gram.append(self.arrays.gram(sent, g) * (self.dt * coefficient / self.batch))
-
-    def _learn(self, q: Plastic, last: bool) -> None:
-        projection, dt = q.projection, self.dt
-        post_state, pre_state = self.state[projection.target], self.state[projection.source]
-        shape_post, shape_pre = (self.batch, projection.n_post), (self.batch, projection.n_pre)
-        if q.lazy:
-            for k, (_, post, pre, coefficient) in enumerate(q.terms):
-                f = self.arrays.expand(post_state[post], shape_post)
-                if len(q.sums) <= k:
-                    q.sums.append(f + 0.0)
-                else:
-                    q.sums[k] += f
-                if q.gram:
-                    q.drive += q.gram[k] @ f
-                if last:
-                    g = self.arrays.expand(pre_state[pre], shape_pre)
-                    self.arrays.add_outer(q.into, g, q.sums[k], dt * coefficient / self.batch)
-            return
-        weights = self.weights[projection.name]
-        change = None
-        for term, post, pre, coefficient in q.terms:
-            if term.w_power:
-                f, g = (self.arrays.expand(s[n], sh) for s, n, sh in
-                        ((post_state, post, shape_post), (pre_state, pre, shape_pre)))  # fmt: skip
-                part = self.arrays.outer(g, f, dt * coefficient / self.batch) * weights
-                change = part if change is None else change + part
-        for term, post, pre, coefficient in q.terms:
-            if not term.w_power:
-                f = self.arrays.expand(post_state[post], shape_post)
-                g = self.arrays.expand(pre_state[pre], shape_pre)
-                self.arrays.add_outer(q.into, g, f, dt * coefficient / self.batch)
-        if change is not None:
-            q.into += change
-        if q.into is weights:
-            self._bound(projection)
-
-    def _bound(self, projection: ProjectionPlan) -> None:
+    def bound(self, projection: ProjectionPlan) -> None:
+        """Keep the weights between the bounds of their rule."""
         assert projection.rule is not None
         low, high = projection.rule.rule.bounds
         if (low, high) != (None, None):
@@ -345,7 +318,7 @@ class Stepper:
             if projection.rule.rule.apply == when and (names is None or name in names):
                 self.weights[name] += change
                 change[...] = 0.0
-                self._bound(projection)
+                self.bound(projection)
 
     # ---------------------------------------------------------------- what is kept
 
@@ -366,6 +339,61 @@ class Stepper:
             {name: np.array(self.arrays.to_numpy(w)) for name, w in self.weights.items()},
             {name: np.array(self.arrays.to_numpy(w)) for name, w in self.collected.items()},
         )
+
+
+class Plastic:
+    """A plastic projection in one phase. `lazy`: its weights are written once, at the phase's end (see the module)."""
+
+    def __init__(self, stepper: Stepper, projection: ProjectionPlan, parts: list[Part], lazy: bool):
+        self.stepper, self.arrays = stepper, stepper.arrays
+        self.projection, self.parts, self.lazy = projection, parts, lazy
+        self.weights = stepper.weights[projection.name]
+        self.into = stepper.collected.get(projection.name, self.weights)
+        self.writes = self.into is self.weights
+        self.drive = stepper.drives[projection.key]
+        self._source, self._target = stepper.state[projection.source], stepper.state[projection.target]
+        self._shapes = (stepper.batch, projection.n_pre), (stepper.batch, projection.n_post)
+
+    def _pre(self, part: Part) -> Any:
+        return self.stepper.expand(self._source[part.pre], self._shapes[0])
+
+    def _post(self, part: Part) -> Any:
+        return self.stepper.expand(self._target[part.post], self._shapes[1])
+
+    def start(self) -> None:
+        """Lazy, first step: how a post factor will reach the drive."""
+        sent = self.stepper.expand(self._source[self.projection.variable], self._shapes[0])
+        for part in self.parts:
+            # The late block, which computes the factor, has not run yet in this step.
+            constants = self.stepper.constants[self.projection.source]
+            compile_block([(part.pre, part.expression)], self.arrays.functions, constants)(self._source)
+            part.gram = self.arrays.gram(self._pre(part), sent)
+
+    def advance(self) -> None:
+        """Lazy, later steps: what the weights would have learnt in the step before reaches the drive."""
+        for part in self.parts:
+            self.arrays.add_outer(self.drive, part.gram, self._post(part), part.scale)
+
+    def learn(self, last: bool) -> None:
+        """Weights to t+dt."""
+        if self.lazy:
+            for part in self.parts:
+                if part.total is None:
+                    part.total = self._post(part) + 0.0
+                else:
+                    part.total += self._post(part)
+                if last:
+                    self.arrays.add_outer(self.into, self._pre(part), part.total, part.scale)
+            return
+        weighted = [p for p in self.parts if p.weighted]
+        decay = [self.arrays.outer(self._pre(p), self._post(p), p.scale) * self.weights for p in weighted]
+        for part in self.parts:
+            if not part.weighted:
+                self.arrays.add_outer(self.into, self._pre(part), self._post(part), part.scale)
+        for change in decay:
+            self.into += change
+        if self.writes:
+            self.stepper.bound(self.projection)
 
 
 __all__ = ["Arrays", "Learn", "Stepper", "pooled"]

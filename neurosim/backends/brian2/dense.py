@@ -1,7 +1,7 @@
-"""`brian2:dense`: Brian2 integrates the neurons; one operation a step does the rest with BLAS on Brian2's weight arrays.
+"""`brian2:dense`: Brian2 integrates the neurons; one operation a step does the rest by BLAS on Brian2's weights.
 
-A plastic projection is a ``Synapses('w : 1')`` object without equations: a container whose array is pre-major, so it is a
-C-contiguous (n_pre, n_post) matrix without a copy. Groups hold B*n cells, sample-major; the weights join the cells of
+A dense projection is a ``Synapses('w : 1')`` object without equations: a container whose array is pre-major, so it is
+a C-contiguous (n_pre, n_post) matrix without a copy. Groups hold B*n cells, sample-major; the weights join the cells of
 the first sample. 16 bytes per synapse: the weight and Brian2's two indices.
 """
 
@@ -34,7 +34,9 @@ class DenseEngine:
         plan.check_weights(weights)
         plan.check_step(options.dt)
         if options.dtype != "float64":
-            raise UnsupportedError(f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32.")
+            raise UnsupportedError(
+                f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."
+            )
         self.plan, self.options = plan, options
         self.arrays = NumpyArrays()
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
@@ -45,6 +47,9 @@ class DenseEngine:
             for p in plan.populations.values():
                 self._group(p.name)
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
+        self.network = b2.Network(*self.groups.values(), *self.synapses)
+        for obj in (*self.synapses, *(self.groups[p.name] for p in plan.populations.values() if not p.ode)):
+            obj.active = False  # containers: nothing to do in a step
 
     def _group(self, name: str) -> None:
         p, batch = self.plan.populations[name], self.options.batch
@@ -54,7 +59,9 @@ class DenseEngine:
         arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
         namespace = {
-            n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays and n in p.dimensions
+            n: b2.Quantity(v, dim=p.dimensions[n])
+            for n, v in p.parameters.items()
+            if n not in arrays and n in p.dimensions
         }
         group = b2.NeuronGroup(
             batch * p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock,
@@ -102,9 +109,11 @@ class DenseEngine:
         )  # fmt: skip
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
         for name, p in self.plan.populations.items():
-            for x in p.ode:  # the stepper reads and resets the states in Brian2's own memory
-                stepper.state[name][x] = self.views[name][x]
-            handed += [(self.views[name][v], stepper.state[name], v) for v in sorted(p.names_of_ode())]
+            views, outside = self.views[name], p.names_of_ode()
+            # What the stepper writes in place it writes into Brian2's own memory; the rest is handed over in each step.
+            placed = {*p.ode, *(outside & {*p.inputs, *(h.name for h in p.holds)})}
+            stepper.state[name] |= {v: views[v] for v in placed}
+            handed += [(views[v], stepper.state[name], v) for v in sorted(outside - placed)]
         trials = len(next(iter(stimuli.values()))) // options.batch
         steps = stepper.steps(stimuli, trials, options.progress)
 
@@ -114,8 +123,7 @@ class DenseEngine:
                 view[...] = s[variable]
 
         duration = trials * sum(stepper.counts)
-        network = b2.Network(*self.groups.values(), *self.synapses)
-        run_network(network, operation, self.clock, duration, options.codegen)
+        run_network(self.network, operation, self.clock, duration, options.codegen)
         for _ in steps:  # the end of the last trial
             pass
         stepper.check_finite()

@@ -49,13 +49,15 @@ def run_network(network: b2.Network, operation: Callable[[], None], clock: b2.Cl
     # Brian2's step loop costs Python's garbage collector dearly: what is built by now need not be looked at again.
     gc.collect()
     gc.freeze()
-    network.add(b2.NetworkOperation(guarded, clock=clock, when="before_start", name="ns_operation"))
+    first = b2.NetworkOperation(guarded, clock=clock, when="before_start", name="ns_operation")
+    network.add(first)
     timestep = clock.variables["timestep"]
     start = int(timestep.get_value().item())
     try:
         with codegen_target(codegen):
             network.run(steps * clock.dt, namespace={})
     finally:
+        network.remove(first)
         gc.unfreeze()
     if failure:
         raise failure[0]

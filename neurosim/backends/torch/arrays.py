@@ -19,12 +19,15 @@ class TorchArrays:
         if dtype not in DTYPES:
             raise unknown("dtype", dtype, DTYPES)
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise NeurosimError(f"Device '{device}' was asked for, but torch sees no CUDA device here; use --device cpu.")
+            raise NeurosimError(
+                f"Device '{device}' was asked for, but torch sees no CUDA device here; use --device cpu."
+            )
         self.dtype_name, self.dtype, self.device = dtype, DTYPES[dtype], torch.device(device)
         self.functions: dict[str, Any] = {
             **{n: getattr(torch, n) for n in (
                 "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
-                "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos", "arctan",
+                "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos",
+                "arctan",
             )},
             "int": self._int, "int_": self._int, "logistic": torch.sigmoid,
             "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
@@ -47,6 +50,9 @@ class TorchArrays:
         if isinstance(value, torch.Tensor):
             return value if value.shape == shape else value.expand(shape)
         return torch.full(shape, float(value), dtype=self.dtype, device=self.device)
+
+    def multiply(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mm(a, b, out=out)
 
     def drive(self, rates: torch.Tensor, weights: torch.Tensor, transpose: bool) -> torch.Tensor:
         return rates @ (weights.T if transpose else weights)

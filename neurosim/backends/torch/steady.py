@@ -26,6 +26,7 @@ from neurosim.backends.step import Learn, pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, names_in, solve_steady
+from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
@@ -73,6 +74,7 @@ class SteadyEngine:
             for p in plan.populations.values()
         }
         self._changes: dict[str, torch.Tensor] = {}
+        self._coefficients: dict[tuple[str, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[int, bool, bool], list[PopulationProgram]] = {}
         self.transform: Transform | None = None
         self._order = _breadth_first(plan)
@@ -327,9 +329,8 @@ class SteadyEngine:
                 self._changes[name] = torch.empty_like(weights)
             into = weights if direct else self._changes[name]
             old = weights.clone() if direct and any(t.w_power for t in rule.separated(name, LEVEL)) else weights
-            for term, post_name, pre_name in self.plan.rule_factors(projection, LEVEL):
-                scale = float(eval(term.coefficient, {"__builtins__": {}}, {**phase.shared, **rule.parameters}))
-                scale *= phase.seconds / self.batch
+            for term, post_name, pre_name, coefficient in self._terms(phase, projection):
+                scale = coefficient * phase.seconds / self.batch
                 f = self.arrays.expand(post[post_name], shapes[0])
                 g = self.arrays.expand(pre[pre_name], shapes[1])
                 if term.w_power:
@@ -342,6 +343,18 @@ class SteadyEngine:
                 self._changed(projection)
         if learn == "on":
             self._apply("phase", phase.plastic)
+
+    def _terms(self, phase: PhasePlan, projection: ProjectionPlan) -> list[tuple[Term, str, str, float]]:
+        """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""
+        key = (phase.name, projection.name)
+        if key not in self._coefficients:
+            assert projection.rule is not None
+            values = {**phase.shared, **projection.rule.parameters}
+            self._coefficients[key] = [
+                (term, post, pre, float(eval(term.coefficient, {"__builtins__": {}}, values)))
+                for term, post, pre in self.plan.rule_factors(projection, LEVEL)
+            ]
+        return self._coefficients[key]
 
     def _changed(self, projection: ProjectionPlan) -> None:
         assert projection.rule is not None

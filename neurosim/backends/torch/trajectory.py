@@ -49,7 +49,7 @@ class TrajectoryEngine:
         for name, value in weights.items():
             self._weights[name].copy_(self.arrays.asarray(value))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def present(
         self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
         stride: int = 1, ends: bool = True,
