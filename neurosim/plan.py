@@ -185,6 +185,12 @@ class Plan:
 
     def __init__(self, circuit: Circuit):
         self.circuit = circuit
+        for what, named in (("Population", circuit.populations), ("Projection", circuit.projections)):
+            for item in named:
+                if not item.name.isidentifier():
+                    raise CircuitError(
+                        f"{what} '{item.name}': wanted a name of letters, digits and '_' that does not begin with a digit."
+                    )
         _unique("population", [p.name for p in circuit.populations])
         _unique("projection", [p.name for p in circuit.projections])
         _unique("phase", [p.name for p in circuit.protocol.phases])
@@ -225,6 +231,8 @@ class Plan:
             *equations.dimensions, *parameters, *(p.name for p in cell.pools), *(h.name for h in cell.holds)
         ]  # fmt: skip
         _unique(f"name in {where}", known_names)
+        for name in (*parameters, *(p.name for p in cell.pools), *(h.name for h in cell.holds)):
+            check_name(name, where)
         ports = (*cell.ports, *cell.optional_ports)
         for name in (*ports, *cell.inputs):
             if name not in equations.declared:
@@ -235,7 +243,7 @@ class Plan:
         for name in equations.declared:
             if name not in ports and name not in cell.inputs and name not in parameters:
                 raise CircuitError(
-                    f"{where}: 'the line '{name} : ...' declares a variable that nothing sets; list it in `ports`, "
+                    f"{where}: the line '{name} : ...' declares a variable that nothing sets; list it in `ports`, "
                     "`optional_ports`, `inputs` or `parameters`, or mark it (shared)."
                 )
         for name in equations.shared:
@@ -251,7 +259,7 @@ class Plan:
                     "or list the port in `optional_ports` (it then reads 0)."
                 )
         assignments = self._ordered(equations, population, where)
-        dimensions = self._check_units(equations, population, dimensions, where)
+        dimensions = self._check_units(equations, assignments, population, dimensions, where)
         for name in cell.initial:
             if name not in equations.states:
                 raise CircuitError(
@@ -317,11 +325,17 @@ class Plan:
         return ordered
 
     def _check_units(
-        self, equations: CellEquations, population: Population, known: dict[str, Dimension], where: str
+        self,
+        equations: CellEquations,
+        assignments: list[Assignment],
+        population: Population,
+        known: dict[str, Dimension],
+        where: str,
     ) -> dict[str, Dimension]:
         cell = population.cell
         known = {**known, **equations.dimensions}
         texts = [(n, e) for n, e in equations.subexpressions.items()] + [(p.name, p.expression) for p in cell.pools]
+        texts += [(f"d{x}/dt", rhs) for x, rhs in equations.states.items()]
         for hold in cell.holds:
             if hold.of not in equations.dimensions:
                 raise CircuitError(
@@ -330,17 +344,16 @@ class Plan:
                 )
             known[hold.name] = equations.dimensions[hold.of]
         pools = {p.name for p in cell.pools}
-        for name, text in [*texts, *equations.states.items()]:
+        for name, text in texts:
             for other in names_in(text):
                 if other not in known and other not in pools:
                     raise CircuitError(
                         f"{where}: unknown variable '{other}' in '{name} = {text}'.{suggest(other, [*known, *pools])} "
                         "Declare it as a parameter, a port, an input, a pool, or '(shared)'."
                     )
-        for pool in cell.pools:  # pools may use subexpressions that use pools: resolve units in rounds
-            if pool.name not in known:
-                needed = {n: known[n] for n in names_in(pool.expression) if n in known}
-                known[pool.name] = dimensions_of(pool.expression, needed, where)
+        for assignment in assignments:  # in the order of dependence: a pool may sum what another pool made
+            if assignment.pool:
+                known[assignment.name] = dimensions_of(assignment.expression, known, where)
         for name, text in equations.subexpressions.items():
             _same_unit(dimensions_of(text, known, where), equations.dimensions[name], f"{where}: '{name} = {text}'")
         for name, text in equations.states.items():
@@ -367,14 +380,17 @@ class Plan:
                 f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
                 "loop. Send a state or a variable that follows from states, or give the source a state of its own."
             )
-        if variable not in {*source.ode, *source.subexpressions, *source.inputs}:
-            raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', variable, source.variables)}")
+        sendable = [*source.ode, *source.subexpressions, *source.inputs]
+        if variable not in sendable:
+            raise CircuitError(f"{where}: {unknown(f'variable of {source.name} that can be sent', variable, sendable)}")
         n_pre, n_post, kind = source.n, target.n, projection.connectivity
         if isinstance(kind, OneToOne) and n_pre != n_post:
             raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
         if isinstance(kind, Kernel) and np.shape(kind.matrix) != (n_pre, n_post):
             raise CircuitError(f"{where}: the kernel has shape {np.shape(kind.matrix)}; wanted {(n_pre, n_post)}.")
         root, transpose = projection.name, False
+        if projection.tied is not None and projection.weights is not None:
+            raise CircuitError(f"{where}: both tied and with weights of its own; give one of them.")
         if projection.tied is not None:
             root, transpose = self._tie(projection, n_pre, n_post, where)
         elif isinstance(kind, Dense) and projection.weights is None:
@@ -552,7 +568,7 @@ class Plan:
         for phase in self.phases:
             for population in self.populations.values():
                 numbers = {n: phase.shared[n] for n in population.shared}
-                numbers |= {n: v for n, v in population.parameters.items() if not isinstance(v, np.ndarray)}
+                numbers |= population.parameters
                 rates = linear_rates(population.ode, population.subexpressions, numbers)
                 rates = rates[np.real(rates) < 0]
                 if rates.size:

@@ -9,6 +9,7 @@ import numpy as np
 
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
+from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
 
 
@@ -67,3 +68,34 @@ class Engine(Protocol):
     def set_weights(self, weights: dict[str, np.ndarray]) -> None:
         """Put in other weights of the same shapes."""
         ...
+
+
+def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int:
+    """Number of trials, once the fields are those that the clamps need, in the right shapes.
+
+    Raises
+    ------
+    NeurosimError
+        A missing field, a wrong shape, or samples that do not fill the batches.
+    """
+    samples = {name: len(values) for name, values in stimuli.items()}
+    if len(set(samples.values())) != 1:
+        raise NeurosimError(
+            f"The stimulus fields have {samples} samples; wanted the same number, and at least one field."
+        )
+    for phase in plan.phases:
+        for (population, variable), source in phase.clamps.items():
+            n = plan.populations[population].n
+            if source not in stimuli:
+                raise NeurosimError(
+                    f"'{population}.{variable}' is clamped to '{source}', but the stimuli hold {[*stimuli]}."
+                )
+            if tuple(stimuli[source].shape[1:]) != (n,):
+                raise NeurosimError(
+                    f"'{population}.{variable}' is clamped to '{source}' of shape {tuple(stimuli[source].shape)}; wanted "
+                    f"(samples, {n})."
+                )
+    count = next(iter(samples.values()))
+    if count % batch:
+        raise NeurosimError(f"{count} samples do not fill batches of {batch}; wanted a multiple.")
+    return count // batch

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
-from neurosim.equations import compile_block, names_in
+from neurosim.equations import compile_block, evaluate, names_in
 from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 Learn = Literal["on", "off", "held"]
@@ -168,7 +168,7 @@ class Stepper:
             values = {**phase.shared, **rule.parameters}
             parts = []
             for term, post, pre in self.plan.rule_factors(projection, self.level):
-                coefficient = float(eval(term.coefficient, {"__builtins__": {}}, values))
+                coefficient = evaluate(term.coefficient, values)
                 if coefficient != 0:
                     scale = self.dt * coefficient / self.batch
                     parts.append(Part(post, pre, scale, term.w_power > 0, term.pre))

@@ -52,11 +52,7 @@ def parse_cell(text: str, where: str) -> CellEquations:
     shared: list[str] = []
     for single in ordered:
         name = single.varname
-        if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name == "w":
-            raise CircuitError(
-                f"{where}: the name '{name}' is reserved (names that begin with '{RESERVED_PREFIX}', end in '_pre' or "
-                "'_post', and 'w'); rename the variable."
-            )
+        check_name(name, where)
         flags = set(single.flags)
         if flags - {"shared"}:
             raise CircuitError(
@@ -76,13 +72,19 @@ def parse_cell(text: str, where: str) -> CellEquations:
 
 
 def check_name(name: str, where: str) -> None:
-    """Refuse a name that Brian2 reserves (functions, constants, units, i, j, t, dt, ...)."""
+    """Refuse a name that Brian2 or neurosim reserves (functions, constants, units, i, j, t, dt, w, ...)."""
+    cure = "Rename the variable."
+    if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name in ("w", "int_"):
+        raise CircuitError(
+            f"{where}: the name '{name}' is reserved (names that begin with '{RESERVED_PREFIX}', end in '_pre' or '_post', "
+            f"'w' and 'int_'). {cure}"
+        )
+    if name in {*DEFAULT_FUNCTIONS, *DEFAULT_UNITS, *DEFAULT_CONSTANTS}:
+        raise CircuitError(f"{where}: '{name}' is the name of a function, constant or unit in Brian2. {cure}")
     try:
         Equations.check_identifier(name)
     except (SyntaxError, ValueError) as error:
-        raise CircuitError(f"{where}: {_message(error)}") from error
-    if name in {*DEFAULT_FUNCTIONS, *DEFAULT_UNITS, *DEFAULT_CONSTANTS}:
-        raise CircuitError(f"{where}: '{name}' is a function, constant or unit of Brian2. Rename the variable.")
+        raise CircuitError(f"{where}: '{name}' is no name for a variable: {error} {cure}") from error
 
 
 def parse_rule(text: str, where: str) -> str:
@@ -99,6 +101,4 @@ def _one_line(code: str) -> str:
 
 def _message(error: Exception) -> str:
     text = str(error)
-    if "reserved" in text or "not a valid" in text or "unit" in text:
-        text += " Rename the variable."
-    return text
+    return f"{text} Rename the variable." if any(word in text for word in ("reserved", "unit", "as a variable")) else text

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.parsing.rendering import NumpyNodeRenderer
 from brian2.utils.stringtools import get_identifiers
@@ -32,7 +33,7 @@ def substitute(expression: str, replacements: Mapping[str, str]) -> str:
 def python_source(expression: str) -> str:
     """Brian2 expression -> Python source over a function namespace (``exp``, ``clip``, ``logical_and``, ...).
 
-    ``1/(1 + exp(-x))`` becomes ``logistic(x)``: one fused call in place of four.
+    ``1/(1 + exp(-x))`` becomes ``ns_logistic(x)``: one fused call in place of four.
     """
     source = NumpyNodeRenderer().render_expr(expression)
     tree = ast.fix_missing_locations(_Logistic().visit(ast.parse(source, mode="eval")))
@@ -52,7 +53,7 @@ class _Logistic(ast.NodeTransformer):
                 ast.Div(),
                 ast.BinOp(ast.Call(ast.Name("exp"), [argument]), ast.Add(), ast.Constant(1 | 1.0)),
             ):
-                return ast.Call(ast.Name("logistic", ast.Load()), [_negated(argument)], [])
+                return ast.Call(ast.Name("ns_logistic", ast.Load()), [_negated(argument)], [])
         return node
 
 
@@ -80,13 +81,19 @@ def compile_block(
     local: set[str] = set()
     for name, expression in assignments:
         for needed in sorted(names_in(expression) - local - set(constants) - set(functions)):
-            lines.append(f"    {needed} = s['{needed}']")
+            lines.append(f"    {needed} = ns_values['{needed}']")
             local.add(needed)
-        lines.append(f"    s['{name}'] = {name} = {python_source(expression)}")
+        lines.append(f"    ns_values['{name}'] = {name} = {python_source(expression)}")
         local.add(name)
-    source = "def block(s):\n" + ("\n".join(lines) or "    pass")
+    source = "def ns_block(ns_values):\n" + ("\n".join(lines) or "    pass")
     namespace: dict[str, Any] = {**CONSTANTS, **functions, **constants}
     exec(compile(source, "<equations>", "exec"), namespace)
-    block = namespace["block"]
+    block = namespace["ns_block"]
     block.source = source
     return block
+
+
+def evaluate(expression: str, values: Mapping[str, float]) -> float:
+    """The number that an expression of numbers is, such as the coefficient of a rule's term."""
+    functions = {n: getattr(np, n) for n in ("exp", "log", "sqrt", "sin", "cos", "tanh", "abs", "sign", "clip")}
+    return float(eval(python_source(expression), {"__builtins__": {}}, {**CONSTANTS, **functions, **values}))

@@ -75,19 +75,17 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
             post *= factor
         elif side == "pre":
             pre *= factor
-        elif side == "w" and factor.is_Symbol:
-            power += 1
-        elif isinstance(factor, sympy.Add):
+        elif side == "w" and factor.as_base_exp()[0].is_Symbol and factor.as_base_exp()[1].is_Integer:
+            power += int(factor.as_base_exp()[1])
+        elif isinstance(expanded := sympy.expand(factor), sympy.Add):
             rest = sympy.Mul(*(f for f in sympy.Mul.make_args(expression) if f is not factor))
-            return [p for argument in factor.args for p in _products(argument * rest, rhs)]
-        elif isinstance(factor, sympy.Pow) and factor.exp.is_Integer and 2 <= int(factor.exp) <= 4:
-            return _products(sympy.expand(expression, deep=False), rhs)
+            return [p for argument in expanded.args for p in _products(argument * rest, rhs)]
         else:
             raise NotSeparable(
                 f"'{factor}' in 'dw/dt = {rhs}' mixes pre, post and weight so that it is no sum of products of a pre and "
                 "a post factor."
             )
-    if power > 1:
+    if power not in (0, 1):
         raise NotSeparable(f"'dw/dt = {rhs}' holds w with power {power}; a term may hold w once.")
     return [(coefficient, post, pre, power)]
 

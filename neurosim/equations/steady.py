@@ -35,8 +35,8 @@ def _known(ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: M
     for name, text in subexpressions.items():
         expression = str_to_sympy(text).xreplace(inlined).xreplace(values)
         inside = expression.free_symbols & states
-        affine = not any(sympy.diff(expression, x).free_symbols & states or _opaque(expression, x) for x in inside)
-        if (inside and affine) or sympy.simplify(expression).is_number:
+        affine = not any(_opaque(expression, x) or sympy.diff(expression, x).free_symbols & states for x in inside)
+        if (inside and affine) or not expression.free_symbols:
             inlined[_symbol(name)] = expression
         else:
             cut.add(name)
@@ -80,13 +80,14 @@ def solve_steady(
     """
     cut = _known(ode, subexpressions, numbers) | (set(sent) & set(subexpressions))
     rhs = _inline(ode, subexpressions, cut, numbers)
-    held = {x for x, expression in rhs.items() if sympy.simplify(expression) == 0}
+    held = {x for x, expression in rhs.items() if sympy.expand(expression) == 0}
     moving = [_symbol(x) for x in ode if x not in held]
     if not moving:
         return {}, held
     equations = [rhs[str(x)] for x in moving]
-    matrix = sympy.Matrix([[sympy.diff(eq, x) for x in moving] for eq in equations])
-    if matrix.free_symbols & set(moving) or any(_opaque(eq, x) for eq in equations for x in moving):
+    opaque = any(_opaque(eq, x) for eq in equations for x in moving)
+    matrix = sympy.Matrix([] if opaque else [[sympy.diff(eq, x) for x in moving] for eq in equations])
+    if opaque or matrix.free_symbols & set(moving):
         raise ValueError(
             "its equations are not linear in the states once its rates are known; write the non-linear part as a "
             "subexpression of its own, such as 'r = ... : 1'"
@@ -97,16 +98,27 @@ def solve_steady(
     return {str(x): sympy_to_str(e) for x, e in zip(moving, solution, strict=True)}, held
 
 
-def linear_rates(ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float]) -> np.ndarray:
+def linear_rates(
+    ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float | np.ndarray]
+) -> np.ndarray:
     """Eigenvalues (1/s) of the linear part of a cell, rates held fixed; empty when it is not constant.
 
+    `numbers` may hold one value per cell; the eigenvalues are then those of every cell.
     Explicit Euler is stable for the cell alone while ``|1 + dt*eigenvalue| <= 1``.
     """
     if not ode:
         return np.empty(0)
-    cut = _known(ode, subexpressions, numbers)
-    rhs = _inline(ode, subexpressions, cut, numbers)
-    matrix = sympy.Matrix([[sympy.diff(rhs[x], _symbol(y)) for y in ode] for x in ode])
-    if matrix.free_symbols or matrix.atoms(sympy.Function):
+    scalars = {n: v for n, v in numbers.items() if not isinstance(v, np.ndarray)}
+    arrays = {n: v for n, v in numbers.items() if isinstance(v, np.ndarray)}
+    rhs = _inline(ode, subexpressions, _known(ode, subexpressions, scalars), scalars)
+    states = [_symbol(x) for x in ode]
+    linear = [
+        sympy.Add(*(a for a in sympy.Add.make_args(sympy.expand(rhs[x])) if not any(_opaque(a, s) for s in states)))
+        for x in ode
+    ]
+    matrix = sympy.Matrix([[sympy.diff(f, s) for s in states] for f in linear])
+    if {s.name for s in matrix.free_symbols} - set(arrays):  # type: ignore[attr-defined]
         return np.empty(0)
-    return np.asarray(np.linalg.eigvals(np.array(matrix.tolist(), dtype=float)), dtype=complex)
+    entries = sympy.lambdify([_symbol(n) for n in arrays], list(matrix), "numpy")(*arrays.values())
+    stacked = np.stack(np.broadcast_arrays(*(np.asarray(e, dtype=float) for e in entries)), axis=-1)
+    return np.linalg.eigvals(stacked.reshape(-1, len(states), len(states))).ravel().astype(complex)

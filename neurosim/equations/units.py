@@ -38,9 +38,14 @@ def quantity(value: Any) -> tuple[Value, Dimension]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
                 raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{suggest(node.id, DEFAULT_UNITS)}")
-            if isinstance(node, (ast.Call, ast.Attribute, ast.Subscript, ast.Lambda)):
+            number = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+            arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Load)
+            if not number and not isinstance(node, arithmetic):
                 raise CircuitError(f"The value '{value}' may only hold numbers, units and arithmetic.")
-        value = eval(compile(tree, "<value>", "eval"), {"__builtins__": {}}, dict(DEFAULT_UNITS))
+        try:
+            value = eval(compile(tree, "<value>", "eval"), {"__builtins__": {}}, dict(DEFAULT_UNITS))
+        except (DimensionMismatchError, ArithmeticError) as error:
+            raise CircuitError(f"The value '{value}' cannot be computed: {error}") from error
     dimension = get_dimensions(value)
     array = np.asarray(value, dtype=float)
     if not np.isfinite(array).all():

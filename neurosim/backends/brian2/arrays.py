@@ -20,7 +20,7 @@ def _logistic(x: Any) -> Any:
 
 
 def _int(x: Any) -> Any:
-    return np.asarray(x).astype(np.float64)
+    return np.trunc(np.asarray(x, dtype=np.float64))
 
 
 class NumpyArrays:
@@ -33,7 +33,7 @@ class NumpyArrays:
             "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not",
         )},
         "abs": np.abs, "arcsin": np.arcsin, "arccos": np.arccos, "arctan": np.arctan, "int": _int, "int_": _int,
-        "logistic": _logistic, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
+        "ns_logistic": _logistic, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
         "ns_pool": lambda x: x.sum(-1, keepdims=True),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from neurosim.backends.brian2.arrays import NumpyArrays
 from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
-from neurosim.backends.engine import Options
+from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn, Stepper
 from neurosim.connectivity import Dense
@@ -114,7 +114,7 @@ class DenseEngine:
             placed = {*p.ode, *(outside & {*p.inputs, *(h.name for h in p.holds)})}
             stepper.state[name] |= {v: views[v] for v in placed}
             handed += [(views[v], stepper.state[name], v) for v in sorted(outside - placed)]
-        trials = len(next(iter(stimuli.values()))) // options.batch
+        trials = check_stimuli(self.plan, stimuli, options.batch)
         steps = stepper.steps(stimuli, trials, options.progress)
 
         def operation() -> None:

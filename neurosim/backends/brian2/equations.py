@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
-from neurosim.backends.engine import Options
+from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
 from neurosim.connectivity import OneToOne
@@ -64,6 +64,7 @@ class EquationsEngine:
         stride: int = 1, ends: bool = True,
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
+        check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
             run = _Run(self.plan, self._weights, self.options, stimuli, learn, record or [], stride, ends)
             result = run.run()
@@ -97,12 +98,14 @@ class _Run:
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
         lines = [f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}" for x, rhs in p.ode.items()]
         pools = {a.name for a in p.assignments if a.pool}
-        arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
+        arrays = arrays_of(p)
         stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays]
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
         lines += [f"{n} : {brian2_unit(p.dimensions.get(n, p.dimensions[_port(n)]))}" for n in stored]
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in p.shared]
-        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools]
+        lines += [
+            f"{n} : {brian2_unit(p.dimensions[n])}\nns_{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools
+        ]
         lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
         namespace = {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays}
         group = b2.NeuronGroup(
@@ -152,7 +155,9 @@ class _Run:
             )  # fmt: skip
             from_cells.connect()
             from_cells.summed_updaters["total_post"].when = when
-            setattr(group, a.name, b2.linked_var(pool, "total", index=np.zeros(p.n, dtype=int)))
+            # Stored per cell as well, where rules and other pools can read it.
+            setattr(group, f"ns_{a.name}", b2.linked_var(pool, "total", index=np.zeros(p.n, dtype=int)))
+            pending.append(Assignment(a.name, f"ns_{a.name}"))
             self.objects += [pool, from_cells]
             order += 10
         flush()
@@ -171,6 +176,11 @@ class _Run:
             # Bare names of a rule get a prefix: Brian2 would look for them among the cells' variables first.
             namespace = {f"ns_{n}": b2.Quantity(v, dim=_dimension(rule, n)) for n, v in rule.parameters.items()}
             rhs = substitute(rule.rhs, {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
+            for population, side in ((q.source, "pre"), (q.target, "post")):
+                p = self.plan.populations[population]
+                for n in (n for n in p.parameters if f"{n}_{side}" in names_in(rhs) and n not in arrays_of(p)):
+                    namespace[f"ns_{side}_{n}"] = b2.Quantity(p.parameters[n], dim=p.dimensions[n])
+                    rhs = substitute(rhs, {f"{n}_{side}": f"ns_{side}_{n}"})
             collects = self.learn == "held" or rule.rule.apply != "now"
             changed = "ns_collected" if collects else "w"
             lines.append(f"d{changed}/dt = ns_on*({rhs}) : {unit} (clock-driven)")
@@ -184,11 +194,16 @@ class _Run:
         )  # fmt: skip
         synapses.connect(j="i") if isinstance(q.connectivity, OneToOne) else synapses.connect()
         synapses.summed_updaters[f"{receives}_post"].when = "start"
-        if rule is not None and rule.rule.bounds != (None, None) and self._learns(q):
+        now = rule is not None and rule.rule.apply == "now" and self.learn == "on" and self._learns(q)
+        if rule is not None and now and rule.rule.bounds != (None, None):
             low, high = rule.rule.bounds
             low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
             synapses.run_regularly(
-                "w = clip(w, ns_low, ns_high)", clock=self.clock, when="groups", order=BOUNDS, name=f"ns_bound_{q.name}"
+                "w = ns_on*clip(w, ns_low, ns_high) + (1 - ns_on)*w",
+                clock=self.clock,
+                when="groups",
+                order=BOUNDS,
+                name=f"ns_bound_{q.name}",
             )
             synapses.namespace.update(
                 ns_low=b2.Quantity(low, dim=q.weight_dimension), ns_high=b2.Quantity(high, dim=q.weight_dimension)
@@ -340,6 +355,11 @@ class _Run:
         result = self.kept.result(weights, collected)
         result.traces = self._traces()
         return result
+
+
+def arrays_of(p: PopulationPlan) -> dict[str, np.ndarray]:
+    """Parameters with one value per cell."""
+    return {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
 
 
 def _part(q: ProjectionPlan) -> str:

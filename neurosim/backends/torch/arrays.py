@@ -29,13 +29,13 @@ class TorchArrays:
                 "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos",
                 "arctan",
             )},
-            "int": self._int, "int_": self._int, "logistic": torch.sigmoid,
+            "int": self._int, "int_": self._int, "ns_logistic": torch.sigmoid,
             "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
             "ns_pool": lambda x: x.sum(-1, keepdim=True),
         }  # fmt: skip
 
     def _int(self, x: Any) -> torch.Tensor:
-        return torch.as_tensor(x).to(self.dtype)
+        return torch.trunc(torch.as_tensor(x).to(self.dtype))
 
     def zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from neurosim.backends.engine import Options
+from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.connectivity import OneToOne
-from neurosim.equations import compile_block, names_in, solve_steady
+from neurosim.equations import compile_block, evaluate, names_in, solve_steady
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
@@ -108,10 +108,9 @@ class SteadyEngine:
         self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
     ) -> PopulationProgram:
         sent = {q.variable for q in self.plan.projections.values() if q.source == p.name}
-        ports = {*p.ports}
         numbers = {n: phase.shared[n] for n in p.shared}
         numbers |= (
-            {n: v for n, v in p.parameters.items() if n in p.dimensions and v == 0.0 and n not in ports}
+            {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray) and v == 0.0}
             if p.ode
             else {}
         )
@@ -158,7 +157,7 @@ class SteadyEngine:
         kept = self._kept(ends)
         unsettled = 0
         self._changes = {}
-        samples = len(next(iter(stimuli.values())))
+        samples = check_stimuli(self.plan, stimuli, 1)
         first = True
         with tqdm(
             total=samples, desc=LEVEL, unit="sample", delay=2, disable=not self.options.progress, leave=False
@@ -351,7 +350,7 @@ class SteadyEngine:
             assert projection.rule is not None
             values = {**phase.shared, **projection.rule.parameters}
             self._coefficients[key] = [
-                (term, post, pre, float(eval(term.coefficient, {"__builtins__": {}}, values)))
+                (term, post, pre, evaluate(term.coefficient, values))
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL)
             ]
         return self._coefficients[key]
@@ -402,6 +401,7 @@ def _anderson(history: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
 
     With f_k = G(z_k) - z_k: gamma = argmin |f_m - dF gamma|, next = G(z_m) - dG gamma (Walker & Ni 2011, undamped).
     """
+    history = history[-(history[-1][0].shape[1] + 1) :]  # no more columns than states
     if len(history) < 2:
         return history[-1][1]
     inputs = torch.stack([z for z, _ in history])

@@ -9,7 +9,7 @@ import torch
 from brian2.equations.equations import Equations
 from brian2.stateupdaters.explicit import euler
 
-from neurosim.backends.engine import Options
+from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn, Stepper
 from neurosim.backends.torch.arrays import TorchArrays
@@ -65,7 +65,7 @@ class TrajectoryEngine:
             if p.ode:
                 constants = {**stepper.constants[p.name], "dt": options.dt}
                 updates.append((stepper.state[p.name], compile_block(update_text(p), self.arrays.functions, constants)))
-        trials = len(next(iter(stimuli.values()))) // options.batch
+        trials = check_stimuli(self.plan, stimuli, options.batch)
         for _ in stepper.steps(stimuli, trials, options.progress):
             for s, update in updates:
                 update(s)
