@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import os
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {_disk(error)}", file=sys.stderr)
         return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error} (unexpected; --debug shows where)", file=sys.stderr)
+        return 1
 
 
 def _disk(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename else ""
     cure = {
         errno.ENOSPC: "The disk is full: free some space, or give another folder with --out.",
+        errno.EDQUOT: "The quota is used up: free some space, or give another folder with --out.",
+        errno.EFBIG: "A limit on the size of files was reached (ulimit -f): raise it, or give another folder with --out.",
         errno.EROFS: "The file system is read-only: give another folder with --out.",
         errno.EACCES: "No permission to write there: give another folder with --out.",
     }
@@ -98,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         "  neurosim describe ghost_units --set mode=learned\n",
     )  # fmt: skip
     _model_argument(describe)
+    describe.add_argument("--data", metavar="NAME", help="data set that the preset's sizes are for (default digits)")
     describe.add_argument("--weights", metavar="RUN_DIR", help="describe the circuit of a trained run")
 
     simulate = add(
@@ -147,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--cells", nargs="+", type=int, metavar="K", help="cells to draw (default: three)")
     plot.add_argument("--to", metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
 
-    data = add("data", _data, "List the data sets, where they are found and whether they are whole.", "  neurosim data\n")
+    data = add(
+        "data", _data, "List the data sets, where they are found and whether they are whole.", "  neurosim data\n"
+    )
     data.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
     return top
 
@@ -172,7 +184,10 @@ def _shared(sub: argparse.ArgumentParser, level: str | None) -> None:
     sub.add_argument("--dtype", help="float64 or float32 (default float64; train on torch float32)")
     sub.add_argument("--device", default="cpu", help="cpu or cuda, torch levels (default cpu)")
     sub.add_argument(
-        "--codegen", default="numpy", metavar="TARGET", help="Brian2's target: numpy (default) or cython (compiles first)"
+        "--codegen",
+        default="numpy",
+        metavar="TARGET",
+        help="Brian2's target: numpy (default) or cython (compiles first)",
     )
     sub.add_argument("--weights", metavar="RUN_DIR", help="settings and weights of a trained run")
     sub.add_argument("--out", metavar="DIR", help="output folder (default runs/COMMAND-MODEL-TIME)")
@@ -198,7 +213,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _describe(arguments: argparse.Namespace) -> None:
     from neurosim.describe import describe
 
-    circuit, _, _ = _circuit(arguments, None)
+    circuit, _, _ = _circuit(arguments, arguments.data)
     print(describe(circuit))
 
 
@@ -213,17 +228,14 @@ def _simulate(arguments: argparse.Namespace) -> None:
         circuit.plan.variable(variable)
     out = _folder(arguments)
     steady = arguments.level == "torch:steady"
-    try:
+    with _kept(out):
         result = simulate(
-            circuit, images, labels, level=arguments.level, record=() if steady else record, weights=weights,
-            stride=arguments.stride, **_options(arguments),
+            circuit, images, labels, level=arguments.level, record=() if steady and not arguments.record else record,
+            weights=weights, stride=arguments.stride, **_options(arguments),
         )  # fmt: skip
-    except DivergenceError as error:
-        if error.result is not None and error.result.traces is not None:
-            path = error.result.traces.save(out / "traces.h5")
-            raise DivergenceError(f"{error} What was recorded so far is in {path}.") from error
-        raise
-    print(f"{result.level}: {len(images)} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s")
+    print(
+        f"{result.level}: {len(images)} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
+    )
     if result.readout is not None and labels is not None:
         print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}")
     for phase, value in result.settling.items():
@@ -242,10 +254,11 @@ def _compare(arguments: argparse.Namespace) -> None:
     images, labels = _samples(arguments, name)
     levels = arguments.levels or ([*LEVELS] if arguments.level is None else [arguments.level])
     out = _folder(arguments)
-    comparison = compare(
-        circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
-        predictions=weights is not None, **_options(arguments),
-    )  # fmt: skip
+    with _kept(out):
+        comparison = compare(
+            circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
+            predictions=weights is not None, **_options(arguments),
+        )  # fmt: skip
     print(comparison.markdown())
     for path in comparison.save(out):
         print(f"wrote {path}")
@@ -254,6 +267,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from neurosim import registry
     from neurosim.training import load, resolve
+    from neurosim.training.run import WEIGHTS
     from neurosim.training.trainer import train
 
     settings, weights, start = registry.parse_settings(arguments.settings), None, None
@@ -274,8 +288,13 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.model, out, settings=settings, data_dir=arguments.data_dir, weights=weights,
             command=arguments.command_line, **schedule,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Metrics and weights of the epochs that ended are kept in {out}.") from None
+    except (KeyboardInterrupt, OSError) as error:
+        if not (out / WEIGHTS).exists():
+            raise
+        kept = f"Metrics and weights of the epochs that ended are kept in {out}."
+        if isinstance(error, OSError):
+            raise NeurosimError(f"{_disk(error)} {kept}") from error
+        raise KeyboardInterrupt(kept) from None
     result = run.result  # type: ignore[union-attr]
     print(f"test accuracy {result['test_accuracy']:.4f} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")  # type: ignore[union-attr]
     print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
@@ -294,7 +313,11 @@ def _plot(arguments: argparse.Namespace) -> None:
         to = Path(arguments.to or paths[0] / "curves.png")
         names = [p.name for p in paths]
         labels = [p.name if names.count(p.name) == 1 else str(p) for p in paths]
-        save_learning_curves({label: load(p).metrics for label, p in zip(labels, paths, strict=True)}, to)
+        curves = {label: load(p).metrics for label, p in zip(labels, paths, strict=True)}
+        for label, metrics in curves.items():
+            if not metrics:
+                raise NeurosimError(f"The run '{label}' has no epoch that ended, so there is no curve to draw.")
+        save_learning_curves(curves, to)
     else:
         if len(paths) > 1:
             raise NeurosimError("Traces are drawn one file at a time; give one path.")
@@ -308,7 +331,11 @@ def _data(arguments: argparse.Namespace) -> None:
     from neurosim import data
 
     for row in data.status(arguments.data_dir):
-        where = f"{row.train} train, {row.validation} validation, {row.test} test in {row.where}" if row.found else "not found"
+        where = (
+            f"{row.train} train, {row.validation} validation, {row.test} test; {row.where}"
+            if row.found
+            else "not found"
+        )
         print(f"{row.name:16} {where} ({row.licence})")
         if row.problem:
             print(f"{'':16} {row.problem}")
@@ -329,9 +356,8 @@ def _circuit(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, A
         run = load(arguments.weights)
         settings, weights = {**run.config.settings, **settings}, run.weights
         name = dataset or run.config.data
-    elif "sizes" in model.parameters and "sizes" not in settings and name != "digits":
-        preset = model.preset(settings, name)
-        settings |= {"sizes": preset["sizes"]} if "sizes" in preset else {}
+    else:  # the circuit that `train` would start from
+        settings = {k: v for k, v in model.preset(settings, name).items() if k in model.parameters} | settings
     return model.circuit(settings), weights, name
 
 
@@ -362,8 +388,28 @@ def _folder(arguments: argparse.Namespace) -> Path:
         raise NeurosimError(f"--out {out} is a file; give a folder.")
     if out.is_dir() and any(out.iterdir()) and not arguments.overwrite:
         raise NeurosimError(f"The folder '{out}' is not empty; give another --out, or --overwrite.")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeurosimError(f"The folder '{out}' cannot be made: {error.strerror}; give another --out.") from error
+    if not os.access(out, os.W_OK):
+        raise NeurosimError(
+            f"The folder '{out}' cannot be written to (read-only, or no permission); give another --out."
+        )
     return out
+
+
+@contextlib.contextmanager
+def _kept(out: Path) -> Iterator[None]:
+    """Saves what was recorded before a divergence, and says where."""
+    try:
+        yield
+    except DivergenceError as error:
+        traces = getattr(error.result, "traces", None)
+        if traces is None:
+            raise
+        path = traces.save(out / "traces.h5")
+        raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
 
 
 if __name__ == "__main__":

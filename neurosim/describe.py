@@ -49,7 +49,8 @@ def describe(circuit: Circuit) -> str:
     for phase in plan.phases:
         shared = ", ".join(f"{n} = {v:g}" for n, v in phase.shared.items())
         plastic = ", ".join(dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic))  # type: ignore[union-attr]
-        lines.append(f"  {phase.name}: {phase.seconds * 1e3:g} ms; {shared}; plastic: {plastic or 'nothing'}")
+        parts = [f"{phase.seconds * 1e3:g} ms", *([shared] if shared else []), f"plastic: {plastic or 'nothing'}"]
+        lines.append(f"  {phase.name}: {'; '.join(parts)}")
     clamps = {f"{p}.{v}": s for phase in plan.phases for (p, v), s in phase.clamps.items()}
     lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
     if circuit.readout:

@@ -380,9 +380,13 @@ class Plan:
                 f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
                 "loop. Send a state or a variable that follows from states, or give the source a state of its own."
             )
-        sendable = [*source.ode, *source.subexpressions, *source.inputs]
-        if variable not in sendable:
-            raise CircuitError(f"{where}: {unknown(f'variable of {source.name} that can be sent', variable, sendable)}")
+        if variable not in {*source.ode, *source.subexpressions, *source.inputs}:
+            if variable in source.variables or variable in source.dimensions:
+                raise CircuitError(
+                    f"{where}: '{source.name}.{variable}' is a pool, a hold or a parameter and cannot be sent; give the source "
+                    f"a subexpression 'x = {variable} : ...' and send that."
+                )
+            raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', variable, source.variables)}")
         n_pre, n_post, kind = source.n, target.n, projection.connectivity
         if isinstance(kind, OneToOne) and n_pre != n_post:
             raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")

@@ -44,10 +44,16 @@ class Model:
             if key not in self.parameters:
                 raise unknown(f"setting of {self.name}", key, self.parameters)
         try:
-            return self.build(**settings)
-        except (TypeError, AttributeError) as error:
-            values = ", ".join(f"{k}={v!r}" for k, v in settings.items())
-            raise NeurosimError(f"The model {self.name} cannot be built with {values}: {error}") from error
+            circuit = self.build(**settings)
+        except NeurosimError:
+            raise
+        except Exception as error:  # the settings may be of any type, the function may be a user's own
+            values = ", ".join(f"{k}={v!r}" for k, v in settings.items()) or "its defaults"
+            reason = f"{type(error).__name__}: {error}"
+            raise NeurosimError(f"The model {self.name} cannot be built with {values}: {reason}") from error
+        if not isinstance(circuit, Circuit):
+            raise NeurosimError(f"The model {self.name} returned {circuit!r}; wanted a neurosim.Circuit.")
+        return circuit
 
 
 def model(name: str) -> Model:
@@ -73,12 +79,15 @@ def _from_file(text: str) -> Model:
     function = function or "circuit"
     if not Path(path).is_file():
         raise NeurosimError(f"There is no file '{path}' (asked for by the model '{text}').")
-    name = Path(path).stem
+    name = f"neurosim_file_{Path(path).stem}"  # a prefix, so that a file named like a module does not hide it
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise NeurosimError(f"The file '{path}' cannot be run: {type(error).__name__}: {error}") from error
     if not hasattr(module, function):
         known = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == name]
         raise unknown(f"function in {path}", function, known)

@@ -58,6 +58,14 @@ def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.n
     return fields
 
 
+def step_size(dt: str) -> float:
+    """The Euler step in seconds, from a text with units; refused unless it is above 0."""
+    value = seconds(dt)
+    if value <= 0:
+        raise NeurosimError(f"dt = {dt}; wanted a time above 0, such as '0.1*ms'.")
+    return value
+
+
 def simulate(
     circuit: Circuit,
     images: Any,
@@ -118,9 +126,12 @@ def simulate(
         raise NeurosimError(
             f"{samples} samples do not fill batches of {batch_size}; choose a batch size that divides the number of samples."
         )
+    for name, value, least in (("seed", seed, 0), ("stride", stride, 1)):
+        if value < least:
+            raise NeurosimError(f"{name} = {value}; wanted a whole number of at least {least}.")
     recorded = [circuit.plan.variable(name) for name in record]
     engine = build_engine(
-        circuit, level, weights, seed, batch=batch_size, dt=seconds(dt), dtype=dtype, device=device, codegen=codegen,
+        circuit, level, weights, seed, batch=batch_size, dt=step_size(dt), dtype=dtype, device=device, codegen=codegen,
         progress=progress,
     )  # fmt: skip
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,33 +60,37 @@ class Traces:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one HDF5 file, complete or not at all (temporary file, then rename)."""
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
+        content = io.BytesIO()  # HDF5 meets a full disk with noise of its own, so it does not see the disk
+        with h5py.File(content, "w") as file:
+            self._write(file)
+        temporary = path.with_name(path.name + ".part")
         try:
-            with h5py.File(temporary, "w") as file:
-                file.attrs["format"] = FORMAT
-                file.attrs["metadata"] = json.dumps(self.metadata)
-                for key, value in self.metadata.items():
-                    file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
-                time = file.create_dataset("time", data=self.time)
-                time.attrs["unit"] = "s"
-                for name, value in self.values.items():
-                    population, _, variable = name.partition(".")
-                    data = file.create_dataset(f"{population}/{variable}", data=value, compression="gzip", compression_opts=1)
-                    data.attrs["unit"] = self.units[name]
-                    data.attrs["population"] = population
-                    data.attrs["axes"] = "time, sample of the batch, cell"
-                    data.attrs["indices"] = np.arange(value.shape[-1])
-                spans = file.create_group("phases")
-                spans.create_dataset("name", data=[p.name for p in self.phases], dtype=h5py.string_dtype())
-                spans.create_dataset("trial", data=np.array([p.trial for p in self.phases], dtype=np.int64))
-                spans.create_dataset("start", data=np.array([p.start for p in self.phases], dtype=float))
-                spans.create_dataset("stop", data=np.array([p.stop for p in self.phases], dtype=float))
+            temporary.write_bytes(content.getbuffer())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return path
+
+    def _write(self, file: h5py.File) -> None:
+        file.attrs["format"] = FORMAT
+        file.attrs["metadata"] = json.dumps(self.metadata)
+        for key, value in self.metadata.items():
+            file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+        time = file.create_dataset("time", data=self.time)
+        time.attrs["unit"] = "s"
+        for name, value in self.values.items():
+            population, _, variable = name.partition(".")
+            data = file.create_dataset(f"{population}/{variable}", data=value, compression="gzip", compression_opts=1)
+            data.attrs["unit"] = self.units[name]
+            data.attrs["population"] = population
+            data.attrs["axes"] = "time, sample of the batch, cell"
+            data.attrs["indices"] = np.arange(value.shape[-1])
+        spans = file.create_group("phases")
+        spans.create_dataset("name", data=[p.name for p in self.phases], dtype=h5py.string_dtype())
+        spans.create_dataset("trial", data=np.array([p.trial for p in self.phases], dtype=np.int64))
+        spans.create_dataset("start", data=np.array([p.start for p in self.phases], dtype=float))
+        spans.create_dataset("stop", data=np.array([p.stop for p in self.phases], dtype=float))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Traces:

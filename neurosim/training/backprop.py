@@ -70,7 +70,10 @@ class BackpropEngine:
         answers = []
         for start in range(0, len(stimuli["image"]), self.options.batch):
             rows = slice(start, start + self.options.batch)
-            images, targets = self.net.arrays.asarray(stimuli["image"][rows]), self.net.arrays.asarray(stimuli["target"][rows])
+            images, targets = (
+                self.net.arrays.asarray(stimuli["image"][rows]),
+                self.net.arrays.asarray(stimuli["target"][rows]),
+            )
             with torch.set_grad_enabled(learn == "on"):
                 rates = self.net.forward(images)
                 answers.append(self.net.arrays.to_numpy(rates))

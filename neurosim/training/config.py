@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -77,9 +78,10 @@ class TrainConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise NeurosimError(f"{name} = {getattr(self, name)!r}; wanted a whole number of at least 1.")
+        for key in fields(self):
+            value, wanted = getattr(self, key.name), _wanted(key.name, getattr(self, key.name))
+            if wanted:
+                raise NeurosimError(f"{key.name} = {value!r}; wanted {wanted}.")
         if self.optimiser not in OPTIMISERS:
             raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.method not in ("circuit", *REFERENCES):
@@ -103,20 +105,47 @@ class TrainConfig:
     @classmethod
     def from_toml(cls, path: str | Path) -> TrainConfig:
         """Read a file written by `to_toml`; unknown keys are refused with the nearest known one."""
-        values = tomllib.loads(Path(path).read_text())
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:  # TOML that cannot be read, or no text at all
+            raise NeurosimError(f"'{path}' is damaged: {error}") from error
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
                 raise unknown(f"key in {path}", key, known)
+        if "model" not in values:
+            raise NeurosimError(f"'{path}' names no model; wanted a line such as model = \"ghost_units\".")
         values["settings"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.get("settings", {}).items()}
-        values["optimise"] = tuple(values.get("optimise", ()))
+        if "optimise" in values:
+            values["optimise"] = tuple(values["optimise"])
         return cls(**values)
+
+
+_LEAST = {"seed": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1}
+_NUMBERS = ("learning_rate", "decay", "tolerance")
+
+
+def _wanted(name: str, value: Any) -> str:
+    """What a key should hold, where `value` is not that; else an empty text."""
+    if name == "limit" and value is None:
+        return ""
+    if name in _LEAST:
+        right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
+        return "" if right else f"a whole number of at least {_LEAST[name]}"
+    if name in _NUMBERS:
+        right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+        return "" if right else "a number of at least 0"
+    if name == "settings":
+        return "" if isinstance(value, dict) else "a table of settings of the circuit"
+    if name == "optimise":
+        return "" if isinstance(value, tuple) and all(isinstance(v, str) for v in value) else "names of rules"
+    return "" if isinstance(value, str) else "a text" + (" with units, such as '1*ms'" if name == "dt" else "")
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value)  # TOML's strings, numbers and booleans are JSON's
+    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are JSON's
 
 
 def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any) -> TrainConfig:
@@ -130,16 +159,20 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     settings = dict(settings or {})
     for key in settings:
         if key not in schedule_keys and key not in found.parameters:
-            raise unknown(f"setting of {model} or of its schedule", key, [*found.parameters, *schedule_keys])
+            raise unknown(f"setting of {model} or of its schedule", key, [*found.parameters, *sorted(schedule_keys)])
     wanted = {**given, **{k: v for k, v in settings.items() if k in schedule_keys and k not in found.parameters}}
     if wanted.get("level", "torch:steady") != "torch:steady":
         wanted.setdefault("optimiser", "none")
         if wanted["level"].startswith("brian2"):
             wanted.setdefault("dtype", "float64")
     preset = found.preset(settings, wanted.get("data", "digits"))
-    circuit = {k: v for k, v in preset.items() if k in found.parameters}
+    # Defaults are written down too, so that a saved run does not change with them.
+    circuit = {
+        k: p.default for k, p in found.parameters.items() if isinstance(p.default, (bool, int, float, str, tuple))
+    }
+    circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
     schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
     if isinstance(schedule.get("optimise"), str):
-        schedule["optimise"] = (schedule["optimise"],)
+        schedule["optimise"] = tuple(schedule["optimise"].split(","))
     return TrainConfig(model, circuit, **schedule)

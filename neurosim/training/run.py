@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from neurosim import registry
 from neurosim.circuit import Circuit
@@ -42,27 +42,48 @@ def load(folder: str | os.PathLike[str]) -> Run:
     Raises
     ------
     NeurosimError
-        No run folder, or a truncated weights file.
+        No run folder, or a damaged file in it.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise NeurosimError(f"'{folder}' is no run folder: it has no {name}. `neurosim train MODEL --out {folder}` makes one.")
+            raise NeurosimError(
+                f"'{folder}' is no run folder: it has no {name}. `neurosim train MODEL --out {folder}` makes one."
+            )
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError, ValueError) as error:
         raise NeurosimError(f"'{folder / WEIGHTS}' is truncated or no weights file: {error}") from error
     metrics = []
     if (folder / METRICS).is_file():
-        metrics = [json.loads(line) for line in (folder / METRICS).read_text().splitlines() if line]
-    result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
+        # A line without its end was cut off in writing (full disk): the epochs before it are whole.
+        whole, _, _ = (folder / METRICS).read_text().rpartition("\n")
+        metrics = [_json(folder / METRICS, line) for line in whole.splitlines() if line]
+    result = _json(folder / RESULT, (folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
     weights = {n: np.asarray(w, dtype=np.float64) for n, w in weights.items()}
     return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, result)
 
 
 def save_weights(folder: Path, weights: dict[str, np.ndarray]) -> Path:
-    """Write the weights, complete or not at all (temporary file, then rename)."""
-    path, temporary = folder / WEIGHTS, folder / (WEIGHTS + ".part")
-    save_file({n: np.ascontiguousarray(w) for n, w in weights.items()}, temporary)
-    os.replace(temporary, path)
+    """Write the weights, complete or not at all."""
+    # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
+    return write_whole(folder / WEIGHTS, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file, complete or not at all (temporary file, then rename)."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NeurosimError(f"'{path}' is damaged: {error}") from error

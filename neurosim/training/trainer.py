@@ -18,9 +18,9 @@ from neurosim import registry
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.simulation import stimuli
+from neurosim.simulation import step_size, stimuli
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
-from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights
+from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights, write_whole
 
 #: Batches in one call of a Brian2 engine: each call has a start-up cost, and the progress bar moves between calls.
 BRIAN2_BATCHES = 50
@@ -49,7 +49,9 @@ class Trainer:
         self.circuit = registry.model(config.model).circuit(config.settings)
         readout = self.circuit.readout
         if readout is None:
-            raise NeurosimError(f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify.")
+            raise NeurosimError(
+                f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify."
+            )
         self.dataset = datasets.load(config.data, data_dir)
         drawn = dict(weights) if weights is not None else self.circuit.initial_weights(config.seed)
         self.splits = {
@@ -62,7 +64,7 @@ class Trainer:
                 f"batch_size = {config.batch_size} is larger than the {len(self.splits['train']['image'])} training samples."
             )
         options = Options(
-            batch=config.batch_size, dt=_seconds(config.dt), dtype=config.dtype, device=config.device, codegen=config.codegen,
+            batch=config.batch_size, dt=step_size(config.dt), dtype=config.dtype, device=config.device, codegen=config.codegen,
             progress=False, tolerance=config.tolerance, max_sweeps=config.max_sweeps, method=config.solver,
         )  # fmt: skip
         if config.method in REFERENCES:
@@ -151,7 +153,12 @@ class Trainer:
             for number in range(1, self.config.epochs + 1):
                 started = time.perf_counter()
                 with tqdm(
-                    total=batches, desc=f"epoch {number}", unit="batch", disable=not self.progress, leave=False, position=1
+                    total=batches,
+                    desc=f"epoch {number}",
+                    unit="batch",
+                    disable=not self.progress,
+                    leave=False,
+                    position=1,
                 ) as bar:
                     row = self.epoch(number, bar)
                 seconds = time.perf_counter() - started
@@ -169,10 +176,10 @@ class Trainer:
                         "samples_per_second": row["samples"] / seconds,
                     }
                 )
-                if folder is not None:
+                if folder is not None:  # weights first: a row of metrics then always has weights at least as new
+                    save_weights(folder, self.engine.weights())
                     with open(folder / METRICS, "a") as file:
                         file.write(json.dumps(rows[-1]) + "\n")
-                    save_weights(folder, self.engine.weights())
                 epochs.update(1)
                 epochs.set_postfix(
                     train=f"{row['train_accuracy']:.3f}", validation=f"{checked['accuracy']:.3f}", refresh=False
@@ -218,7 +225,8 @@ def train(
     folder = Path(out) if out is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(config.to_toml())
+        (folder / RESULT).unlink(missing_ok=True)  # of an earlier run that this one overwrites
+        write_whole(folder / CONFIG, config.to_toml().encode())
         (folder / METRICS).write_text("")
         save_weights(folder, trainer.engine.weights())
     try:
@@ -240,7 +248,7 @@ def train(
     }
     if folder is None:
         return result
-    (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return load(folder)
 
 
@@ -257,9 +265,3 @@ def _rms(kept: dict[str, np.ndarray], names: tuple[str, ...]) -> float:
 
 def _numpy(values: Any) -> np.ndarray:
     return values.cpu().numpy() if hasattr(values, "cpu") else values
-
-
-def _seconds(text: str) -> float:
-    from neurosim.equations import seconds
-
-    return seconds(text)
