@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import tyro
 from brian2 import get_device, prefs
-from scipy.linalg.blas import dgemm, dger
+from scipy.linalg.blas import dgemm, dger  # type: ignore[attr-defined]
 from threadpoolctl import threadpool_limits
 
 from neurosim import Cell, Circuit, Glorot, Phase, PlasticityRule, Population, Projection, Protocol
@@ -190,7 +190,8 @@ def threads_limited(count: int) -> Iterator[None]:
 def bytes_per_synapse(engine: Any) -> float:
     """What Brian2 holds for the plastic projections: weights, indices and counts, spare capacity included."""
     plastic = {f"ns_w_{q.name}" for q in engine.plan.plastic()}
-    held = [a for v, a in get_device().arrays.items() if getattr(v.owner, "name", "") in plastic]
+    arrays: dict[Any, Any] = vars(get_device())["arrays"]
+    held = [a for v, a in arrays.items() if getattr(v.owner, "name", "") in plastic]
     # A growing array of Brian2 keeps its memory in `_data`.
     return sum(getattr(a, "_data", a).nbytes for a in held) / sum(len(s) for s in engine.synapses if s.name in plastic)
 
@@ -215,7 +216,8 @@ class Measurement:
 def measure(case: str, circuit: Circuit, level: str, batch: int, threads: int, repeats: int) -> list[Measurement]:
     name, _, kind = level.rpartition(":")
     plan, brian2 = circuit.plan, name.startswith("brian2")
-    options = Options(batch=batch, progress=False, **({"codegen": kind} if brian2 else {"dtype": kind}))
+    options = Options(batch=batch, progress=False)
+    options = replace(options, codegen=kind) if brian2 else replace(options, dtype=kind)
     floor = Floor(plan, numpy_operations if brian2 else torch_operations, batch, kind)
     counts = dict(zip((p.name for p in plan.phases), plan.steps(options.dt), strict=True))
     clock = time.thread_time if threads == 1 else time.perf_counter
@@ -232,7 +234,7 @@ def measure(case: str, circuit: Circuit, level: str, batch: int, threads: int, r
     total = sum(counts.values())
     if len(counts) > 1:
         weighted = [[t * n for t in times[phase]] for phase, n in counts.items()]
-        times["whole trial"] = [sum(trial) / total for trial in zip(*weighted, strict=True)]
+        times["whole trial"] = [np.sum(trial, axis=0) / total for trial in zip(*weighted, strict=True)]
     rows = []
     for phase, taken in times.items():
         own, whole, moving = np.median(taken, axis=0)

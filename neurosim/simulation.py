@@ -27,9 +27,9 @@ def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.n
     images = np.asarray(images, dtype=float)
     if images.ndim < 2:
         raise NeurosimError(f"images have shape {images.shape}; wanted (samples, pixels) or (samples, height, width).")
-    images = images.reshape(len(images), -1)
     if not len(images):
         raise NeurosimError("There are no samples; wanted at least one image.")
+    images = images.reshape(len(images), -1)
     wanted = plan.stimulus_size("image")
     if wanted is not None and images.shape[1] != wanted:
         raise NeurosimError(

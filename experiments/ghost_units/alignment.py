@@ -84,7 +84,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         "R3": {"color": PALETTE["sky"], "linewidth": 5.0, "alpha": 0.7},
         "R4": {"color": PALETTE["black"], "marker": "o", "markersize": 3.5},
     }
-    lines = {"logistic": "-", "tanh": "--"}
+    lines: dict[str, Any] = {"logistic": "-", "tanh": "--"}
     with style():
         figure = empty_figure(9.5, 6.2)
         figure.suptitle("Tied ghosts, kappa 1: the update against minus the backprop gradient")

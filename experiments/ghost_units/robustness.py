@@ -248,7 +248,8 @@ def _draw_noise(axes: Any, rows: list[Any]) -> None:
             curve = [mean(rows, "cosine", rule=rule, noise=noise)[k] for noise in NOISES]
             axes.plot(np.multiply(NOISES, 100), curve, dashes, color=LINES[k], marker="os^"[k], markersize=4.0)
     handles = [Line2D([], [], color=LINES[k], marker="os^"[k], markersize=4.0, label=n) for k, n in enumerate(LAYERS)]
-    handles += [Line2D([], [], color=GREY, linestyle=d, label=r) for r, d in (("R3", "--"), ("R4", "-"))]
+    dashes: dict[str, Any] = {"R3": "--", "R4": "-"}
+    handles += [Line2D([], [], color=GREY, linestyle=d, label=r) for r, d in dashes.items()]
     axes.legend(handles=handles, ncols=2, loc="center right")
     axes.set_title("Noise on V and G: logistic, kappa 1, beta 0.05")
     axes.set_xlabel("relative noise (%)")

@@ -119,6 +119,6 @@ def linear_rates(
     matrix = sympy.Matrix([[sympy.diff(f, s) for s in states] for f in linear])
     if {s.name for s in matrix.free_symbols} - set(arrays):  # type: ignore[attr-defined]
         return np.empty(0)
-    entries = sympy.lambdify([_symbol(n) for n in arrays], list(matrix), "numpy")(*arrays.values())
+    entries = sympy.lambdify([_symbol(n) for n in arrays], matrix.flat(), "numpy")(*arrays.values())
     stacked = np.stack(np.broadcast_arrays(*(np.asarray(e, dtype=float) for e in entries)), axis=-1)
     return np.linalg.eigvals(stacked.reshape(-1, len(states), len(states))).ravel().astype(complex)

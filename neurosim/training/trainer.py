@@ -255,7 +255,8 @@ def train(
 def _score(readout: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Number of right answers and summed loss 1/2 |target - rate|^2."""
     right = float((readout.argmax(axis=1) == targets.argmax(axis=1)).sum())
-    return right, float(0.5 * ((targets - readout) ** 2).sum())
+    with np.errstate(over="ignore"):  # a net that diverges is reported by its engine
+        return right, float(0.5 * ((targets - readout) ** 2).sum())
 
 
 def _rms(kept: dict[str, np.ndarray], names: tuple[str, ...]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg.blas import dgemm, dger
+from scipy.linalg.blas import dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
 
