@@ -26,6 +26,7 @@ import torch
 import neurosim
 from neurosim import data, registry
 from neurosim.cli import main, parser
+from neurosim.errors import NeurosimError
 from neurosim.models import ghost_units
 from neurosim.traces import Traces
 from neurosim.training import trainer as training
@@ -500,7 +501,7 @@ def test_nan_in_the_data(cli, tmp_path, monkeypatch, command):
     ],
 )
 def test_wrong_arrays_in_python(images, labels, message):
-    with pytest.raises(neurosim.simulation.NeurosimError) as error:
+    with pytest.raises(NeurosimError) as error:
         neurosim.simulate(ghost_units.circuit(SIZES), images, labels)
     assert message in str(error.value)
 

@@ -7,6 +7,7 @@ run against the same run again.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def delta(tmp_path) -> str:
     return f"{path}:circuit"
 
 
-def short(folder=None, settings=SMALL, **schedule):
+def short(folder=None, settings=SMALL, **schedule) -> Any:
     values = {"epochs": 2, "limit": 64, "progress": False, **schedule}
     return train("ghost_units", folder, settings=settings, **values)
 
@@ -186,7 +187,8 @@ def one_batch(method: str):
 def test_backprop_steps_along_minus_the_gradient():
     before, after, images, targets = one_batch("backprop")
     W, b = [before[f"W{l}"] for l in (1, 2, 3)], [before[f"b{l}"][0] for l in (1, 2, 3)]
-    dW, db = oracle.gradient(W, b, images, targets, "logistic")
+    gradient: Any = oracle.gradient(W, b, images, targets, "logistic")
+    dW, db = gradient
     for l in (1, 2, 3):
         np.testing.assert_allclose(after[f"W{l}"] - before[f"W{l}"], -dW[l - 1], atol=1e-12)
         np.testing.assert_allclose((after[f"b{l}"] - before[f"b{l}"])[0], -db[l - 1], atol=1e-12)
@@ -302,7 +304,7 @@ def test_training_goes_on_from_a_run(tmp_path):
 
 def test_the_delta_rule_learns_and_a_large_rate_diverges(tmp_path, delta):
     """Least mean squares: stable for eta |x|^2 < 2 (about 15 for the digits), exponential growth far above."""
-    run = train(
+    run: Any = train(
         delta, tmp_path / "fine", settings={"eta": 0.05}, optimiser="none", epochs=3, batch_size=8, progress=False
     )
     assert run.result["test_accuracy"] > 0.8
@@ -418,7 +420,8 @@ def test_no_run_folder(tmp_path):
 
 @pytest.mark.slow
 def test_exact_ghosts_reach_96_percent_on_the_digits(record_property):
-    accuracies = [train("ghost_units", seed=seed, progress=False)["test_accuracy"] for seed in range(5)]
+    runs: list[Any] = [train("ghost_units", seed=seed, progress=False) for seed in range(5)]
+    accuracies = [run["test_accuracy"] for run in runs]
     record_property("test_accuracies", accuracies)
     print(f"test accuracies {accuracies}, mean {np.mean(accuracies):.4f}")
     assert np.mean(accuracies) >= 0.96
@@ -437,7 +440,7 @@ def test_the_digits_wholly_inside_brian2_are_as_good_as_on_the_steady_level(reco
             "dt": "1*ms",
             "dtype": "float64",
         }
-        result = train("ghost_units", settings={"eta": 1.0}, progress=False, **schedule)
+        result: Any = train("ghost_units", settings={"eta": 1.0}, progress=False, **schedule)
         accuracies[level] = result["test_accuracy"]
         print(f"{level}: test accuracy {result['test_accuracy']:.4f} in {result['seconds']:.0f} s")
     record_property("test_accuracies", accuracies)

@@ -104,8 +104,8 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
         text += [f"From 300 batches on: largest sd over seeds of an R4 cosine {sd[0]:.3f}, of a residual {sd[1]:.3f}."]
     text += [
         "",
-        "Unsettled: samples, of all seeds, that missed the tolerance of the fixed point; while learning out of "
-        f"{BATCH * seeds} a batch.",
+        "Unsettled: (sample, phase) pairs, of all seeds, that missed the tolerance of the fixed point: while learning, in all "
+        f"batches so far, out of {BATCH * seeds} a batch; beside the cosines, of both rules, out of {4 * SAMPLES * seeds}.",
         "",
     ]
     return "\n".join(text)

@@ -214,7 +214,7 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
         "",
         "## No ghosts (logistic, kappa 0.3, beta 0.1)",
         "",
-        table(["rule", "cosine", "|update|/|gradient|"], lines),
+        table(["rule", "cosine", "norm of the update over that of the gradient"], lines),
     ]
     return "\n".join([*text, _notes(some, ("rule",)), ""])
 
@@ -243,13 +243,13 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _draw_noise(axes: Any, rows: list[Any]) -> None:
-    for rule, dashes in (("R3", "--"), ("R4", "-")):
+    marks: dict[str, Any] = {"R3": "--", "R4": "-"}
+    for rule, line in marks.items():
         for k in range(len(LAYERS)):
             curve = [mean(rows, "cosine", rule=rule, noise=noise)[k] for noise in NOISES]
-            axes.plot(np.multiply(NOISES, 100), curve, dashes, color=LINES[k], marker="os^"[k], markersize=4.0)
+            axes.plot(np.multiply(NOISES, 100), curve, line, color=LINES[k], marker="os^"[k], markersize=4.0)
     handles = [Line2D([], [], color=LINES[k], marker="os^"[k], markersize=4.0, label=n) for k, n in enumerate(LAYERS)]
-    dashes: dict[str, Any] = {"R3": "--", "R4": "-"}
-    handles += [Line2D([], [], color=GREY, linestyle=d, label=r) for r, d in dashes.items()]
+    handles += [Line2D([], [], color=GREY, linestyle=d, label=r) for r, d in marks.items()]
     axes.legend(handles=handles, ncols=2, loc="center right")
     axes.set_title("Noise on V and G: logistic, kappa 1, beta 0.05")
     axes.set_xlabel("relative noise (%)")

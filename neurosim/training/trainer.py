@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from neurosim.simulation import step_size, stimuli
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
 from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights, write_whole
 
-#: Batches in one call of a Brian2 engine: each call has a start-up cost, and the progress bar moves between calls.
-BRIAN2_BATCHES = 50
+#: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
+BATCHES = 50
 
 
 class Trainer:
@@ -71,17 +72,23 @@ class Trainer:
             from neurosim.training.backprop import BackpropEngine
 
             self.engine: Any = BackpropEngine(self.circuit, drawn, options, config)
-            self.reader: Any = self.engine
         else:
-            make = engine_class(config.level)
-            self.engine = make(self.circuit.plan, drawn, options)
-            self.reader = make(self.circuit.plan.until(readout.phase), drawn, options)
+            self.engine = engine_class(config.level)(self.circuit.plan, drawn, options)
         self.transform: Any = None
         if config.optimiser != "none" or config.method in REFERENCES:
             self._set_transform()
         if config.level.startswith("torch") or config.method in REFERENCES:
             arrays = getattr(self.engine, "arrays", None) or self.engine.net.arrays
             self.splits["train"] = {k: arrays.asarray(v) for k, v in self.splits["train"].items()}
+
+    @cached_property
+    def reader(self) -> Any:
+        """The engine that `evaluate` asks: it runs no further than the phase of the readout."""
+        if self.config.method in REFERENCES:
+            return self.engine
+        assert self.circuit.readout is not None
+        plan = self.circuit.plan.until(self.circuit.readout.phase)
+        return type(self.engine)(plan, self.engine.weights(), self.engine.options)
 
     def _set_transform(self) -> None:
         from neurosim.training.optimisers import Transform
@@ -105,7 +112,7 @@ class Trainer:
         train, batch = self.splits["train"], self.config.batch_size
         order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(train["image"]))
         order = order[: len(order) // batch * batch]
-        chunk = batch * (BRIAN2_BATCHES if self.config.level.startswith("brian2") else 1)
+        chunk = batch * (1 if self.config.level == "torch:steady" else BATCHES)
         right = loss = seen = 0.0
         missed = 0
         for start in range(0, len(order), chunk):
