@@ -30,9 +30,7 @@ def test_digits_are_the_published_ones():
 
 
 def test_digits_equal_scikit_learns_copy():
-    datasets = pytest.importorskip(
-        "sklearn.datasets", reason="scikit-learn is not installed (it is only an oracle)"
-    )
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed (it is only an oracle)")
     images, labels = digits.read()
     expected = datasets.load_digits()
     np.testing.assert_array_equal(images, expected.data)
@@ -344,11 +342,7 @@ def test_status_tells_found_missing_and_refused(tmp_path, monkeypatch):
         rows["digits"].test,
     ]
     assert not rows["mnist"].found and rows["mnist"].where == "" and "is not in" in rows["mnist"].problem
-    assert (
-        rows["tiny"].found
-        and rows["tiny"].where == str(tmp_path / "Tiny" / "raw")
-        and rows["tiny"].problem == ""
-    )
+    assert rows["tiny"].found and rows["tiny"].where == str(tmp_path / "Tiny" / "raw") and rows["tiny"].problem == ""
 
     (tmp_path / "Tiny" / "raw" / idx.FILES[1]).write_bytes(b"no labels")
     row = {row.name: row for row in data.status(tmp_path)}["tiny"]

@@ -133,9 +133,7 @@ def read_idx(path: Path | str, *, shape: tuple[int, ...] | None = None, md5: str
     except EOFError as error:
         raise DataError(f"{path} is truncated: its gzip stream stops before its end. {_MEND}") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} is damaged: its gzip stream cannot be unpacked ({error}). {_MEND}"
-        ) from error
+        raise DataError(f"{path} is damaged: its gzip stream cannot be unpacked ({error}). {_MEND}") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}. Mend its path or its permissions."
@@ -194,8 +192,7 @@ def load(source: IdxSource, directory: Path) -> Dataset:
     total = source.train + source.validation
     shapes = ((total, *source.shape), (total,), (source.test, *source.shape), (source.test,))
     train_images, train_labels, test_images, test_labels = (
-        read_idx(path, shape=shape, md5=md5)
-        for path, shape, md5 in zip(paths, shapes, source.md5, strict=True)
+        read_idx(path, shape=shape, md5=md5) for path, shape, md5 in zip(paths, shapes, source.md5, strict=True)
     )
     train_images, test_images = _scaled(train_images), _scaled(test_images)
     train_labels, test_labels = train_labels.astype(np.int64), test_labels.astype(np.int64)
@@ -235,27 +232,20 @@ def _parse(stream: BufferedIOBase, path: Path, shape: tuple[int, ...] | None, md
     if magic[:3] != bytes((0, 0, _UINT8)) or ndim == 0 or (shape is not None and ndim != len(shape)):
         wanted = "00 00 08 and the number of dimensions" if shape is None else f"00 00 08 {len(shape):02X}"
         raise DataError(
-            f"{path} is not the IDX file wanted: it starts with {magic.hex(' ').upper()}, "
-            f"wanted {wanted}. {_MEND}"
+            f"{path} is not the IDX file wanted: it starts with {magic.hex(' ').upper()}, wanted {wanted}. {_MEND}"
         )
     header = _read(stream, 4 * ndim)
     if len(header) < 4 * ndim:
-        raise DataError(
-            f"{path} is truncated: got {4 + len(header)} bytes, wanted a header of {4 + 4 * ndim}. {_MEND}"
-        )
+        raise DataError(f"{path} is truncated: got {4 + len(header)} bytes, wanted a header of {4 + 4 * ndim}. {_MEND}")
     got = struct.unpack(f">{ndim}I", header)
     if shape is not None and got != shape:
         raise DataError(f"{path} holds {_times(got)} values, wanted {_times(shape)}. {_MEND}")
     size = math.prod(got)
     body = _read(stream, size + 1)
     if len(body) < size:
-        raise DataError(
-            f"{path} is truncated: got {len(body):,} values, wanted {_times(got)} = {size:,}. {_MEND}"
-        )
+        raise DataError(f"{path} is truncated: got {len(body):,} values, wanted {_times(got)} = {size:,}. {_MEND}")
     if len(body) > size:
-        raise DataError(
-            f"{path} is too long: it goes on after the {_times(got)} = {size:,} values wanted. {_MEND}"
-        )
+        raise DataError(f"{path} is too long: it goes on after the {_times(got)} = {size:,} values wanted. {_MEND}")
     if md5 is not None:
         digest = hashlib.md5(magic + header, usedforsecurity=False)
         digest.update(body)

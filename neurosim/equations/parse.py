@@ -101,4 +101,6 @@ def _one_line(code: str) -> str:
 
 def _message(error: Exception) -> str:
     text = str(error)
-    return f"{text} Rename the variable." if any(word in text for word in ("reserved", "unit", "as a variable")) else text
+    return (
+        f"{text} Rename the variable." if any(word in text for word in ("reserved", "unit", "as a variable")) else text
+    )

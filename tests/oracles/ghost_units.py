@@ -389,9 +389,7 @@ def _check_gradient():
 
 def _check_alignment():
     settings = {"tau": 10.0, "dt": 1.0, "steps_free": 600, "steps_nudged": 600, "steps_gate": 20, "eta": 1.0}
-    print(
-        "R4 against minus the gradient, 64-50-30-10, beta 0.01: cos per layer; bias cos; |dW| / (eta |grad|)"
-    )
+    print("R4 against minus the gradient, 64-50-30-10, beta 0.01: cos per layer; bias cos; |dW| / (eta |grad|)")
     for transfer, mode, kappa, noise in [
         ("logistic", "exact", 1.0, None),
         ("tanh", "exact", 1.0, None),
@@ -431,9 +429,7 @@ def _check_alignment():
 
 
 def _check_order():
-    print(
-        "Euler against solve_ivp, 8-6-5-3, beta 0.3, 3 + 3 tau: largest error at dt = tau/10, /20, ..; order"
-    )
+    print("Euler against solve_ivp, 8-6-5-3, beta 0.3, 3 + 3 tau: largest error at dt = tau/10, /20, ..; order")
     for transfer in TRANSFER:
         for mode in MODES:
             W, b, x, y = random_problem((8, 6, 5, 3), 4, transfer, seed=4)
@@ -444,9 +440,7 @@ def _check_order():
             for per_tau in (10, 20, 40, 80):
                 steps = {"steps_free": 3 * per_tau, "steps_nudged": 3 * per_tau, "steps_gate": 0}
                 trial = euler(W, b, x, y, dt=10.0 / per_tau, eta=0.0, **steps, **physics)
-                truth = reference_solution(
-                    W, b, x, y, T_free=30.0, T_nudged=30.0, times=trial["t"], **physics
-                )
+                truth = reference_solution(W, b, x, y, T_free=30.0, T_nudged=30.0, times=trial["t"], **physics)
                 pairs = zip(trial["u"] + trial["g"], truth["u"] + truth["g"], strict=True)
                 errors.append(max(np.abs(p - q).max() for p, q in pairs))
             orders = [np.log2(p / q) for p, q in pairwise(errors)]
