@@ -59,4 +59,6 @@ def describe(circuit: Circuit) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"array of {len(value)}" if isinstance(value, np.ndarray) else f"{value}"
+    if isinstance(value, np.ndarray):
+        return f"array of {len(value)}"
+    return f"{value:.10g}" if isinstance(value, float) else f"{value}"

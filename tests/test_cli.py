@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -212,7 +213,8 @@ def test_simulate_writes_the_traces_that_python_gets(cli, tmp_path):
         circuit, digits.train_images[:2], digits.train_labels[:2], dt="0.5*ms", seed=3, record=["pyr1.u", "pyr1.E"],
         progress=False,
     )  # fmt: skip
-    with h5py.File(tmp_path / "traces.h5") as file:
+    with h5py.File(tmp_path / "traces.h5") as opened:
+        file: Any = opened
         np.testing.assert_allclose(file["time"][()], np.arange(240) * 0.5e-3, rtol=1e-12)
         assert file["time"].attrs["unit"] == "s"
         for name in ("u", "E"):
