@@ -156,17 +156,17 @@ class Floor:
 def phase_clock(clock: Clock, ended: Callable[[PhasePlan, float], None]) -> Iterator[None]:
     """Call `ended(phase, seconds)` after each phase of the runs inside, from the hooks that every engine calls."""
     begin, end = ResultBuilder.begin, ResultBuilder.end
-    started = 0.0
+    running: tuple[PhasePlan, float]
 
     def timed_begin(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
-        nonlocal started
+        nonlocal running
         begin(self, phase, trial)
-        started = clock()
+        running = phase, clock()
 
-    def timed_end(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
-        elapsed = clock() - started
-        end(self, phase, trial)
-        ended(phase, elapsed)
+    def timed_end(self: ResultBuilder) -> None:
+        elapsed = clock() - running[1]
+        end(self)
+        ended(running[0], elapsed)
 
     ResultBuilder.begin, ResultBuilder.end = timed_begin, timed_end
     try:

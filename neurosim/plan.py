@@ -223,8 +223,8 @@ class Plan:
 
     def _population(self, population: Population, fed: dict[tuple[str, str], list[Projection]]) -> PopulationPlan:
         cell, where = population.cell, f"Population '{population.name}' (cell '{population.cell.name}')"
-        if population.n < 1:
-            raise CircuitError(f"{where}: got n = {population.n}; wanted at least one cell.")
+        if not isinstance(population.n, int | np.integer) or population.n < 1:
+            raise CircuitError(f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one.")
         equations = parse_cell(cell.equations, where)
         parameters, dimensions = self._parameters(population, equations, where)
         known_names = [

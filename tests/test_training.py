@@ -302,6 +302,7 @@ def test_training_goes_on_from_a_run(tmp_path):
         np.testing.assert_array_equal(again.weights[name], value)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_the_delta_rule_learns_and_a_large_rate_diverges(tmp_path, delta):
     """Least mean squares: stable for eta |x|^2 < 2 (about 15 for the digits), exponential growth far above."""
     run: Any = train(

@@ -86,7 +86,8 @@ class ResultBuilder:
         self.ends: dict[str, dict[str, list[np.ndarray]]] = {}
         self.settling: dict[str, float] = {}
         self._mark: dict[tuple[str, str], np.ndarray] = {}
-        self._phase = ("", 0)
+        self._phase = ("", 0, 0)  # name, trial, first step
+        self._running = False
 
     @property
     def states(self) -> list[tuple[str, str]]:
@@ -104,10 +105,19 @@ class ResultBuilder:
         return list(dict.fromkeys(kept))
 
     def begin(self, phase: PhasePlan, trial: int) -> None:
-        self._phase = (phase.name, self.step)
+        self._phase, self._running = (phase.name, trial, self.step), True
 
-    def end(self, phase: PhasePlan, trial: int) -> None:
-        self.spans.append(PhaseSpan(phase.name, trial, self._phase[1] * self.dt, self.step * self.dt))
+    def _span(self) -> PhaseSpan:
+        name, trial, start = self._phase
+        return PhaseSpan(name, trial, start * self.dt, self.step * self.dt)
+
+    def all_spans(self) -> list[PhaseSpan]:
+        """Phases so far, one cut short by a divergence included."""
+        return [*self.spans, self._span()] if self._running else list(self.spans)
+
+    def end(self) -> None:
+        self.spans.append(self._span())
+        self._running = False
 
     @staticmethod
     def mark_step(count: int) -> int:
@@ -152,7 +162,7 @@ class ResultBuilder:
             empty = {key: np.empty((0, self.batch, self.plan.populations[key[0]].n)) for key in self.rows}
             values = {f"{p}.{v}": np.stack(r) if r else empty[p, v] for (p, v), r in self.rows.items()}
             units = {f"{p}.{v}": unit_text(self.plan.populations[p].dimensions[v]) for p, v in self.rows}
-            traces = Traces(np.array(self.times), values, units, list(self.spans))
+            traces = Traces(np.array(self.times), values, units, self.all_spans())
         return Result(
             self.level,
             self.dtype,

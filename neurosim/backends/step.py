@@ -201,7 +201,7 @@ class Stepper:
                         yield
                         self.kept.step += 1
                     bar.update(self.counts[index])
-                    self.kept.end(phase, trial)
+                    self.kept.end()
                 if self.learn == "on":
                     self._apply("trial")
 

@@ -248,7 +248,7 @@ class _Run:
             values[f"{population}.{variable}"] = np.array(raw)[:, None, :]
             units[f"{population}.{variable}"] = unit_text(self.plan.populations[population].dimensions[variable])
         time = np.array(self.monitors[self.recorded[0][0]].variables["t"].get_value())
-        return Traces(time, values, units, list(self.kept.spans))
+        return Traces(time, values, units, self.kept.all_spans())
 
     # ---------------------------------------------------------------- the run
 
@@ -286,7 +286,7 @@ class _Run:
                 for population, hold in phase.holds:
                     self.groups[population].variables[f"ns_take_{hold.name}"].get_value()[...] = False
                 self._apply("phase", phase)
-                self.kept.end(phase, trial)
+                self.kept.end()
                 bar.update(self.counts[index])
             self._apply("trial", None)
 

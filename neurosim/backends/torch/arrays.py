@@ -22,7 +22,11 @@ class TorchArrays:
             raise NeurosimError(
                 f"Device '{device}' was asked for, but torch sees no CUDA device here; use --device cpu."
             )
-        self.dtype_name, self.dtype, self.device = dtype, DTYPES[dtype], torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise NeurosimError(f"There is no device '{device}'; wanted cpu, or cuda (cuda:1, ...).") from error
+        self.dtype_name, self.dtype = dtype, DTYPES[dtype]
         self.functions: dict[str, Any] = {
             **{n: getattr(torch, n) for n in (
                 "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
