@@ -25,7 +25,7 @@ class Term:
 
 
 def separate(rhs: str) -> tuple[Term, ...]:
-    """Terms of a rule's right-hand side, one for each distinct (pre factor, power of w).
+    """Terms of a rule's right-hand side; those with one pre factor, one power of w and proportional coefficients are joined.
 
     Raises
     ------
@@ -35,16 +35,21 @@ def separate(rhs: str) -> tuple[Term, ...]:
     products = _products(str_to_sympy(rhs), rhs)
     merged: dict[tuple[sympy.Expr, int], list[tuple[sympy.Expr, sympy.Expr]]] = {}
     for coefficient, post, pre, power in products:
-        merged.setdefault((pre, power), []).append((coefficient, post))
-    terms = []
-    for (pre, power), parts in merged.items():
-        coefficients = {c for c, _ in parts}
-        if len(coefficients) == 1:
-            coefficient, post = parts[0][0], sympy.Add(*(p for _, p in parts))
+        parts = merged.setdefault((pre, power), [])
+        for k, (known, total) in enumerate(parts):
+            ratio = (
+                coefficient / known
+            )  # coefficients hold rule parameters, which a cell does not know: only numbers join
+            if ratio.is_number:
+                parts[k] = (known, total + ratio * post)
+                break
         else:
-            coefficient, post = sympy.Integer(1), sympy.Add(*(c * p for c, p in parts))
-        terms.append(Term(_text(coefficient), _text(_strip(post, "_post")), _text(_strip(pre, "_pre")), power))
-    return tuple(terms)
+            parts.append((coefficient, post))
+    return tuple(
+        Term(_text(coefficient), _text(_strip(post, "_post")), _text(_strip(pre, "_pre")), power)
+        for (pre, power), parts in merged.items()
+        for coefficient, post in parts
+    )
 
 
 Product = tuple[sympy.Expr, sympy.Expr, sympy.Expr, int]
