@@ -237,7 +237,8 @@ def _simulate(arguments: argparse.Namespace) -> None:
         f"{result.level}: {len(images)} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
     )
     if result.readout is not None and labels is not None:
-        print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}")
+        note = "" if arguments.weights else " (weights not trained; --weights RUN_DIR takes those of a run)"
+        print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}{note}")
     for phase, value in result.settling.items():
         print(f"settling, {phase}: {value:.2e}")
     if result.traces is not None:

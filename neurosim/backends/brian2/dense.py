@@ -123,7 +123,7 @@ class DenseEngine:
                 view[...] = s[variable]
 
         duration = trials * sum(stepper.counts)
-        run_network(self.network, operation, self.clock, duration, options.codegen)
+        run_network(self.network, operation, self.clock, duration, options)
         for _ in steps:  # the end of the last trial
             pass
         stepper.check_finite()

@@ -258,7 +258,7 @@ class _Run:
             steps = self._steps(bar)
             keep = b2.NetworkOperation(self._keep, clock=self.clock, when="groups", order=RECORDERS, name="ns_keep")
             network = b2.Network(*self.objects, keep)
-            run_network(network, lambda: next(steps), self.clock, total, self.options.codegen)
+            run_network(network, lambda: next(steps), self.clock, total, self.options)
             for _ in steps:  # the end of the last trial
                 pass
         self._check_finite()

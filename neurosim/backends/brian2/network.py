@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import sys
 from collections.abc import Callable, Iterator
 
 import brian2 as b2
 from brian2.core.preferences import prefs
+from brian2.groups.group import CodeRunner
 
+from neurosim.backends.engine import Options
 from neurosim.equations.units import unit_string as brian2_unit
 from neurosim.errors import NeurosimError, unknown
 
@@ -32,7 +35,9 @@ def codegen_target(target: str) -> Iterator[None]:
         prefs["codegen.target"] = before
 
 
-def run_network(network: b2.Network, operation: Callable[[], None], clock: b2.Clock, steps: int, codegen: str) -> None:
+def run_network(
+    network: b2.Network, operation: Callable[[], None], clock: b2.Clock, steps: int, options: Options
+) -> None:
     """Run `steps` steps with `operation` first in each, in one call of Brian2's `run`.
 
     An exception from the operation reaches the caller unwrapped.
@@ -51,10 +56,16 @@ def run_network(network: b2.Network, operation: Callable[[], None], clock: b2.Cl
     gc.freeze()
     first = b2.NetworkOperation(guarded, clock=clock, when="before_start", name="ns_operation")
     network.add(first)
+    if options.codegen == "cython" and options.progress:
+        count = sum(isinstance(o, CodeRunner) for obj in network.objects for o in (obj, *obj.contained_objects))
+        print(
+            f"compiling up to {count} of Brian2's code objects (seconds each the first time, then cached)",
+            file=sys.stderr,
+        )
     timestep = clock.variables["timestep"]
     start = int(timestep.get_value().item())
     try:
-        with codegen_target(codegen):
+        with codegen_target(options.codegen):
             network.run(steps * clock.dt, namespace={})
     finally:
         network.remove(first)
