@@ -1,8 +1,8 @@
 """neurosim: write a circuit once, run it in Brian2, batched in torch, and at its steady state."""
 
-from neurosim.cells import SOURCE, Cell, Hold, Pool
+from neurosim.cells import SOURCE, Cell, Derivative, Hold, Pool
 from neurosim.circuit import Circuit, FeedForward, Population, Ratio, Readout
-from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, OneToOne, Projection, Tied, Uniform
+from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, Like, OneToOne, Projection, Tied, Uniform
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import Phase, Protocol
 
@@ -19,11 +19,13 @@ __all__ = [
     "Circuit",
     "Constant",
     "Dense",
+    "Derivative",
     "FeedForward",
     "Given",
     "Glorot",
     "Hold",
     "Kernel",
+    "Like",
     "OneToOne",
     "Phase",
     "PlasticityRule",

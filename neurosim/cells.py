@@ -1,4 +1,4 @@
-"""The cell type: equations as text, ports, rate, parameters, pools and holds.
+"""The cell type: equations as text, ports, rate, parameters, pools, holds, threshold and reset.
 
 Part of the description: plain data, no engine. See ``docs/circuits.md`` for the language.
 """
@@ -30,6 +30,17 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Derivative:
+    """`name` is the time derivative of the state `of` in the previous step, ``(x(t) - x(t-dt))/dt`` (0 before).
+
+    Of the previous step, because with the present one a rate that looks ahead would close an algebraic loop.
+    """
+
+    name: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """A cell type.
 
@@ -39,7 +50,9 @@ class Cell:
         Name of the cell type.
     equations
         Brian2 equation syntax. ``dx/dt = f : unit`` is a state, ``x = f : unit`` a subexpression, ``x : unit`` a
-        port, an input or (with the flag ``(shared)``) a value set by the protocol.
+        port, an input or (with the flag ``(shared)``) a value set by the protocol. ``xi`` and ``xi_name`` in the
+        equation of a state are white noise (unit ``second**-0.5``), independent in each cell; ``t`` is the time
+        since the run began.
     ports
         Names of the receiving variables that must be fed by a projection.
     optional_ports
@@ -51,8 +64,17 @@ class Cell:
     parameters
         Constants with defaults: a number, or a text with units such as ``"10*ms"``. A population may override
         them, also with one value per cell.
-    pools, holds
-        See `Pool` and `Hold`.
+    pools, holds, derivatives
+        See `Pool`, `Hold` and `Derivative`.
+    threshold
+        A condition on states and parameters; the cell spikes in a step that ends with it fulfilled. A spiking cell has
+        two further variables: ``spike_train``, sum_k delta(t - t_k), which is 1/dt in the step after a
+        spike and 0 otherwise (a projection of it adds w to dg/dt's integral with each spike), and ``lastspike``, the
+        time of the last spike (-10000 s before the first).
+    reset
+        Statements ``x = ...`` or ``x += ...`` on states, separated by ``;``, carried out with each spike.
+    refractory
+        Time after a spike in which the cell does not spike and states marked ``(unless refractory)`` stand still.
     initial
         Initial value of states (default 0), in base SI units.
     """
@@ -66,6 +88,10 @@ class Cell:
     parameters: Mapping[str, float | str] = field(default_factory=dict)
     pools: tuple[Pool, ...] = ()
     holds: tuple[Hold, ...] = ()
+    derivatives: tuple[Derivative, ...] = ()
+    threshold: str = ""
+    reset: str = ""
+    refractory: str = "0*ms"
     initial: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -37,13 +37,28 @@ class Readout:
 class FeedForward:
     """The feed-forward net that a circuit's update is compared with.
 
-    ``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer(a_l)``, loss ``C = 1/2 |target - r_L|^2`` averaged over samples.
-    `weights` and `biases` name projections from the input up; `transfer` is Brian2 text in ``u``.
+    ``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer_l(a_l)``. The loss C, averaged over samples, is given by its gradient at the
+    output, ``dC/dr_L = -error``; by default ``C = 1/2 |target - r_L|^2``.
+
+    Parameters
+    ----------
+    weights, biases
+        Names of projections from the input up; no biases: ().
+    transfer
+        Brian2 text in ``u`` (which stands for a), one for all layers or one per layer.
+    error
+        Brian2 text in ``target``, ``r`` and ``u`` of the output layer.
     """
 
     weights: tuple[str, ...]
     biases: tuple[str, ...]
-    transfer: str
+    transfer: str | tuple[str, ...]
+    error: str = "target - r"
+
+    @property
+    def transfers(self) -> tuple[str, ...]:
+        """The transfer function of each layer."""
+        return (self.transfer,) * len(self.weights) if isinstance(self.transfer, str) else self.transfer
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,15 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Like:
+    """Starts as `factor` times the start of another projection's weights, straight or transposed; then on its own."""
+
+    projection: str
+    factor: float = 1.0
+    transpose: bool = False
+
+
+@dataclass(frozen=True)
 class Tied:
     """The weights of another projection, straight or transposed; kept equal at every step."""
 
@@ -109,7 +118,7 @@ class Projection:
     connectivity
         `Dense`, `OneToOne` or `Kernel`.
     weights
-        How the initial weights are drawn (`Glorot`, `Uniform`, `Constant`, `Given`).
+        How the initial weights are drawn (`Glorot`, `Uniform`, `Constant`, `Given`), or `Like` those of another.
     rule
         The plasticity rule of the weights, or None.
     tied
@@ -120,7 +129,7 @@ class Projection:
     source: str
     target: str
     connectivity: Dense | OneToOne | Kernel = Dense()
-    weights: Initialiser | None = None
+    weights: Initialiser | Like | None = None
     rule: PlasticityRule | None = None
     tied: Tied | None = None
 

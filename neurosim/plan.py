@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurosim.cells import Hold
-from neurosim.connectivity import Dense, Kernel, OneToOne, Projection
+from neurosim.cells import Derivative, Hold
+from neurosim.connectivity import Dense, Kernel, Like, OneToOne, Projection
 from neurosim.equations import (
     CellEquations,
     NotSeparable,
@@ -31,10 +31,12 @@ from neurosim.equations import (
     linear_rates,
     names_in,
     parse_cell,
+    parse_reset,
     parse_rule,
     quantity,
     seconds,
     separate,
+    substitute,
     unit_text,
 )
 from neurosim.equations.units import DIMENSIONLESS, Dimension
@@ -57,6 +59,22 @@ class Assignment:
     pool: bool = False
 
 
+@dataclass(frozen=True)
+class Spiking:
+    """Threshold and reset of a spiking cell, on states and parameters alone. `refractory` is in seconds."""
+
+    threshold: str
+    reset: tuple[tuple[str, str], ...]
+    refractory: float
+    unless_refractory: tuple[str, ...]
+
+
+#: Variables that a spiking cell has besides those of its equations.
+SPIKING_VARIABLES = ("spike_train", "lastspike")
+#: `lastspike` before the first spike, as in Brian2 (s).
+NEVER = -1e4
+
+
 @dataclass
 class PopulationPlan:
     """What the levels need to know of one population. All numbers are base SI."""
@@ -74,7 +92,19 @@ class PopulationPlan:
     holds: tuple[Hold, ...]
     initial: dict[str, float]
     dimensions: dict[str, Dimension]
+    derivatives: tuple[Derivative, ...] = ()
+    noises: tuple[str, ...] = ()  # drawn anew in each step, standard normal / sqrt(dt)
+    spiking: Spiking | None = None
     ports: dict[str, list[ProjectionPlan]] = field(default_factory=dict)
+
+    @property
+    def spiking_variables(self) -> tuple[str, ...]:
+        return SPIKING_VARIABLES if self.spiking else ()
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether the equations read the time."""
+        return any("t" in names_in(text) for text in (*self.ode.values(), *self.subexpressions.values()))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -89,6 +119,8 @@ class PopulationPlan:
             *self.ports,
             *self.inputs,
             *(h.name for h in self.holds),
+            *(d.name for d in self.derivatives),
+            *self.spiking_variables,
         ]
 
     @cached_property
@@ -120,9 +152,9 @@ class PopulationPlan:
         return [a for a in used if a.name not in self.late], [a for a in used if a.name in self.late]
 
     def names_of_ode(self) -> set[str]:
-        """Names that the right-hand sides of the states read, parameters and states left out."""
+        """Names that the right-hand sides of the states read; parameters, states and the time left out."""
         names = set().union(*(names_in(rhs) for rhs in self.ode.values())) if self.ode else set()
-        return names - set(self.ode) - set(self.parameters)
+        return names - set(self.ode) - set(self.parameters) - {"t"}
 
 
 @dataclass
@@ -135,6 +167,7 @@ class RulePlan:
     shared: tuple[str, ...]
     terms: tuple[Term, ...] | None
     why_not: str = ""
+    filter: float | None = None  # s
 
     def separated(self, projection: str, level: str) -> tuple[Term, ...]:
         if self.terms is None:
@@ -227,12 +260,20 @@ class Plan:
             raise CircuitError(f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one.")
         equations = parse_cell(cell.equations, where)
         parameters, dimensions = self._parameters(population, equations, where)
-        known_names = [
-            *equations.dimensions, *parameters, *(p.name for p in cell.pools), *(h.name for h in cell.holds)
-        ]  # fmt: skip
-        _unique(f"name in {where}", known_names)
-        for name in (*parameters, *(p.name for p in cell.pools), *(h.name for h in cell.holds)):
+        taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives)]
+        spiking = self._spiking(population, equations, {**dimensions, **equations.dimensions}, parameters, where)
+        _unique(
+            f"name in {where}",
+            [*equations.dimensions, *parameters, *taken, *(SPIKING_VARIABLES if spiking else ())],
+        )
+        for name in (*parameters, *taken):
             check_name(name, where)
+        for derivative in cell.derivatives:
+            if derivative.of not in equations.states:
+                raise CircuitError(
+                    f"{where}: the derivative '{derivative.name}' is of '{derivative.of}', which is no state."
+                    f"{suggest(derivative.of, equations.states)}"
+                )
         ports = (*cell.ports, *cell.optional_ports)
         for name in (*ports, *cell.inputs):
             if name not in equations.declared:
@@ -265,7 +306,8 @@ class Plan:
                 raise CircuitError(
                     f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}"
                 )
-        if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs}:
+        extra = SPIKING_VARIABLES if spiking else ()
+        if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs, *extra}:
             raise CircuitError(
                 f"{where}: its rate '{cell.rate}' is no variable of its equations."
                 f"{suggest(cell.rate, [*equations.states, *equations.subexpressions])}"
@@ -275,14 +317,47 @@ class Plan:
                 parameters[port] = 0.0
         live = {port for port in ports if fed.get((population.name, port))}
         late = _reached(assignments, live)
-        moving = _reached(assignments, live | set(equations.states))
+        changing = {*equations.states, "t", *(d.name for d in cell.derivatives), *extra}
+        moving = _reached(assignments, live | changing)
         static = {a.name for a in assignments} - moving | set(cell.inputs) | set(parameters)
+        prefixed = {n: f"ns_{n}" for n in equations.noises}  # Brian2 would draw an `xi` itself
         return PopulationPlan(
-            population.name, population.n, cell.rate, equations.states, assignments, late, static, parameters,
-            cell.inputs, equations.shared, cell.holds,
-            {x: float(cell.initial.get(x, 0.0)) for x in equations.states}, dimensions,
-            {port: [] for port in ports if port in live},
+            population.name, population.n, cell.rate,
+            {x: substitute(text, prefixed) for x, text in equations.states.items()}, assignments, late, static,
+            parameters, cell.inputs, equations.shared, cell.holds,
+            {x: float(cell.initial.get(x, 0.0)) for x in equations.states},
+            dimensions | {prefixed[n]: dimensions[n] for n in prefixed}, cell.derivatives, tuple(prefixed.values()),
+            spiking, {port: [] for port in ports if port in live},
         )  # fmt: skip
+
+    def _spiking(
+        self, population: Population, equations: CellEquations, known: dict[str, Dimension], parameters: dict[str, Any],
+        where: str,
+    ) -> Spiking | None:  # fmt: skip
+        cell = population.cell
+        if not cell.threshold:
+            for name, given in (("reset", cell.reset), ("(unless refractory)", equations.unless_refractory)):
+                if given:
+                    raise CircuitError(f"{where}: {name} without a threshold; give Cell(threshold='u > theta', ...).")
+            return None
+        readable = {n: known[n] for n in (*equations.states, *parameters)}
+        reset = parse_reset(cell.reset, where)
+        for text in (cell.threshold, *(value for _, value in reset)):
+            for name in names_in(text):
+                if name not in readable:
+                    raise CircuitError(
+                        f"{where}: '{name}' in '{text}': threshold and reset read states and parameters only."
+                        f"{suggest(name, readable)}"
+                    )
+        dimensions_of(cell.threshold, readable, f"{where}: threshold")
+        for name, value in reset:
+            if name not in equations.states:
+                raise CircuitError(f"{where}: the reset changes '{name}', which is no state.{suggest(name, equations.states)}")
+            _same_unit(dimensions_of(value, readable, where), known[name], f"{where}: reset '{name} = {value}'")
+        refractory = seconds(cell.refractory)
+        if refractory < 0:
+            raise CircuitError(f"{where}: refractory = {cell.refractory}; wanted a time of at least 0.")
+        return Spiking(cell.threshold, tuple(reset), refractory, equations.unless_refractory)
 
     def _parameters(
         self, population: Population, equations: CellEquations, where: str
@@ -343,6 +418,11 @@ class Plan:
                     f"{suggest(hold.of, equations.dimensions)}"
                 )
             known[hold.name] = equations.dimensions[hold.of]
+        second = quantity("1*second")[1]
+        known |= {d.name: equations.dimensions[d.of] / second for d in cell.derivatives}
+        known |= {"t": second, **{n: second**-0.5 for n in equations.noises}}
+        if cell.threshold:
+            known |= {"spike_train": second**-1, "lastspike": second}
         pools = {p.name for p in cell.pools}
         for name, text in texts:
             for other in names_in(text):
@@ -380,7 +460,7 @@ class Plan:
                 f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
                 "loop. Send a state or a variable that follows from states, or give the source a state of its own."
             )
-        if variable not in {*source.ode, *source.subexpressions, *source.inputs}:
+        if variable not in {*source.ode, *source.subexpressions, *source.inputs, *source.spiking_variables}:
             if variable in source.variables or variable in source.dimensions:
                 raise CircuitError(
                     f"{where}: '{source.name}.{variable}' is a pool, a hold or a parameter and cannot be sent; give the source "
@@ -399,6 +479,8 @@ class Plan:
             root, transpose = self._tie(projection, n_pre, n_post, where)
         elif isinstance(kind, Dense) and projection.weights is None:
             raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
+        elif isinstance(projection.weights, Like):
+            self._like(projection, (n_pre, n_post), ())
         if projection.rule is not None and (projection.tied is not None or not isinstance(kind, Dense)):
             raise CircuitError(
                 f"{where}: only dense weights of its own can be plastic; put the rule on '{root}' or use Dense()."
@@ -430,6 +512,32 @@ class Plan:
                 f"{' transposed' if transpose else ''} has {shape[::-1] if transpose else shape}."
             )
         return root, transpose
+
+    def _like(self, projection: Projection, shape: tuple[int, int], seen: tuple[str, ...]) -> tuple[str, float, bool]:
+        """The projection whose draw a `Like` start follows, the factor in all, and whether it is transposed."""
+        assert isinstance(projection.weights, Like)
+        where, by_name = f"Projection '{projection.name}'", {p.name: p for p in self.circuit.projections}
+        name, factor, transpose = projection.weights.projection, projection.weights.factor, projection.weights.transpose
+        if name not in by_name:
+            raise CircuitError(f"{where}: starts like an unknown projection. {unknown('projection', name, by_name)}")
+        if name in (*seen, projection.name):
+            raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
+        other = by_name[name]
+        if other.tied is not None:
+            other, transpose = by_name[other.tied.to], transpose != other.tied.transpose
+        if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
+            raise CircuitError(f"{where}: it starts like '{name}', which wants dense weights on both sides.")
+        if isinstance(other.weights, Like):
+            name, more, turned = self._like(other, shape[::-1] if transpose else shape, (*seen, projection.name))
+            return name, factor * more, transpose != turned
+        sizes = {p.name: p.n for p in self.circuit.populations}
+        drawn = (sizes[other.source_population], sizes[other.target_population])
+        if (drawn[::-1] if transpose else drawn) != shape:
+            raise CircuitError(
+                f"{where}: needs weights of shape {shape}, but '{name}'{' transposed' if transpose else ''} has "
+                f"{drawn[::-1] if transpose else drawn}."
+            )
+        return other.name, factor, transpose
 
     def _rule(
         self, projection: Projection, rule: PlasticityRule, source: PopulationPlan, target: PopulationPlan,
@@ -465,10 +573,15 @@ class Plan:
                 )
         _same_unit(dimensions_of(rhs, known, where), weight / quantity("1*second")[1], f"{where}: 'dw/dt = {rhs}'")
         shared = tuple(sorted(n for n in names_in(rhs) if n in self.shared_names and n not in parameters))
+        low_pass = None
+        if rule.filter is not None:
+            low_pass = seconds(rule.filter)
+            if low_pass <= 0:
+                raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
         try:
-            return RulePlan(rule, rhs, parameters, shared, separate(rhs))
+            return RulePlan(rule, rhs, parameters, shared, separate(rhs), filter=low_pass)
         except NotSeparable as error:
-            return RulePlan(rule, rhs, parameters, shared, None, str(error))
+            return RulePlan(rule, rhs, parameters, shared, None, str(error), low_pass)
 
     # ---------------------------------------------------------------- protocol
 
@@ -544,6 +657,11 @@ class Plan:
             raise unknown(f"variable of population {population}", variable, known)
         return population, variable
 
+    @property
+    def clamped_fields(self) -> list[str]:
+        """Fields of a stimulus that some clamp names."""
+        return sorted({source for phase in self.phases for source in phase.clamps.values()})
+
     def stimulus_size(self, source: str) -> int | None:
         """Number of values that a stimulus field needs, None when nothing is clamped to it."""
         sizes = {self.populations[p].n for phase in self.phases for (p, _), s in phase.clamps.items() if s == source}
@@ -592,6 +710,15 @@ class Plan:
                     f"'{population.name}' in phase '{phase.name}': dt <= -2 Re(lambda)/|lambda|^2 = {limit * 1e3:g} ms "
                     f"(fastest rate {np.abs(rates).max():g}/s). Choose a smaller dt."
                 )
+        for projection in self.plastic():
+            assert projection.rule is not None
+            tau = projection.rule.filter
+            if tau is not None and dt > 2 * tau * (1 + 1e-9):
+                raise NeurosimError(
+                    f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for the filter of rule "
+                    f"'{projection.rule.rule.name}' of projection '{projection.name}': dt <= 2 tau = {2e3 * tau:g} ms. "
+                    "Choose a smaller dt."
+                )
 
     def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
         """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""
@@ -606,7 +733,7 @@ class Plan:
         for plan in self.projections.values():
             projection = by_name[plan.name]
             rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
-            if plan.root != plan.name:
+            if plan.root != plan.name or isinstance(projection.weights, Like):
                 continue
             if isinstance(plan.connectivity, Kernel):
                 weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
@@ -616,7 +743,11 @@ class Plan:
             else:
                 assert projection.weights is not None
                 weights[plan.name] = projection.weights.draw(rng, plan.n_pre, plan.n_post)
-        return weights
+        for plan in self.projections.values():
+            if isinstance(by_name[plan.name].weights, Like) and plan.root == plan.name:
+                name, factor, transpose = self._like(by_name[plan.name], (plan.n_pre, plan.n_post), ())
+                weights[plan.name] = np.ascontiguousarray(factor * (weights[name].T if transpose else weights[name]))
+        return {name: weights[name] for name in self.projections if name in weights}
 
     def check_weights(self, weights: dict[str, np.ndarray]) -> None:
         """Refuse weights of wrong names, shapes or with NaN."""

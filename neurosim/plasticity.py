@@ -26,6 +26,10 @@ class PlasticityRule:
         (collected, added at the end of the phase or trial).
     bounds
         Lower and upper limit of the weights, None for no limit.
+    filter
+        Time constant, a text with units, of a low-pass between the right-hand side F and the weight:
+        ``filter dD/dt = -D + F``, ``dw/dt = D``, one trace D per synapse. D starts at 0 (in each trial where the
+        protocol resets the states) and stands still while the rule is off. None: ``dw/dt = F``.
     """
 
     name: str
@@ -33,3 +37,4 @@ class PlasticityRule:
     parameters: Mapping[str, float | str] = field(default_factory=dict)
     apply: Literal["now", "phase", "trial"] = "now"
     bounds: tuple[float | None, float | None] = (None, None)
+    filter: str | None = None

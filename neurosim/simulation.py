@@ -15,8 +15,11 @@ from neurosim.errors import NeurosimError
 PLASTICITY = ("on", "off", "held")
 
 
-def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.ndarray]:
+def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[str, np.ndarray]:
     """Stimulus fields ``image`` (samples, pixels) and ``target`` (samples, classes), checked against the circuit.
+
+    `labels` are class numbers (samples,), which become one-hot targets, or targets (samples, classes) of any value.
+    A circuit that clamps nothing needs neither.
 
     Raises
     ------
@@ -24,6 +27,13 @@ def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.n
         Wrong shapes, NaN, labels that are no whole numbers or out of range.
     """
     plan = circuit.plan
+    if images is None:
+        if plan.clamped_fields:
+            raise NeurosimError(
+                f"The circuit clamps {' and '.join(plan.clamped_fields)}, so it needs stimuli: simulate(circuit, images, "
+                "labels)."
+            )
+        return {}
     images = np.asarray(images, dtype=float)
     if images.ndim < 2:
         raise NeurosimError(f"images have shape {images.shape}; wanted (samples, pixels) or (samples, height, width).")
@@ -44,18 +54,30 @@ def stimuli(circuit: Circuit, images: Any, labels: Any = None) -> dict[str, np.n
     if classes is not None:
         if labels is None:
             raise NeurosimError("The circuit clamps a target, so labels are needed: simulate(circuit, images, labels).")
-        labels = np.asarray(labels)
-        if labels.shape != (len(images),):
-            raise NeurosimError(f"labels have shape {labels.shape}; wanted ({len(images)},), one per image.")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise NeurosimError(f"labels have the type {labels.dtype}; wanted whole numbers.")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise NeurosimError(
-                f"labels run from {labels.min()} to {labels.max()} but the circuit's target has {classes} classes (0 to "
-                f"{classes - 1}); set sizes to end with the number of classes."
-            )
-        fields["target"] = np.eye(classes)[labels]
+        fields["target"] = _targets(np.asarray(labels), len(images), classes)
     return fields
+
+
+def _targets(labels: np.ndarray, samples: int, classes: int) -> np.ndarray:
+    if labels.ndim == 2:
+        if labels.shape != (samples, classes):
+            raise NeurosimError(f"The targets have shape {labels.shape}; wanted {(samples, classes)}.")
+        targets = labels.astype(float)
+        if not np.isfinite(targets).all():
+            raise NeurosimError("The targets hold NaN or infinity; clean the data first.")
+        return targets
+    if labels.shape != (samples,):
+        raise NeurosimError(
+            f"labels have shape {labels.shape}; wanted ({samples},), one per image, or targets of shape {(samples, classes)}."
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise NeurosimError(f"labels have the type {labels.dtype}; wanted whole numbers.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise NeurosimError(
+            f"labels run from {labels.min()} to {labels.max()} but the circuit's target has {classes} classes (0 to "
+            f"{classes - 1}); set sizes to end with the number of classes."
+        )
+    return np.eye(classes)[labels]
 
 
 def step_size(dt: str) -> float:
@@ -68,7 +90,7 @@ def step_size(dt: str) -> float:
 
 def simulate(
     circuit: Circuit,
-    images: Any,
+    images: Any = None,
     labels: Any = None,
     *,
     level: str = "brian2:dense",
@@ -91,7 +113,8 @@ def simulate(
     circuit
         The description.
     images, labels
-        (samples, pixels) and (samples,) class numbers; `labels` only where the circuit clamps a target.
+        (samples, pixels) and (samples,) class numbers or (samples, classes) targets; only what the circuit clamps. A
+        circuit that clamps nothing runs one trial.
     level
         ``brian2:equations``, ``brian2:dense`` (default), ``torch:trajectory`` or ``torch:steady``.
     record
@@ -99,7 +122,7 @@ def simulate(
     dt
         Euler step, a text with units.
     seed
-        Seed of the initial weights; the same weights on every level.
+        Seed of the initial weights and of the cells' noise; the same on every level.
     weights
         Weights by projection in place of drawn ones.
     batch_size
@@ -121,7 +144,7 @@ def simulate(
 
         raise unknown("plasticity setting", plasticity, PLASTICITY)
     fields = stimuli(circuit, images, labels)
-    samples = len(fields["image"])
+    samples = len(fields["image"]) if fields else batch_size
     if batch_size < 1 or samples % batch_size:
         raise NeurosimError(
             f"{samples} samples do not fill batches of {batch_size}; choose a batch size that divides the number of samples."
@@ -151,7 +174,7 @@ def build_engine(
 
     make = engine_class(level)
     values = dict(weights) if weights is not None else circuit.initial_weights(seed)
-    return make(circuit.plan, values, Options(**options))
+    return make(circuit.plan, values, Options(seed=seed, **options))
 
 
 def _label(result: Any, circuit: Circuit, level: str, seed: int, dt: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from neurosim.errors import NeurosimError
 
 
 class ReferenceNet:
-    """``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer(a_l)``, loss ``C = mean over samples of 1/2 |target - r_L|^2``.
+    """``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer_l(a_l)``; the loss has ``dC/dr_L = -error`` (see `FeedForward`).
 
     Parameters
     ----------
@@ -34,24 +35,39 @@ class ReferenceNet:
         self.arrays = TorchArrays(dtype, device)
         names = (*self.reference.weights, *self.reference.biases)
         self.parameters = {n: self.arrays.asarray(weights[n]).requires_grad_(True) for n in names}
-        self._transfer = compile_block([("r", self.reference.transfer)], self.arrays.functions, {})
+        functions = self.arrays.functions
+        self._transfers = [compile_block([("r", text)], functions, {}) for text in self.reference.transfers]
+        self._error = compile_block([("error", self.reference.error)], functions, {})
+
+    def drive(self, rates: torch.Tensor, weight: str, bias: str | None) -> torch.Tensor:
+        """``a = r W + b`` of one layer."""
+        if bias is None:
+            return rates @ self.parameters[weight]
+        return torch.addmm(self.parameters[bias].squeeze(0), rates, self.parameters[weight])
+
+    def outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Drives and rates of the output layer, (samples, classes) each."""
+        rates, drives = images, images
+        for weight, bias, transfer in zip_longest(self.reference.weights, self.reference.biases, self._transfers):
+            s = {"u": self.drive(rates, weight, bias)}
+            transfer(s)
+            drives, rates = s["u"], s["r"]
+        return drives, rates
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Rates of the output layer, (samples, classes)."""
-        rates = images
-        for weight, bias in zip(self.reference.weights, self.reference.biases, strict=True):
-            s = {"u": torch.addmm(self.parameters[bias].squeeze(0), rates, self.parameters[weight])}
-            self._transfer(s)
-            rates = s["r"]
-        return rates
+        return self.outputs(images)[1]
 
-    def loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean over the samples of half the squared error."""
-        return 0.5 * ((targets - self.forward(images)) ** 2).sum(dim=1).mean()
+    def backward(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Rates of the output layer, and the gradient of the mean loss by projection, by autograd."""
+        drives, rates = self.outputs(images)
+        s = {"u": drives.detach(), "r": rates.detach(), "target": targets}
+        self._error(s)
+        names = list(self.parameters)
+        gradients = torch.autograd.grad(rates, [self.parameters[n] for n in names], -s["error"] / len(images))
+        return rates, dict(zip(names, gradients, strict=True))
 
     def gradient(self, images: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         """Gradient of the mean loss by projection, by autograd."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        self.loss(self.arrays.asarray(images), self.arrays.asarray(targets)).backward()
-        return {n: self.arrays.to_numpy(p.grad) for n, p in self.parameters.items() if p.grad is not None}
+        _, gradients = self.backward(self.arrays.asarray(images), self.arrays.asarray(targets))
+        return {n: self.arrays.to_numpy(g) for n, g in gradients.items()}

@@ -27,6 +27,8 @@ class Options:
         ``float64`` or ``float32``; ``cpu`` or ``cuda`` (torch levels).
     codegen
         ``numpy`` or ``cython`` (Brian2 levels).
+    seed
+        Of the cells' white noise.
     progress
         Show a progress bar when a run lasts longer than two seconds.
     tolerance, max_sweeps, method
@@ -38,6 +40,7 @@ class Options:
     dtype: str = "float64"
     device: str = "cpu"
     codegen: str = "numpy"
+    seed: int = 0
     progress: bool = True
     tolerance: float = 1e-10
     max_sweeps: int = 200
@@ -71,7 +74,7 @@ class Engine(Protocol):
 
 
 def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int:
-    """Number of trials, once the fields are those that the clamps need, in the right shapes.
+    """Number of trials, once the fields are those that the clamps need, in the right shapes. Without any field: one.
 
     Raises
     ------
@@ -79,10 +82,8 @@ def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int
         A missing field, a wrong shape, or samples that do not fill the batches.
     """
     samples = {name: len(values) for name, values in stimuli.items()}
-    if len(set(samples.values())) != 1:
-        raise NeurosimError(
-            f"The stimulus fields have {samples} samples; wanted the same number, and at least one field."
-        )
+    if len(set(samples.values())) > 1:
+        raise NeurosimError(f"The stimulus fields have {samples} samples; wanted the same number.")
     for phase in plan.phases:
         for (population, variable), source in phase.clamps.items():
             n = plan.populations[population].n
@@ -95,7 +96,7 @@ def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int
                     f"'{population}.{variable}' is clamped to '{source}' of shape {tuple(stimuli[source].shape)}; wanted "
                     f"(samples, {n})."
                 )
-    count = next(iter(samples.values()))
+    count = next(iter(samples.values()), batch)
     if count % batch:
         raise NeurosimError(f"{count} samples do not fill batches of {batch}; wanted a multiple.")
     return count // batch

@@ -11,7 +11,7 @@ import numpy as np
 from neurosim.equations import unit_text
 from neurosim.errors import DivergenceError
 from neurosim.plan import PhasePlan, Plan
-from neurosim.traces import PhaseSpan, Traces
+from neurosim.traces import PhaseSpan, Spikes, Traces
 
 #: Steps between two looks at whether all states are finite.
 CHECK_EVERY = 20
@@ -39,6 +39,8 @@ class Result:
         largest residual of the fixed point).
     traces
         What was recorded, or None.
+    spikes
+        ``{population: Spikes}`` of the spiking populations.
     steps, seconds
         Number of Euler steps (steady level: sweeps) and wall-clock time of the run.
     unsettled
@@ -53,6 +55,7 @@ class Result:
     ends: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     settling: dict[str, float] = field(default_factory=dict)
     traces: Traces | None = None
+    spikes: dict[str, Spikes] = field(default_factory=dict)
     steps: int = 0
     seconds: float = 0.0
     unsettled: int = 0
@@ -85,6 +88,9 @@ class ResultBuilder:
         self.readouts: list[np.ndarray] = []
         self.ends: dict[str, dict[str, list[np.ndarray]]] = {}
         self.settling: dict[str, float] = {}
+        self._spikes: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
+            p.name: [] for p in plan.populations.values() if p.spiking
+        }
         self._mark: dict[tuple[str, str], np.ndarray] = {}
         self._phase = ("", 0, 0)  # name, trial, first step
         self._running = False
@@ -129,6 +135,12 @@ class ResultBuilder:
         for key, rows in self.rows.items():
             rows.append(values(*key))
 
+    def note_spikes(self, population: str, sample: np.ndarray, cell: np.ndarray) -> None:
+        """Spikes of the present step; `sample` counts within the batch."""
+        if len(cell):
+            time, first = self.step * self.dt, self._phase[1] * self.batch
+            self._spikes[population].append((np.full(len(cell), time), first + sample, cell))
+
     def mark(self, values: Callable[[str, str], np.ndarray]) -> None:
         self._mark = {key: values(*key) for key in self.states}
 
@@ -162,7 +174,7 @@ class ResultBuilder:
             empty = {key: np.empty((0, self.batch, self.plan.populations[key[0]].n)) for key in self.rows}
             values = {f"{p}.{v}": np.stack(r) if r else empty[p, v] for (p, v), r in self.rows.items()}
             units = {f"{p}.{v}": unit_text(self.plan.populations[p].dimensions[v]) for p, v in self.rows}
-            traces = Traces(np.array(self.times), values, units, self.all_spans())
+            traces = Traces(np.array(self.times), values, units, self.all_spans(), spikes=self.spikes())
         return Result(
             self.level,
             self.dtype,
@@ -172,5 +184,15 @@ class ResultBuilder:
             {phase: {n: np.concatenate(v) for n, v in kept.items()} for phase, kept in self.ends.items()},
             dict(self.settling),
             traces,
+            self.spikes(),
             self.step,
         )
+
+    def spikes(self) -> dict[str, Spikes]:
+        """Spikes so far."""
+        return {
+            name: Spikes(*(np.concatenate(column) for column in zip(*noted, strict=True)))
+            if noted
+            else Spikes(np.empty(0), np.empty(0, dtype=int), np.empty(0, dtype=int))
+            for name, noted in self._spikes.items()
+        }

@@ -21,10 +21,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in
-from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 Learn = Literal["on", "off", "held"]
 
@@ -40,7 +41,8 @@ class Arrays(Protocol):
     def to_numpy(self, values: Any) -> np.ndarray: ...
     def expand(self, value: Any, shape: tuple[int, int]) -> Any: ...
     def multiply(self, a: Any, b: Any, out: Any) -> None: ...
-    def add_outer(self, weights: Any, pre: Any, post: Any, scale: float) -> None: ...
+    def add_outer(self, weights: Any, pre: Any, post: Any, scale: float, keep: float = 1.0) -> None: ...
+    def add_scaled(self, weights: Any, change: Any, scale: float) -> None: ...
     def outer(self, pre: Any, post: Any, scale: float) -> Any: ...
     def gram(self, a: Any, b: Any) -> Any: ...
     def clip_(self, weights: Any, low: float | None, high: float | None) -> None: ...
@@ -86,6 +88,8 @@ class Stepper:
         Number of samples that run at once; a rule's change is the mean over them.
     dt
         Step in seconds.
+    noise
+        The cells' white noise.
     learn
         ``"on"``, ``"off"``, or ``"held"`` (changes are collected, weights stay).
     record, stride
@@ -93,16 +97,22 @@ class Stepper:
     """
 
     def __init__(
-        self, plan: Plan, arrays: Arrays, weights: dict[str, Any], *, level: str, batch: int, dt: float, learn: Learn,
-        record: list[tuple[str, str]], stride: int = 1, ends: bool = True,
+        self, plan: Plan, arrays: Arrays, weights: dict[str, Any], *, level: str, batch: int, dt: float, noise: Noise,
+        learn: Learn, record: list[tuple[str, str]], stride: int = 1, ends: bool = True,
     ):  # fmt: skip
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
+        self.noise = noise
+        self.filtered: dict[str, Any] = {}  # traces of the filtered rules
         self.counts = plan.steps(dt)
         self.state: dict[str, dict[str, Any]] = {}
         for p in plan.populations.values():
-            s = {x: arrays.zeros(batch, p.n) for x in (*p.ode, *p.inputs, *(h.name for h in p.holds))}
-            self.state[p.name] = s
+            names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *p.noises, *p.spiking_variables)
+            self.state[p.name] = {x: arrays.zeros(batch, p.n) for x in names}
+        self._derivatives = [
+            (p.name, d, arrays.zeros(batch, p.n)) for p in plan.populations.values() for d in p.derivatives
+        ]
+        self._timed = [self.state[p.name] for p in plan.populations.values() if p.timed]
         self.constants = {
             p.name: {n: arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()}
             for p in plan.populations.values()
@@ -112,6 +122,8 @@ class Stepper:
             rule = projection.rule
             assert rule is not None
             rule.separated(projection.name, level)
+            if learn != "off" and rule.filter is not None:
+                self.filtered[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
             if learn == "held" or (learn == "on" and rule.rule.apply != "now"):
                 self.collected[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
         # A drive has one buffer for good: a port that one projection feeds is that buffer.
@@ -172,7 +184,7 @@ class Stepper:
                 if coefficient != 0:
                     scale = self.dt * coefficient / self.batch
                     parts.append(Part(post, pre, scale, term.w_power > 0, term.pre))
-            if not parts:
+            if not parts and rule.filter is None:
                 continue
             source = self.plan.populations[projection.source]
             static = projection.variable in source.static and all(
@@ -181,7 +193,8 @@ class Stepper:
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
             # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.
             gains = name in self.collected or (not shared and self.batch <= 2 * projection.n_pre)
-            plastic.append(Plastic(self, projection, parts, static and gains and rule.rule.bounds == (None, None)))
+            plain = rule.rule.bounds == (None, None) and rule.filter is None
+            plastic.append(Plastic(self, projection, parts, static and gains and plain))
         return plastic
 
     # ---------------------------------------------------------------- the run
@@ -211,6 +224,24 @@ class Stepper:
                 self.state[p.name][x][...] = p.initial[x]
             for hold in p.holds:
                 self.state[p.name][hold.name][...] = 0.0
+            if p.spiking:
+                self.state[p.name]["spike_train"][...] = 0.0
+                self.state[p.name]["lastspike"][...] = NEVER
+        for name, d, before in self._derivatives:
+            before[...] = self.state[name][d.of]
+        for trace in self.filtered.values():
+            trace[...] = 0.0
+
+    def _advance_time(self) -> None:
+        """What changes by itself at the start of a step: the time, noise, derivatives of the previous step."""
+        for s in self._timed:
+            s["t"] = self.kept.step * self.dt
+        for name, variable, values in self.noise.draw():
+            self.state[name][variable][...] = self.arrays.asarray(values)
+        for name, d, before in self._derivatives:
+            now = self.state[name][d.of]
+            self.state[name][d.name] = (now - before) / self.dt
+            before[...] = now
 
     def _phase(self, index: int, phase: PhasePlan, fields: dict[str, Any]) -> Iterator[None]:
         state = self.state
@@ -229,6 +260,7 @@ class Stepper:
         for k in range(count):
             last = k == count - 1
             program = final if last else ordinary
+            self._advance_time()
             for s, block in program.early:
                 block(s)
             fill(k == 0)
@@ -322,6 +354,13 @@ class Stepper:
 
     # ---------------------------------------------------------------- what is kept
 
+    def note_spikes(self) -> None:
+        """To be called once thresholds of the present step were looked at."""
+        for p in self.plan.populations.values():
+            if p.spiking:
+                fired = self.arrays.to_numpy(self.state[p.name]["spike_train"])
+                self.kept.note_spikes(p.name, *np.nonzero(fired))
+
     def _values(self, population: str, variable: str) -> np.ndarray:
         shape = (self.batch, self.plan.populations[population].n)
         return np.array(self.arrays.to_numpy(self.arrays.expand(self.state[population][variable], shape)))
@@ -348,7 +387,9 @@ class Plastic:
         self.stepper, self.arrays = stepper, stepper.arrays
         self.projection, self.parts, self.lazy = projection, parts, lazy
         self.weights = stepper.weights[projection.name]
+        assert projection.rule is not None
         self.into = stepper.collected.get(projection.name, self.weights)
+        self.tau, self.trace = projection.rule.filter, stepper.filtered.get(projection.name)
         self.writes = self.into is self.weights
         self.drive = stepper.drives[projection.key]
         self._source, self._target = stepper.state[projection.source], stepper.state[projection.target]
@@ -387,11 +428,18 @@ class Plastic:
             return
         weighted = [p for p in self.parts if p.weighted]
         decay = [self.arrays.outer(self._pre(p), self._post(p), p.scale) * self.weights for p in weighted]
+        into, share, keep = self.into, 1.0, 1.0
+        if self.tau is not None:  # the weight follows the trace, the trace follows the product
+            self.arrays.add_scaled(self.into, self.trace, self.stepper.dt)
+            into, share, keep = self.trace, 1.0 / self.tau, 1.0 - self.stepper.dt / self.tau
         for part in self.parts:
             if not part.weighted:
-                self.arrays.add_outer(self.into, self._pre(part), self._post(part), part.scale)
+                self.arrays.add_outer(into, self._pre(part), self._post(part), share * part.scale, keep)
+                keep = 1.0
+        if keep != 1.0:
+            into *= keep
         for change in decay:
-            self.into += change
+            self.arrays.add_scaled(into, change, share)
         if self.writes:
             self.stepper.bound(self.projection)
 

@@ -8,7 +8,7 @@ import brian2 as _brian2  # noqa: E402, F401
 
 sys.excepthook = _hook
 
-from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_rule  # noqa: E402
+from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_reset, parse_rule  # noqa: E402
 from neurosim.equations.render import compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
 from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
 from neurosim.equations.steady import linear_rates, solve_steady  # noqa: E402
@@ -25,6 +25,7 @@ __all__ = [
     "linear_rates",
     "names_in",
     "parse_cell",
+    "parse_reset",
     "parse_rule",
     "python_source",
     "quantity",

@@ -16,6 +16,7 @@ from brian2.equations.equations import (
 )
 from brian2.units.fundamentalunits import Dimension
 
+from neurosim.equations.render import names_in
 from neurosim.errors import CircuitError
 
 #: Prefix of every name that neurosim generates; users may not use it.
@@ -31,6 +32,8 @@ class CellEquations:
     declared: tuple[str, ...]  # lines `name : unit`
     shared: tuple[str, ...]  # lines `name : unit (shared)`
     dimensions: dict[str, Dimension]
+    noises: tuple[str, ...]  # xi, xi_name
+    unless_refractory: tuple[str, ...]  # states that stand still while the cell is refractory
 
 
 def parse_cell(text: str, where: str) -> CellEquations:
@@ -50,14 +53,20 @@ def parse_cell(text: str, where: str) -> CellEquations:
     subexpressions: dict[str, str] = {}
     declared: list[str] = []
     shared: list[str] = []
+    unless_refractory: list[str] = []
     for single in ordered:
         name = single.varname
         check_name(name, where)
         flags = set(single.flags)
-        if flags - {"shared"}:
+        unknown_flags = flags - {"shared", "unless refractory"}
+        if unknown_flags or ("unless refractory" in flags and single.type != DIFFERENTIAL_EQUATION):
             raise CircuitError(
-                f"{where}: '{name}' has the flag {sorted(flags - {'shared'})}; only (shared) is known here."
+                f"{where}: '{name}' has the flag {sorted(unknown_flags or flags)}; known here are (shared) on a line "
+                "'name : unit' and (unless refractory) on the equation of a state."
             )
+        if "unless refractory" in flags:
+            unless_refractory.append(name)
+            flags = set()
         if single.type == DIFFERENTIAL_EQUATION:
             states[name] = _one_line(single.expr.code)
         elif single.type == SUBEXPRESSION:
@@ -68,7 +77,34 @@ def parse_cell(text: str, where: str) -> CellEquations:
             raise CircuitError(
                 f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
             )
-    return CellEquations(states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered})
+    noises = sorted({n for text in states.values() for n in names_in(text) if _is_noise(n)})
+    for name, text in subexpressions.items():
+        if any(_is_noise(n) for n in names_in(text)):
+            raise CircuitError(
+                f"{where}: white noise in '{name} = {text}'; noise enters the equation of a state (dx/dt = ... + sigma*xi)."
+            )
+    return CellEquations(
+        states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}, tuple(noises),
+        tuple(unless_refractory),
+    )  # fmt: skip
+
+
+def _is_noise(name: str) -> bool:
+    return name == "xi" or name.startswith("xi_")
+
+
+def parse_reset(text: str, where: str) -> list[tuple[str, str]]:
+    """Statements of a reset as ``(state, new value)``; ``x += e`` becomes ``x = x + (e)``."""
+    statements = []
+    for line in re.split(r"[;\n]", text):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"\s*(\w+)\s*([-+*/]?)=(?!=)(.+)", line)
+        if match is None:
+            raise CircuitError(f"{where}: cannot read '{line.strip()}' in the reset; wanted 'x = ...' or 'x += ...'.")
+        name, operator, value = match[1], match[2], match[3].strip()
+        statements.append((name, f"{name} {operator} ({value})" if operator else value))
+    return statements
 
 
 def check_name(name: str, where: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from neurosim.errors import NeurosimError, unknown
 
 #: Version of the file layout; a newer one is refused.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,19 @@ class PhaseSpan:
     trial: int
     start: float
     stop: float
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Spikes of one population: time in seconds, number of the sample, number of the cell, one entry per spike."""
+
+    time: np.ndarray
+    sample: np.ndarray
+    cell: np.ndarray
+
+    def of(self, cell: int, sample: int = 0) -> np.ndarray:
+        """Spike times of one cell in one sample."""
+        return self.time[(self.cell == cell) & (self.sample == sample)]
 
 
 @dataclass
@@ -42,6 +55,8 @@ class Traces:
         ``{"population.variable": unit as text}``.
     phases
         Phases in their order on the time axis.
+    spikes
+        ``{population: Spikes}`` of the spiking populations.
     metadata
         Model, level, seed, dt, versions, ...
     """
@@ -51,6 +66,7 @@ class Traces:
     units: dict[str, str]
     phases: list[PhaseSpan]
     metadata: dict[str, Any] = field(default_factory=dict)
+    spikes: dict[str, Spikes] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:
@@ -86,6 +102,12 @@ class Traces:
             data.attrs["population"] = population
             data.attrs["axes"] = "time, sample of the batch, cell"
             data.attrs["indices"] = np.arange(value.shape[-1])
+        kept = file.create_group("spikes")
+        for population, spikes in self.spikes.items():
+            group = kept.create_group(population)
+            for name in ("time", "sample", "cell"):
+                group.create_dataset(name, data=getattr(spikes, name))
+            group["time"].attrs["unit"] = "s"
         spans = file.create_group("phases")
         spans.create_dataset("name", data=[p.name for p in self.phases], dtype=h5py.string_dtype())
         spans.create_dataset("trial", data=np.array([p.trial for p in self.phases], dtype=np.int64))
@@ -118,7 +140,7 @@ class Traces:
                 )
             values, units = {}, {}
             for population, group in contents.items():
-                if population in ("time", "phases"):
+                if population in ("time", "phases", "spikes"):
                     continue
                 for variable, data in group.items():
                     values[f"{population}.{variable}"] = data[()]
@@ -130,5 +152,9 @@ class Traces:
                     spans["name"][()], spans["trial"][()], spans["start"][()], spans["stop"][()], strict=True
                 )
             ]
+            spikes = {
+                population: Spikes(group["time"][()], group["sample"][()], group["cell"][()])
+                for population, group in (contents["spikes"].items() if "spikes" in contents else ())  # not in layout 1
+            }
             metadata = json.loads(str(contents.attrs["metadata"]))
-            return cls(contents["time"][()], values, units, phases, metadata)
+            return cls(contents["time"][()], values, units, phases, metadata, spikes)

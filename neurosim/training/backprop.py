@@ -19,17 +19,17 @@ from neurosim.training.config import TrainConfig
 
 
 class _Aligned(torch.autograd.Function):
-    """A linear layer whose backward pass reads fixed random feedback weights (Lillicrap et al. 2016)."""
+    """A product whose backward pass reads fixed random feedback weights (Lillicrap et al. 2016)."""
 
     @staticmethod
-    def forward(ctx: Any, rates: Any, weight: Any, bias: Any, feedback: Any) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, rates: Any, weight: Any, feedback: Any) -> Any:  # type: ignore[override]
         ctx.save_for_backward(rates, feedback)
-        return torch.addmm(bias.squeeze(0), rates, weight)
+        return rates @ weight
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:  # type: ignore[override]
         rates, feedback = ctx.saved_tensors
-        return gradient @ feedback.T, rates.T @ gradient, gradient.sum(0, keepdim=True), None
+        return gradient @ feedback.T, rates.T @ gradient, None
 
 
 class BackpropEngine:
@@ -43,20 +43,15 @@ class BackpropEngine:
         if config.method == "feedback_alignment":
             drawn = circuit.initial_weights(config.seed + 1)
             self.feedback = {n: self.net.arrays.asarray(drawn[n]) for n in self.net.reference.weights}
-            self.net.forward = self._aligned_forward  # type: ignore[method-assign]
+            self.net.drive = self._aligned_drive  # type: ignore[method-assign]
 
     @property
     def _weights(self) -> dict[str, torch.Tensor]:
         return {n: p.data for n, p in self.net.parameters.items()}
 
-    def _aligned_forward(self, images: torch.Tensor) -> torch.Tensor:
-        rates = images
-        for weight, bias in zip(self.net.reference.weights, self.net.reference.biases, strict=True):
-            parameters = self.net.parameters
-            s = {"u": _Aligned.apply(rates, parameters[weight], parameters[bias], self.feedback[weight])}
-            self.net._transfer(s)
-            rates = s["r"]
-        return rates
+    def _aligned_drive(self, rates: torch.Tensor, weight: str, bias: str | None) -> torch.Tensor:
+        product = _Aligned.apply(rates, self.net.parameters[weight], self.feedback[weight])
+        return product if bias is None else product + self.net.parameters[bias]
 
     def weights(self) -> dict[str, np.ndarray]:
         return {n: self.net.arrays.to_numpy(p).copy() for n, p in self.net.parameters.items()}
@@ -74,15 +69,14 @@ class BackpropEngine:
                 self.net.arrays.asarray(stimuli["image"][rows]),
                 self.net.arrays.asarray(stimuli["target"][rows]),
             )
-            with torch.set_grad_enabled(learn == "on"):
-                rates = self.net.forward(images)
-                answers.append(self.net.arrays.to_numpy(rates))
-                if learn == "on":
-                    loss = 0.5 * ((targets - rates) ** 2).sum(dim=1).mean()
-                    names = list(self.net.parameters)
-                    gradients = torch.autograd.grad(loss, [self.net.parameters[n] for n in names])
-                    with torch.no_grad():
-                        self.transform(self._weights, {n: -g for n, g in zip(names, gradients, strict=True)})
+            if learn == "on":
+                rates, gradients = self.net.backward(images, targets)
+                with torch.no_grad():
+                    self.transform(self._weights, {n: -g for n, g in gradients.items()})
+            else:
+                with torch.no_grad():
+                    rates = self.net.forward(images)
+            answers.append(self.net.arrays.to_numpy(rates))
         result = Result("backprop", self.options.dtype, {}, readout=np.concatenate(answers))
         result.seconds = time.perf_counter() - started
         return result

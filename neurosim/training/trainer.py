@@ -66,7 +66,7 @@ class Trainer:
             )
         options = Options(
             batch=config.batch_size, dt=step_size(config.dt), dtype=config.dtype, device=config.device, codegen=config.codegen,
-            progress=False, tolerance=config.tolerance, max_sweeps=config.max_sweeps, method=config.solver,
+            progress=False, seed=config.seed, tolerance=config.tolerance, max_sweeps=config.max_sweeps, method=config.solver,
         )  # fmt: skip
         if config.method in REFERENCES:
             from neurosim.training.backprop import BackpropEngine

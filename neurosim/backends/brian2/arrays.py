@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg.blas import dgemm, dger  # type: ignore[attr-defined]
+from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
 
@@ -54,15 +54,19 @@ class NumpyArrays:
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         np.dot(a, b, out=out)
 
-    def add_outer(self, weights: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float) -> None:
-        """weights += scale * pre^T post, in place."""
+    def add_outer(self, weights: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float, keep: float = 1.0) -> None:
+        """weights = keep * weights + scale * pre^T post, in place."""
         target = weights.T
-        if len(pre) == 1:
+        if len(pre) == 1 and keep == 1.0:
             result = dger(scale, post[0], pre[0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
         else:
-            result = dgemm(scale, post.T, pre.T, beta=1.0, c=target, trans_b=1, overwrite_c=1)
+            result = dgemm(scale, post.T, pre.T, beta=keep, c=target, trans_b=1, overwrite_c=1)
         if result is not target:  # BLAS worked on a copy: the array was not laid out as assumed
             weights[...] = result.T
+
+    def add_scaled(self, weights: np.ndarray, change: np.ndarray, scale: float) -> None:
+        """weights += scale * change, in place."""
+        daxpy(change.reshape(-1), weights.reshape(-1), a=scale)
 
     def outer(self, pre: np.ndarray, post: np.ndarray, scale: float) -> np.ndarray:
         return scale * (pre.T @ post)

@@ -14,8 +14,16 @@ import brian2 as b2
 import numpy as np
 
 from neurosim.backends.brian2.arrays import NumpyArrays
-from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
+from neurosim.backends.brian2.network import (
+    brian2_unit,
+    clear_spike_train,
+    codegen_target,
+    run_network,
+    spiking_arguments,
+    state_lines,
+)
 from neurosim.backends.engine import Options, check_stimuli
+from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn, Stepper
 from neurosim.connectivity import Dense
@@ -48,13 +56,14 @@ class DenseEngine:
                 self._group(p.name)
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
         self.network = b2.Network(*self.groups.values(), *self.synapses)
+        self._noise = Noise(plan, options.seed, options.batch, options.dt)
         for obj in (*self.synapses, *(self.groups[p.name] for p in plan.populations.values() if not p.ode)):
             obj.active = False  # containers: nothing to do in a step
 
     def _group(self, name: str) -> None:
         p, batch = self.plan.populations[name], self.options.batch
-        lines = [f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}" for x, rhs in p.ode.items()]
-        outside = sorted(p.names_of_ode())
+        lines = state_lines(p)
+        outside = sorted({*p.names_of_ode(), *(["spike_train"] if p.spiking else [])} - {"lastspike"})
         lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in p.shared else ''}" for n in outside]
         arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
@@ -65,10 +74,12 @@ class DenseEngine:
         }
         group = b2.NeuronGroup(
             batch * p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock,
-            namespace=namespace, name=f"ns_{name}",
+            namespace=namespace, name=f"ns_{name}", **spiking_arguments(p),
         )  # fmt: skip
+        if p.spiking:
+            clear_spike_train(group, self.clock)
         views = {}
-        for variable in (*p.ode, *outside, *arrays):
+        for variable in (*p.ode, *outside, *arrays, *(["lastspike"] if p.spiking else [])):
             flat = group.variables[variable].get_value()
             views[variable] = flat if variable in p.shared else flat.reshape(batch, p.n)
         for n, value in arrays.items():
@@ -104,14 +115,15 @@ class DenseEngine:
         started = time.perf_counter()
         options = self.options
         stepper = Stepper(
-            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, learn=learn,
-            record=record or [], stride=stride, ends=ends,
+            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self._noise,
+            learn=learn, record=record or [], stride=stride, ends=ends,
         )  # fmt: skip
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
         for name, p in self.plan.populations.items():
             views, outside = self.views[name], p.names_of_ode()
             # What the stepper writes in place it writes into Brian2's own memory; the rest is handed over in each step.
-            placed = {*p.ode, *(outside & {*p.inputs, *(h.name for h in p.holds)})}
+            written = {*p.inputs, *(h.name for h in p.holds), *p.noises}
+            placed = {*p.ode, *(outside & written), *p.spiking_variables}
             stepper.state[name] |= {v: views[v] for v in placed}
             handed += [(views[v], stepper.state[name], v) for v in sorted(outside - placed)]
         trials = check_stimuli(self.plan, stimuli, options.batch)
@@ -123,7 +135,13 @@ class DenseEngine:
                 view[...] = s[variable]
 
         duration = trials * sum(stepper.counts)
-        run_network(self.network, operation, self.clock, duration, options)
+        noting = b2.NetworkOperation(stepper.note_spikes, clock=self.clock, when="end", name="ns_note_spikes")
+        spiking = any(p.spiking for p in self.plan.populations.values())
+        self.network.add(*([noting] if spiking else []))
+        try:
+            run_network(self.network, operation, self.clock, duration, options)
+        finally:
+            self.network.remove(*([noting] if spiking else []))
         for _ in steps:  # the end of the last trial
             pass
         stepper.check_finite()

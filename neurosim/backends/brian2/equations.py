@@ -18,14 +18,23 @@ import brian2 as b2
 import numpy as np
 from tqdm import tqdm
 
-from neurosim.backends.brian2.network import brian2_unit, codegen_target, run_network
+from neurosim.backends.brian2.network import (
+    brian2_unit,
+    clear_spike_train,
+    codegen_target,
+    run_network,
+    spiking_arguments,
+    state_lines,
+)
 from neurosim.backends.engine import Options, check_stimuli
+from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
+from neurosim.cells import Derivative
 from neurosim.connectivity import OneToOne
 from neurosim.equations import names_in, quantity, substitute, unit_text
 from neurosim.errors import UnsupportedError
-from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces import Traces
 
 LEVEL = "brian2:equations"
@@ -51,6 +60,7 @@ class EquationsEngine:
             )
         self.plan, self.options = plan, options
         self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
+        self._noise = Noise(plan, options.seed, 1, options.dt)
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
@@ -66,7 +76,7 @@ class EquationsEngine:
         started = time.perf_counter()
         check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
-            run = _Run(self.plan, self._weights, self.options, stimuli, learn, record or [], stride, ends)
+            run = _Run(self.plan, self._weights, self.options, stimuli, self._noise, learn, record or [], stride, ends)
             result = run.run()
         self._weights = {name: w.copy() for name, w in result.weights.items()}
         result.seconds = time.perf_counter() - started
@@ -77,10 +87,10 @@ class _Run:
     """The Brian2 objects of one run."""
 
     def __init__(
-        self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], learn: Learn,
-        record: list[tuple[str, str]], stride: int, ends: bool,
+        self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], noise: Noise,
+        learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool,
     ):  # fmt: skip
-        self.plan, self.options, self.stimuli, self.learn = plan, options, stimuli, learn
+        self.plan, self.options, self.stimuli, self.noise, self.learn = plan, options, stimuli, noise, learn
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
         self.objects: list[Any] = []
         self.groups = {p.name: self._group(p) for p in plan.populations.values()}
@@ -91,15 +101,16 @@ class _Run:
         self.recorded = record
         self.monitors = self._monitors(record, stride)
         self.counts = plan.steps(options.dt)
-        self.trials = len(next(iter(stimuli.values())))
+        self.trials = check_stimuli(plan, stimuli, 1)
 
     # ---------------------------------------------------------------- cells
 
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
-        lines = [f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}" for x, rhs in p.ode.items()]
+        lines = state_lines(p)
         pools = {a.name for a in p.assignments if a.pool}
         arrays = arrays_of(p)
-        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays]
+        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises]
+        stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
         lines += [f"{n} : {brian2_unit(p.dimensions.get(n, p.dimensions[_port(n)]))}" for n in stored]
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in p.shared]
@@ -107,11 +118,17 @@ class _Run:
             f"{n} : {brian2_unit(p.dimensions[n])}\nns_{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools
         ]
         lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
+        lines += [f"{_before(d)} : {brian2_unit(p.dimensions[d.of])}" for d in p.derivatives]
         namespace = {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays}
         group = b2.NeuronGroup(
             p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace,
-            name=f"ns_{p.name}", order=POTENTIALS,
+            name=f"ns_{p.name}", order=POTENTIALS, **spiking_arguments(p),
         )  # fmt: skip
+        if p.spiking:
+            clear_spike_train(group, self.clock)
+        for d in p.derivatives:
+            code = f"{d.name} = ({d.of} - {_before(d)})/dt\n{_before(d)} = {d.of}"
+            group.run_regularly(code, clock=self.clock, when="before_start", order=5, name=f"ns_{p.name}_{d.name}")
         for n, value in arrays.items():
             group.variables[n].get_value()[...] = value
         early, late = p.blocks([a.name for a in p.assignments])
@@ -183,6 +200,10 @@ class _Run:
                     rhs = substitute(rhs, {f"{n}_{side}": f"ns_{side}_{n}"})
             collects = self.learn == "held" or rule.rule.apply != "now"
             changed = "ns_collected" if collects else "w"
+            if rule.filter is not None:
+                namespace["ns_filter"] = rule.filter * b2.second
+                lines.append(f"dns_trace/dt = ns_on*({rhs} - ns_trace)/ns_filter : {unit}/second (clock-driven)")
+                rhs = "ns_trace"
             lines.append(f"d{changed}/dt = ns_on*({rhs}) : {unit} (clock-driven)")
             lines += [f"w : {unit}"] if collects else []
             lines += [f"ns_{n} : 1 (shared)" for n in ("on", *rule.shared)]
@@ -248,7 +269,7 @@ class _Run:
             values[f"{population}.{variable}"] = np.array(raw)[:, None, :]
             units[f"{population}.{variable}"] = unit_text(self.plan.populations[population].dimensions[variable])
         time = np.array(self.monitors[self.recorded[0][0]].variables["t"].get_value())
-        return Traces(time, values, units, self.kept.all_spans())
+        return Traces(time, values, units, self.kept.all_spans(), spikes=self.kept.spikes())
 
     # ---------------------------------------------------------------- the run
 
@@ -257,7 +278,9 @@ class _Run:
         with tqdm(total=total, desc=LEVEL, unit="step", delay=2, disable=not self.options.progress, leave=False) as bar:
             steps = self._steps(bar)
             keep = b2.NetworkOperation(self._keep, clock=self.clock, when="groups", order=RECORDERS, name="ns_keep")
-            network = b2.Network(*self.objects, keep)
+            note = b2.NetworkOperation(self._note_spikes, clock=self.clock, when="end", name="ns_note_spikes")
+            spiking = any(p.spiking for p in self.plan.populations.values())
+            network = b2.Network(*self.objects, keep, *([note] if spiking else []))
             run_network(network, lambda: next(steps), self.clock, total, self.options)
             for _ in steps:  # the end of the last trial
                 pass
@@ -276,6 +299,8 @@ class _Run:
                     last = k == self.counts[index] - 1
                     if moving:
                         self._tie()
+                    for population, variable, values in self.noise.draw():
+                        self.groups[population].variables[variable].get_value()[...] = values[0]
                     for population, hold in phase.holds:
                         self.groups[population].variables[f"ns_take_{hold.name}"].get_value()[...] = last
                     self.now = (phase, k == mark, last)
@@ -299,6 +324,11 @@ class _Run:
                     variables[x].get_value()[...] = p.initial[x]
                 for hold in p.holds:
                     variables[hold.name].get_value()[...] = 0.0
+                for d in p.derivatives:
+                    variables[_before(d)].get_value()[...] = p.initial[d.of]
+                if p.spiking:
+                    variables["spike_train"].get_value()[...] = 0.0
+                    variables["lastspike"].get_value()[...] = NEVER
             for name in p.shared:
                 variables[name].get_value()[...] = phase.shared[name]
             for name in p.inputs:
@@ -309,6 +339,8 @@ class _Run:
             if self._learns(q):
                 synapses = self.synapses[q.name]
                 assert q.rule is not None
+                if q.rule.filter is not None and index == 0 and (plan.circuit.protocol.reset or trial == 0):
+                    synapses.variables["ns_trace"].get_value()[...] = 0.0
                 on = q.name in phase.plastic
                 synapses.variables["ns_on"].get_value()[...] = float(on)
                 # While a rule is off it sees the shared values of a phase in which it is on: 0 * finite = 0.
@@ -323,6 +355,12 @@ class _Run:
             self.kept.mark(self._values)
         if last:
             self.kept.finish(phase, self._values)
+
+    def _note_spikes(self) -> None:
+        for p in self.plan.populations.values():
+            if p.spiking:
+                fired = self.groups[p.name].variables["spike_train"].get_value()
+                self.kept.note_spikes(p.name, *np.nonzero(fired[None, :]))
 
     def _values(self, population: str, variable: str) -> np.ndarray:
         return np.array(self.groups[population].variables[variable].get_value())[None, :]
@@ -360,6 +398,11 @@ class _Run:
 def arrays_of(p: PopulationPlan) -> dict[str, np.ndarray]:
     """Parameters with one value per cell."""
     return {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
+
+
+def _before(d: Derivative) -> str:
+    """The value of a state in the step before, of which a derivative is taken."""
+    return f"ns_before_{d.name}"
 
 
 def _part(q: ProjectionPlan) -> str:

@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import brian2 as b2
 from brian2.core.preferences import prefs
@@ -15,6 +16,7 @@ from brian2.groups.group import CodeRunner
 from neurosim.backends.engine import Options
 from neurosim.equations.units import unit_string as brian2_unit
 from neurosim.errors import NeurosimError, unknown
+from neurosim.plan import PopulationPlan
 
 TARGETS = ("numpy", "cython")
 
@@ -33,6 +35,31 @@ def codegen_target(target: str) -> Iterator[None]:
         yield
     finally:
         prefs["codegen.target"] = before
+
+
+def state_lines(p: PopulationPlan) -> list[str]:
+    """The equations of a population's states in Brian2's syntax."""
+    frozen = p.spiking.unless_refractory if p.spiking else ()
+    return [
+        f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}{' (unless refractory)' if x in frozen else ''}"
+        for x, rhs in p.ode.items()
+    ]
+
+
+def spiking_arguments(p: PopulationPlan) -> dict[str, Any]:
+    """Threshold, reset and refractoriness as arguments of a `NeuronGroup` that has a variable `spike_train`."""
+    if p.spiking is None:
+        return {}
+    reset = [f"{x} = {value}" for x, value in p.spiking.reset]
+    return dict(
+        threshold=p.spiking.threshold, reset="\n".join([*reset, "spike_train = 1/dt"]),
+        refractory=p.spiking.refractory * b2.second,
+    )  # fmt: skip
+
+
+def clear_spike_train(group: b2.NeuronGroup, clock: b2.Clock) -> None:
+    """The spikes of a step are seen in the next one only."""
+    group.run_regularly("spike_train = 0*hertz", clock=clock, when="before_thresholds", name=f"{group.name}_clear")
 
 
 def run_network(
@@ -62,8 +89,7 @@ def run_network(
             f"compiling up to {count} of Brian2's code objects (seconds each the first time, then cached)",
             file=sys.stderr,
         )
-    timestep = clock.variables["timestep"]
-    start = int(timestep.get_value().item())
+    network.t_ = 0.0  # a run begins at t = 0 on every level
     try:
         with codegen_target(options.codegen):
             network.run(steps * clock.dt, namespace={})
@@ -72,11 +98,11 @@ def run_network(
         gc.unfreeze()
     if failure:
         raise failure[0]
-    ran = int(timestep.get_value().item()) - start
+    ran = int(clock.variables["timestep"].get_value().item())
     if ran != steps:
         raise NeurosimError(f"Brian2 ran {ran} steps in place of {steps}.")
 
 
 logging.getLogger("brian2").setLevel(logging.WARNING)
 
-__all__ = ["brian2_unit", "codegen_target", "run_network"]
+__all__ = ["brian2_unit", "clear_spike_train", "codegen_target", "run_network", "spiking_arguments", "state_lines"]

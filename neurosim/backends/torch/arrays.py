@@ -61,9 +61,15 @@ class TorchArrays:
     def drive(self, rates: torch.Tensor, weights: torch.Tensor, transpose: bool) -> torch.Tensor:
         return rates @ (weights.T if transpose else weights)
 
-    def add_outer(self, weights: torch.Tensor, pre: torch.Tensor, post: torch.Tensor, scale: float) -> None:
-        """weights += scale * pre^T post, in place."""
-        weights.addmm_(pre.T, post, alpha=scale)
+    def add_outer(
+        self, weights: torch.Tensor, pre: torch.Tensor, post: torch.Tensor, scale: float, keep: float = 1.0
+    ) -> None:
+        """weights = keep * weights + scale * pre^T post, in place."""
+        weights.addmm_(pre.T, post, alpha=scale, beta=keep)
+
+    def add_scaled(self, weights: torch.Tensor, change: torch.Tensor, scale: float) -> None:
+        """weights += scale * change, in place."""
+        weights.add_(change, alpha=scale)
 
     def outer(self, pre: torch.Tensor, post: torch.Tensor, scale: float) -> torch.Tensor:
         return scale * (pre.T @ post)

@@ -6,7 +6,8 @@ sources: drives from the present rates, late variables, new states, new rates. S
 than the tolerance, by default with Anderson acceleration per sample (depth 6, undamped; Walker & Ni 2011). A sample that misses
 the tolerance is counted in `Result.unsettled`, never passed over in silence.
 
-A rule's change is its right-hand side at the fixed point times the length of the phase.
+A rule's change is its right-hand side F at the fixed point times the length T of the phase; a filtered rule's is the exact
+integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ class SteadyEngine:
         plan.check_weights(weights)
         if options.method not in METHODS:
             raise unknown("method of the steady level", options.method, METHODS)
+        for p in plan.populations.values():
+            for found, what in (
+                (p.spiking, "its cells spike; a spiking cell has no steady rate of its own"),
+                (p.noises, "its states carry white noise; describe the circuit without it"),
+                (p.timed, "its equations read the time t"),
+            ):  # fmt: skip
+                if found:
+                    raise UnsupportedError(
+                        f"{LEVEL} has no fixed point for population '{p.name}': {what}. Use torch:trajectory or a Brian2 level."
+                    )
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
@@ -108,7 +119,7 @@ class SteadyEngine:
         self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
     ) -> PopulationProgram:
         sent = {q.variable for q in self.plan.projections.values() if q.source == p.name}
-        numbers = {n: phase.shared[n] for n in p.shared}
+        numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
         numbers |= (
             {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray) and v == 0.0}
             if p.ode
@@ -165,7 +176,7 @@ class SteadyEngine:
             for start in range(0, samples, self.options.batch):
                 fields = {n: v[start : start + self.options.batch] for n, v in stimuli.items()}
                 unsettled += self._trial(fields, learn, kept, first)
-                bar.update(len(next(iter(fields.values()))))
+                bar.update(len(next(iter(fields.values()), "1")))
                 first = False
         result = kept.result(self.weights(), {})
         if learn == "held":
@@ -174,7 +185,7 @@ class SteadyEngine:
         return result
 
     def _trial(self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool) -> int:
-        batch = len(next(iter(fields.values())))
+        batch = len(next(iter(fields.values()), "1"))  # without stimuli: one trial of one sample
         fields = {n: v if isinstance(v, torch.Tensor) else self.arrays.asarray(v) for n, v in fields.items()}
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
@@ -207,8 +218,9 @@ class SteadyEngine:
         self.state: dict[str, dict[str, Any]] = {}
         for p in self.plan.populations.values():
             s = {x: self.arrays.zeros(batch, p.n) + p.initial[x] for x in p.ode}
-            s |= {n: self.arrays.zeros(batch, p.n) for n in (*p.inputs, *(h.name for h in p.holds))}
-            self.state[p.name] = s
+            names = (*p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
+            self.state[p.name] = s | {n: self.arrays.zeros(batch, p.n) for n in names}
+        self._traces: dict[str, torch.Tensor] = {}
         self._drives: dict[tuple[str, bool, str, str], tuple[int, int, torch.Tensor]] = {}
         self._seen = {p: 0 for p in self.plan.populations}
 
@@ -319,29 +331,45 @@ class SteadyEngine:
             projection = self.plan.projections[name]
             rule = projection.rule
             assert rule is not None
-            post, pre = self.state[projection.target], self.state[projection.source]
-            shapes = (self.batch, projection.n_post), (self.batch, projection.n_pre)
             direct = learn == "on" and rule.rule.apply == "now" and self.transform is None
             weights = self._weights[name]
             fresh = not direct and name not in self._changes
             if fresh:
-                self._changes[name] = torch.empty_like(weights)
+                self._changes[name] = torch.zeros_like(weights) if rule.filter else torch.empty_like(weights)
             into = weights if direct else self._changes[name]
-            old = weights.clone() if direct and any(t.w_power for t in rule.separated(name, LEVEL)) else weights
-            for term, post_name, pre_name, coefficient in self._terms(phase, projection):
-                scale = coefficient * phase.seconds / self.batch
-                f = self.arrays.expand(post[post_name], shapes[0])
-                g = self.arrays.expand(pre[pre_name], shapes[1])
-                if term.w_power:
-                    part = self.arrays.outer(g, f, scale) * old
-                    into.copy_(part) if fresh else into.add_(part)
-                else:
-                    torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=scale, out=into)
-                fresh = False
+            if rule.filter is None:
+                self._add_products(into, fresh, phase, projection, phase.seconds)
+            else:
+                product = torch.zeros_like(weights)
+                self._add_products(product, True, phase, projection, 1.0)
+                trace = self._traces.setdefault(name, torch.zeros_like(weights))
+                kept = np.exp(-phase.seconds / rule.filter)
+                tail = rule.filter * (1.0 - kept)
+                into.add_(product, alpha=phase.seconds - tail).add_(trace, alpha=tail)
+                trace.mul_(kept).add_(product, alpha=1.0 - kept)
             if direct:
                 self._changed(projection)
         if learn == "on":
             self._apply("phase", phase.plastic)
+
+    def _add_products(
+        self, into: torch.Tensor, fresh: bool, phase: PhasePlan, projection: ProjectionPlan, length: float
+    ) -> None:
+        """Add a rule's right-hand side, the mean over the samples, times `length`; `fresh`: in place of what was there."""
+        post, pre = self.state[projection.target], self.state[projection.source]
+        weights, terms = self._weights[projection.name], self._terms(phase, projection)
+        # `into` may be the weights themselves: a term that holds w reads them as they were.
+        old = weights.clone() if into is weights and any(term.w_power for term, *_ in terms) else weights
+        for term, post_name, pre_name, coefficient in terms:
+            scale = coefficient * length / self.batch
+            f = self.arrays.expand(post[post_name], (self.batch, projection.n_post))
+            g = self.arrays.expand(pre[pre_name], (self.batch, projection.n_pre))
+            if term.w_power:
+                part = self.arrays.outer(g, f, scale) * old
+                into.copy_(part) if fresh else into.add_(part)
+            else:
+                torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=scale, out=into)
+            fresh = False
 
     def _terms(self, phase: PhasePlan, projection: ProjectionPlan) -> list[tuple[Term, str, str, float]]:
         """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""

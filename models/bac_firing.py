@@ -1,0 +1,50 @@
+"""BAC firing of a spiking three-compartment pyramidal cell: four protocols, one cell each.
+
+Larkum, Zhu & Sakmann 1999 found the phenomenon: a back-propagating action potential that meets apical input sets off a
+calcium plateau in the apical dendrite and a burst at the soma. Equations and constants are ours (see
+`neurosim.parts.bac_pyramidal`), none is the paper's.
+"""
+
+from __future__ import annotations
+
+from neurosim import Circuit, OneToOne, Phase, Population, Projection, Protocol
+from neurosim.parts import bac_pyramidal, current_step, epsc
+
+#: somatic step and apical EPSC (peak) of each protocol, in pA
+PROTOCOLS = {
+    "soma_step": (1700, 0),
+    "apical_weak": (0, 600),
+    "both": (1700, 600),
+    "apical_strong": (0, 2600),
+}
+
+
+def circuit(onset: str = "60*ms", lag: str = "5*ms", duration: str = "300*ms") -> Circuit:
+    """One cell per protocol: a brief step into the soma, weak apical input, both, strong apical input.
+
+    Parameters
+    ----------
+    onset
+        When the somatic step (1700 pA for 5 ms) begins.
+    lag
+        How much later the apical EPSC (rise 1 ms, decay 8 ms) begins; from -20 to 10 ms `both` bursts.
+    duration
+        Length of the trial.
+    """
+    populations, projections = [], []
+    for name, (soma, apical) in PROTOCOLS.items():
+        populations.append(Population(name, 1, bac_pyramidal()))
+        for port, cell, on in (
+            ("I_s", current_step(f"{soma}*pA", onset, "5*ms"), soma),
+            ("I_a", epsc(f"{apical}*pA", f"{onset} + {lag}"), apical),
+        ):  # fmt: skip
+            if on:
+                electrode = f"{name}_{port}"
+                populations.append(Population(electrode, 1, cell))
+                projections.append(Projection(f"into_{electrode}", electrode, f"{name}.{port}", OneToOne()))
+    return Circuit(
+        "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),)),
+        citation=(
+            "BAC firing after Larkum, Zhu & Sakmann 1999, Nature 398:338 (the phenomenon; equations and constants are ours)"
+        ),
+    )  # fmt: skip

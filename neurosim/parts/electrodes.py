@@ -1,0 +1,39 @@
+"""Electrodes: currents at given times. Connect one with `OneToOne` to a cell's current port; `t` counts from the start."""
+
+from __future__ import annotations
+
+import math
+
+from neurosim.cells import Cell
+from neurosim.equations import seconds
+from neurosim.errors import NeurosimError
+
+
+def current_step(amplitude: str = "100*pA", onset: str = "0*ms", duration: str = "5*ms") -> Cell:
+    """A current step: I = amplitude for onset <= t < onset + duration, else 0."""
+    return Cell(
+        "current step",
+        "I = amplitude*int(t >= onset)*int(t < onset + duration) : amp",
+        rate="I",
+        parameters={"amplitude": amplitude, "onset": onset, "duration": duration},
+    )
+
+
+def epsc(peak: str = "100*pA", onset: str = "0*ms", rise: str = "1*ms", decay: str = "8*ms") -> Cell:
+    """An excitatory postsynaptic current of given peak: I = peak f(s)/max f, f(s) = exp(-s/decay) - exp(-s/rise), s = t - onset."""
+    fast, slow = seconds(rise), seconds(decay)
+    if not 0 < fast < slow:
+        raise NeurosimError(f"rise = {rise}, decay = {decay}: wanted 0 < rise < decay.")
+    top = math.log(slow / fast) * fast * slow / (slow - fast)
+    return Cell(
+        "EPSC",
+        """
+        since = (t - onset)*int(t > onset) : second
+        I = peak*scale*(exp(-since/decay) - exp(-since/rise)) : amp
+        """,
+        rate="I",
+        parameters={
+            "peak": peak, "onset": onset, "rise": rise, "decay": decay,
+            "scale": 1 / (math.exp(-top / slow) - math.exp(-top / fast)),
+        },
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Inhibitory interneurons: SST type (soma and dendrite, taught by a partner cell), PV type (divisive normalisation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from neurosim.cells import Cell, Pool
+from neurosim.parts.pyramidal import Form
+from neurosim.parts.text import right_hand_side, with_right_hand_side
+from neurosim.parts.transfer import transfer as transfer_text
+
+
+def sst_interneuron(
+    transfer: str = "logistic",
+    units: str = "dimensionless",
+    tau_dendrite: str | None = None,
+    back: float = 0.0,
+    conductances: Mapping[str, float] | None = None,
+) -> Cell:
+    """An interneuron with soma u and dendrite v_D, taught by the soma of a partner cell at all times.
+
+        du/dt = -g_lk u + g_D (v_D - u) + g_som (u_partner - u)
+        r = phi(u),   r_hat = phi(g_D/(g_lk + g_D) v_D)
+
+    (Sacramento 2018; forms, units and dendrites as in `neurosim.parts.pyramidal`.) Ports `I_dend` (a number), and `u_partner`,
+    fed one-to-one with the potential `u` of the partner. Without a partner it is taught to rest.
+    """
+    form = Form.of(units)
+    dendritic = {} if tau_dendrite is None else {"tau_d": tau_dendrite, "back": back}
+    return Cell(
+        "SST interneuron",
+        f"""
+        du/dt = {form.membrane("g_D*(v_D - u) + g_som*(u_partner - u)")} : {form.unit}
+        {form.dendrite("v_D", "I_dend", tau_dendrite)}
+        r     = {transfer_text(transfer, form.relative("u"))} : 1
+        r_hat = {transfer_text(transfer, f"g_D/(g_lk + g_D)*{form.relative('v_D')}")} : 1
+        I_dend : 1
+        u_partner : {form.unit}
+        """,
+        ports=("I_dend", "u_partner"),
+        parameters={**form.parameters(("g_lk", "g_D", "g_som"), conductances or {}), **dendritic},
+        initial=form.initial("u", *(("v_D",) if tau_dendrite else ())),
+    )
+
+
+def divisive_normalisation(cell: Cell, semisaturation: float = 1.0) -> Cell:
+    """The cell's rate divided by the population's: a fast PV pool (Carandini & Heeger 2012, with exponent 1).
+
+        r_i = rho_i/(semisaturation + sum_j rho_j)        rho: the rate before normalisation
+
+    The pool acts within the step, as inhibition much faster than the membrane does. `rate_before` is rho, `inhibition`
+    the pool's sum.
+    """
+    rho = right_hand_side(cell, cell.rate)
+    equations = with_right_hand_side(cell, cell.rate, "rate_before/(semisaturation + inhibition)")
+    return replace(
+        cell,
+        name=f"{cell.name}, normalised",
+        equations=f"{equations.rstrip()}\n        rate_before = {rho} : 1\n",
+        parameters={**cell.parameters, "semisaturation": semisaturation},
+        pools=(*cell.pools, Pool("inhibition", "rate_before")),
+    )

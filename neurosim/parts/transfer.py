@@ -1,0 +1,24 @@
+"""Transfer functions by name, as Brian2 text."""
+
+from __future__ import annotations
+
+from neurosim.equations import substitute
+from neurosim.errors import unknown
+
+#: rate of a potential u (in units of v_0 above rest, see `neurosim.parts.pyramidal`)
+TRANSFER = {
+    "logistic": "1/(1 + exp(-u))",
+    "tanh": "tanh(u)",
+    "hard_sigmoid": "clip(u, 0, 1)",
+    "relu": "clip(u, 0, inf)",
+    "softplus": "log1p(exp(u))",
+    "soft_relu": "0.1*log1p(exp(u - 3))",  # the teacher's of the dendritic microcircuit, 0.1 log(1 + exp(u - 3))
+    "linear": "u",
+}
+
+
+def transfer(name: str, of: str = "u") -> str:
+    """The transfer function `name` of the expression `of`, as text."""
+    if name not in TRANSFER:
+        raise unknown("transfer function", name, TRANSFER)
+    return substitute(TRANSFER[name], {"u": of if of.isidentifier() else f"({of})"})
