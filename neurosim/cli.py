@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import os
 import shlex
 import sys
@@ -128,7 +129,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _shared(compare, level=None)
     _dynamics(compare)
-    compare.add_argument("--levels", nargs="+", metavar="LEVEL", help="levels to compare (default: all four)")
+    compare.add_argument(
+        "--levels", nargs="+", metavar="LEVEL", help="levels to compare (default: all that can run it)"
+    )
     compare.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables of the figure beside the states")
 
     train = add(
@@ -195,7 +198,7 @@ def _shared(sub: argparse.ArgumentParser, level: str | None) -> None:
 
 
 def _dynamics(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--dt", default="0.1*ms", metavar="TIME", help="Euler step (default 0.1*ms)")
+    sub.add_argument("--dt", metavar="TIME", help="Euler step (default: the circuit's)")
     sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")
     sub.add_argument("--plasticity", default="on", help="on (default), off, or held: collect the change only")
 
@@ -220,9 +223,10 @@ def _describe(arguments: argparse.Namespace) -> None:
 def _simulate(arguments: argparse.Namespace) -> None:
     from neurosim import simulate
     from neurosim.plot import save_traces
+    from neurosim.training.run import write_whole
 
     circuit, weights, name = _circuit(arguments, arguments.data)
-    images, labels = _samples(arguments, name)
+    images, labels = _samples(arguments, name) if circuit.plan.clamped_fields else (None, None)
     record = arguments.record or [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
     for variable in record:
         circuit.plan.variable(variable)
@@ -233,27 +237,51 @@ def _simulate(arguments: argparse.Namespace) -> None:
             circuit, images, labels, level=arguments.level, record=() if steady and not arguments.record else record,
             weights=weights, stride=arguments.stride, **_options(arguments),
         )  # fmt: skip
+    samples = arguments.batch_size if images is None else len(images)
     print(
-        f"{result.level}: {len(images)} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
+        f"{result.level}: {samples} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
     )
     if result.readout is not None and labels is not None:
         note = "" if arguments.weights else " (weights not trained; --weights RUN_DIR takes those of a run)"
         print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}{note}")
-    for phase, value in result.settling.items():
+    for phase, value in result.settling.items() if not result.spikes else ():
         print(f"settling, {phase}: {value:.2e}")
+    for population, spikes in result.spikes.items():
+        print(f"spikes, {population}: {_listed(spikes)}")
+    write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
+    print(f"wrote {out / 'result.json'}")
     if result.traces is not None:
         print(f"wrote {result.traces.save(out / 'traces.h5')}")
         save_traces(result.traces, out / "traces.png")
         print(f"wrote {out / 'traces.png'}")
 
 
+def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
+    """What ``result.json`` of `simulate` holds; spikes are counts per population."""
+    right = None if result.readout is None or labels is None else float((result.readout.argmax(1) == labels).mean())
+    return {
+        "model": circuit.name,
+        "level": result.level,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "accuracy": right,
+        "settling": result.settling,
+        "unsettled": result.unsettled,
+        "spikes": {population: len(spikes.time) for population, spikes in result.spikes.items()},
+    }
+
+
+def _listed(spikes: Any) -> str:
+    times = ", ".join(f"{1e3 * t:.2f}" for t in spikes.time[:8])
+    return f"{len(spikes.time)}" + (f" (at {times}{', ...' if len(spikes.time) > 8 else ''} ms)" if times else "")
+
+
 def _compare(arguments: argparse.Namespace) -> None:
     from neurosim import compare
-    from neurosim.backends import LEVELS
 
     circuit, weights, name = _circuit(arguments, arguments.data)
-    images, labels = _samples(arguments, name)
-    levels = arguments.levels or ([*LEVELS] if arguments.level is None else [arguments.level])
+    images, labels = _samples(arguments, name) if circuit.plan.clamped_fields else (None, None)
+    levels = arguments.levels or (None if arguments.level is None else [arguments.level])
     out = _folder(arguments)
     with _kept(out):
         comparison = compare(

@@ -54,11 +54,11 @@ class Comparison:
 
 def compare(
     circuit: Circuit,
-    images: Any,
+    images: Any = None,
     labels: Any = None,
     *,
-    levels: Sequence[str] = tuple(LEVELS),
-    dt: str = "0.1*ms",
+    levels: Sequence[str] | None = None,
+    dt: str | None = None,
     seed: int = 0,
     weights: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 1,
@@ -78,11 +78,12 @@ def compare(
     trajectory levels, one stimulus at three step sizes (`order` of the Euler error, from the largest difference over
     the whole trajectory).
 
-    Parameters are those of `simulate`; `record` chooses the variables of the figure (default: all states), `predictions` adds
+    Levels default to all that can run the circuit (no steady level for spiking or noisy cells). The other parameters are
+    those of `simulate`; `record` chooses the variables of the figure (default: all states), `predictions` adds
     accuracies and the share of equal answers. Returns a `Comparison`.
     """
-    plan = circuit.plan
-    levels = list(dict.fromkeys(levels))
+    plan, dt = circuit.plan, dt or circuit.protocol.dt
+    levels = list(dict.fromkeys(levels or (n for n in LEVELS if n != STEADY or plan.has_fixed_point)))
     if len(levels) < 2:
         raise NeurosimError(f"Got the levels {levels}; wanted at least two to compare. Known: {', '.join(LEVELS)}.")
     for level in levels:
@@ -100,8 +101,8 @@ def compare(
         kept = () if level == STEADY else recorded
         chosen = slice(None) if "samples" not in settings else slice(settings.pop("samples"))
         return simulate(
-            circuit, images[chosen], None if labels is None else labels[chosen], level=level, plasticity=learn, record=kept,
-            **settings,
+            circuit, None if images is None else images[chosen], None if labels is None else labels[chosen], level=level,
+            plasticity=learn, record=kept, **settings,
         )  # fmt: skip
 
     if batch_size != 1 and "brian2:equations" in levels:
@@ -117,7 +118,7 @@ def compare(
         "model": circuit.name,
         "data": data,
         "seed": seed,
-        "samples": len(fields["image"]),
+        "samples": len(fields["image"]) if fields else batch_size,
         "batch_size": batch_size,
         "steps": steps,
         "dt": seconds(dt),
@@ -158,9 +159,24 @@ def _pair(a: str, b: str, results: dict[str, Result], states: list[str]) -> dict
         "b": b,
         "max_abs_state": max(by_variable.values(), default=0.0),
         "max_abs_weight": max(by_projection.values(), default=0.0),
+        "spike_times": _spike_gap(first, second),
         "by_variable": by_variable,
         "by_projection": by_projection,
     }
+
+
+def _spike_gap(first: Result, second: Result) -> float | None:
+    """Largest difference in s between the spike times of two runs; infinite where they have not the same spikes; None without
+    spiking cells."""
+    gaps = []
+    for name, a in first.spikes.items():
+        b = second.spikes[name]
+        order = [np.lexsort((s.time, s.cell, s.sample)) for s in (a, b)]
+        same = len(a.time) == len(b.time) and all(
+            np.array_equal(getattr(a, n)[order[0]], getattr(b, n)[order[1]]) for n in ("cell", "sample")
+        )
+        gaps.append(float(np.abs(a.time[order[0]] - b.time[order[1]]).max(initial=0.0)) if same else float("inf"))
+    return max(gaps, default=None)
 
 
 def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float | None:
@@ -169,8 +185,8 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
     h is a twentieth of the fastest time constant of a cell, or less, so that it divides every phase.
     """
     plan = circuit.plan
-    if not states:
-        return None
+    if not states or any(p.noises or p.spiking for p in plan.populations.values()):
+        return None  # another step is another noise; a spike moves by whole steps
     fastest = min(plan.time_constants(), default=None)
     if fastest is None:
         return None
@@ -193,7 +209,7 @@ def _cosines(
     from neurosim.analysis import ReferenceNet, cosine
 
     gradient: dict[str, np.ndarray] = {}
-    if circuit.reference is not None:
+    if circuit.reference is not None and "target" in fields:
         gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields["target"])
     return {
         p.name: cosine(held.collected[p.name], -gradient[p.name]) if p.name in gradient else None
@@ -213,19 +229,21 @@ def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> 
 
 def _markdown(report: dict[str, Any]) -> str:
     number = "{:.2e}".format
+    spiking = any(pair["spike_times"] is not None for pair in report["pairs"])
     lines = [
         f"# {report['model']}: levels compared",
         "",
         f"{report['samples']} samples of {report['data'] or 'given data'}, batch {report['batch_size']}, seed {report['seed']}, "
         f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
-        "| levels | largest difference of states | of weights |",
-        "|---|---|---|",
+        f"| levels | largest difference of states | of weights |{' of spike times |' if spiking else ''}",
+        f"|---|---|---|{'---|' if spiking else ''}",
     ]
     for pair in report["pairs"]:
         note = " (phase ends)" if STEADY in (pair["a"], pair["b"]) else ""
         lines.append(
             f"| {pair['a']} / {pair['b']} | {number(pair['max_abs_state'])}{note} | {number(pair['max_abs_weight'])} |"
+            + ("" if pair["spike_times"] is None else f" {pair['spike_times'] * 1e3:g} ms |")
         )
     change = ", ".join(f"{n} {number(v)}" for n, v in report["weight_change"].items())
     lines += ["", f"Weights moved by at most: {change or 'nothing is plastic'}.", ""]

@@ -97,10 +97,11 @@ class Like:
 
 @dataclass(frozen=True)
 class Tied:
-    """The weights of another projection, straight or transposed; kept equal at every step."""
+    """`factor` times the weights of another projection, straight or transposed; kept so at every step."""
 
     to: str
     transpose: bool = False
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

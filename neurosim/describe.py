@@ -30,6 +30,7 @@ def describe(circuit: Circuit) -> str:
     lines += ["", "Projections"]
     for q in plan.projections.values():
         tie = f", tied to {q.root}{' transposed' if q.transpose else ''}" if q.root != q.name else ""
+        tie += f" times {q.factor:g}" if q.factor != 1 else ""
         rule = f", plastic: {q.rule.rule.name}" if q.rule else ""
         kind = type(q.connectivity).__name__
         lines.append(

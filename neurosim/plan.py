@@ -69,6 +69,7 @@ class Spiking:
     unless_refractory: tuple[str, ...]
 
 
+DriveKey = tuple[str, bool, float, str, str]
 #: Variables that a spiking cell has besides those of its equations.
 SPIKING_VARIABLES = ("spike_train", "lastspike")
 #: `lastspike` before the first spike, as in Brian2 (s).
@@ -194,11 +195,12 @@ class ProjectionPlan:
     n_post: int
     rule: RulePlan | None
     weight_dimension: Dimension
+    factor: float = 1.0  # of a tie
 
     @property
-    def key(self) -> tuple[str, bool, str, str]:
+    def key(self) -> DriveKey:
         """Two projections with one key have the same drive."""
-        return (self.root, self.transpose, self.source, self.variable)
+        return (self.root, self.transpose, self.factor, self.source, self.variable)
 
 
 @dataclass(frozen=True)
@@ -352,7 +354,9 @@ class Plan:
         dimensions_of(cell.threshold, readable, f"{where}: threshold")
         for name, value in reset:
             if name not in equations.states:
-                raise CircuitError(f"{where}: the reset changes '{name}', which is no state.{suggest(name, equations.states)}")
+                raise CircuitError(
+                    f"{where}: the reset changes '{name}', which is no state.{suggest(name, equations.states)}"
+                )
             _same_unit(dimensions_of(value, readable, where), known[name], f"{where}: reset '{name} = {value}'")
         refractory = seconds(cell.refractory)
         if refractory < 0:
@@ -472,11 +476,12 @@ class Plan:
             raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
         if isinstance(kind, Kernel) and np.shape(kind.matrix) != (n_pre, n_post):
             raise CircuitError(f"{where}: the kernel has shape {np.shape(kind.matrix)}; wanted {(n_pre, n_post)}.")
-        root, transpose = projection.name, False
+        root, transpose, factor = projection.name, False, 1.0
         if projection.tied is not None and projection.weights is not None:
             raise CircuitError(f"{where}: both tied and with weights of its own; give one of them.")
         if projection.tied is not None:
             root, transpose = self._tie(projection, n_pre, n_post, where)
+            factor = float(projection.tied.factor)
         elif isinstance(kind, Dense) and projection.weights is None:
             raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
         elif isinstance(projection.weights, Like):
@@ -491,7 +496,7 @@ class Plan:
         rule = self._rule(projection, projection.rule, source, target, weight) if projection.rule else None
         return ProjectionPlan(
             projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
-            rule, weight,
+            rule, weight, factor,
         )  # fmt: skip
 
     def _tie(self, projection: Projection, n_pre: int, n_post: int, where: str) -> tuple[str, bool]:
@@ -524,7 +529,8 @@ class Plan:
             raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
         other = by_name[name]
         if other.tied is not None:
-            other, transpose = by_name[other.tied.to], transpose != other.tied.transpose
+            transpose, factor = transpose != other.tied.transpose, factor * other.tied.factor
+            other = by_name[other.tied.to]
         if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
             raise CircuitError(f"{where}: it starts like '{name}', which wants dense weights on both sides.")
         if isinstance(other.weights, Like):
@@ -656,6 +662,11 @@ class Plan:
         if variable not in known:
             raise unknown(f"variable of population {population}", variable, known)
         return population, variable
+
+    @property
+    def has_fixed_point(self) -> bool:
+        """Whether a steady state can be asked for: no spikes, no noise, no explicit time."""
+        return not any(p.spiking or p.noises or p.timed for p in self.populations.values())
 
     @property
     def clamped_fields(self) -> list[str]:

@@ -46,9 +46,12 @@ class Protocol:
         Values of shared variables where a phase says nothing.
     reset
         Start the states of every trial from their initial values (default), or go on from the last trial.
+    dt
+        The Euler step for which the circuit is meant: the default of `simulate` and `compare`.
     """
 
     phases: tuple[Phase, ...]
     clamps: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, float] = field(default_factory=dict)
     reset: bool = True
+    dt: str = "0.1*ms"

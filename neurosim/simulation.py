@@ -95,7 +95,7 @@ def simulate(
     *,
     level: str = "brian2:dense",
     record: Sequence[str] = (),
-    dt: str = "0.1*ms",
+    dt: str | None = None,
     seed: int = 0,
     weights: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 1,
@@ -120,7 +120,7 @@ def simulate(
     record
         Variables to record, such as ``["pyr1.u", "pyr1.E"]``, every `stride` steps.
     dt
-        Euler step, a text with units.
+        Euler step, a text with units (default: the protocol's).
     seed
         Seed of the initial weights and of the cells' noise; the same on every level.
     weights
@@ -139,6 +139,7 @@ def simulate(
     NeurosimError
         Bad input, an unsupported combination, or divergence (`DivergenceError`, with what was recorded).
     """
+    dt = dt or circuit.protocol.dt
     if plasticity not in PLASTICITY:
         from neurosim.errors import unknown
 

@@ -331,6 +331,8 @@ class Stepper:
 
             def drive() -> None:
                 multiply(expand(s[variable], shape), matrix, out)
+                if q.factor != 1.0:
+                    out.__imul__(q.factor)
 
         return drive
 

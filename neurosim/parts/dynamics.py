@@ -39,7 +39,9 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
     else:
         text = right_hand_side(cell, rate)
         if state not in names_in(text):
-            raise CircuitError(f"The rate '{rate} = {text}' of the cell '{cell.name}' does not read the state '{state}'.")
+            raise CircuitError(
+                f"The rate '{rate} = {text}' of the cell '{cell.name}' does not read the state '{state}'."
+            )
         equations = with_right_hand_side(cell, rate, substitute(text, {state: ahead}))
     unit = unit_of(cell, state)
     return replace(

@@ -121,7 +121,9 @@ def conductance_synapse(cell: Cell, name: str, current: str, potential: str, kin
         electrode = f"{current}_electrode"
         ports = (*(p for p in ports if p != current), electrode)
         lines = [line for line in equations.splitlines() if line.partition(":")[0].strip() != current]
-        equations = "\n".join([*lines, f"        {current} = {electrode} + {through} : amp", f"        {electrode} : amp"])
+        equations = "\n".join(
+            [*lines, f"        {current} = {electrode} + {through} : amp", f"        {electrode} : amp"]
+        )
     else:
         equations = with_right_hand_side(cell, current, f"{right_hand_side(cell, current)} + {through}")
     return replace(

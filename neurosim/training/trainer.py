@@ -177,7 +177,7 @@ class Trainer:
                         "validation_loss": checked["loss"],
                         "train_accuracy": row["train_accuracy"],
                         "validation_accuracy": checked["accuracy"],
-                        "ghost_residual": checked.get("ghost_residual"),
+                        **{name: checked[name] for name in self.circuit.measures if name in checked},
                         "unsettled": row["unsettled"],
                         "seconds": seconds,
                         "samples_per_second": row["samples"] / seconds,

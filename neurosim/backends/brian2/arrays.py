@@ -54,7 +54,9 @@ class NumpyArrays:
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         np.dot(a, b, out=out)
 
-    def add_outer(self, weights: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float, keep: float = 1.0) -> None:
+    def add_outer(
+        self, weights: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float, keep: float = 1.0
+    ) -> None:
         """weights = keep * weights + scale * pre^T post, in place."""
         target = weights.T
         if len(pre) == 1 and keep == 1.0:

@@ -19,6 +19,7 @@ from neurosim.backends.brian2.network import (
     clear_spike_train,
     codegen_target,
     run_network,
+    spike_operation,
     spiking_arguments,
     state_lines,
 )
@@ -135,13 +136,12 @@ class DenseEngine:
                 view[...] = s[variable]
 
         duration = trials * sum(stepper.counts)
-        noting = b2.NetworkOperation(stepper.note_spikes, clock=self.clock, when="end", name="ns_note_spikes")
-        spiking = any(p.spiking for p in self.plan.populations.values())
-        self.network.add(*([noting] if spiking else []))
+        noting = spike_operation(self.plan, stepper.note_spikes, self.clock)
+        self.network.add(*noting)
         try:
             run_network(self.network, operation, self.clock, duration, options)
         finally:
-            self.network.remove(*([noting] if spiking else []))
+            self.network.remove(*noting)
         for _ in steps:  # the end of the last trial
             pass
         stepper.check_finite()

@@ -23,6 +23,7 @@ from neurosim.backends.brian2.network import (
     clear_spike_train,
     codegen_target,
     run_network,
+    spike_operation,
     spiking_arguments,
     state_lines,
 )
@@ -244,7 +245,7 @@ class _Run:
         for q in self.plan.projections.values():
             if q.root != q.name:
                 root = self._view(q.root)
-                self._view(q.name)[...] = root.T if q.transpose else root
+                self._view(q.name)[...] = q.factor * (root.T if q.transpose else root)
 
     # ---------------------------------------------------------------- recorders
 
@@ -278,9 +279,7 @@ class _Run:
         with tqdm(total=total, desc=LEVEL, unit="step", delay=2, disable=not self.options.progress, leave=False) as bar:
             steps = self._steps(bar)
             keep = b2.NetworkOperation(self._keep, clock=self.clock, when="groups", order=RECORDERS, name="ns_keep")
-            note = b2.NetworkOperation(self._note_spikes, clock=self.clock, when="end", name="ns_note_spikes")
-            spiking = any(p.spiking for p in self.plan.populations.values())
-            network = b2.Network(*self.objects, keep, *([note] if spiking else []))
+            network = b2.Network(*self.objects, keep, *spike_operation(self.plan, self._note_spikes, self.clock))
             run_network(network, lambda: next(steps), self.clock, total, self.options)
             for _ in steps:  # the end of the last trial
                 pass

@@ -16,7 +16,7 @@ from brian2.groups.group import CodeRunner
 from neurosim.backends.engine import Options
 from neurosim.equations.units import unit_string as brian2_unit
 from neurosim.errors import NeurosimError, unknown
-from neurosim.plan import PopulationPlan
+from neurosim.plan import Plan, PopulationPlan
 
 TARGETS = ("numpy", "cython")
 
@@ -62,6 +62,13 @@ def clear_spike_train(group: b2.NeuronGroup, clock: b2.Clock) -> None:
     group.run_regularly("spike_train = 0*hertz", clock=clock, when="before_thresholds", name=f"{group.name}_clear")
 
 
+def spike_operation(plan: Plan, note: Callable[[], None], clock: b2.Clock) -> list[b2.NetworkOperation]:
+    """An operation that calls `note` at the end of each step, where some cell spikes."""
+    if not any(p.spiking for p in plan.populations.values()):
+        return []
+    return [b2.NetworkOperation(note, clock=clock, when="end", name="ns_note_spikes")]
+
+
 def run_network(
     network: b2.Network, operation: Callable[[], None], clock: b2.Clock, steps: int, options: Options
 ) -> None:
@@ -105,4 +112,12 @@ def run_network(
 
 logging.getLogger("brian2").setLevel(logging.WARNING)
 
-__all__ = ["brian2_unit", "clear_spike_train", "codegen_target", "run_network", "spiking_arguments", "state_lines"]
+__all__ = [
+    "brian2_unit",
+    "clear_spike_train",
+    "codegen_target",
+    "run_network",
+    "spike_operation",
+    "spiking_arguments",
+    "state_lines",
+]

@@ -29,7 +29,7 @@ from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in, solve_steady
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
-from neurosim.plan import Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
@@ -221,7 +221,7 @@ class SteadyEngine:
             names = (*p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
             self.state[p.name] = s | {n: self.arrays.zeros(batch, p.n) for n in names}
         self._traces: dict[str, torch.Tensor] = {}
-        self._drives: dict[tuple[str, bool, str, str], tuple[int, int, torch.Tensor]] = {}
+        self._drives: dict[DriveKey, tuple[int, int, torch.Tensor]] = {}
         self._seen = {p: 0 for p in self.plan.populations}
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
@@ -305,6 +305,8 @@ class SteadyEngine:
         value = (
             rates * weights if isinstance(q.connectivity, OneToOne) else self.arrays.drive(rates, weights, q.transpose)
         )
+        if q.factor != 1.0:
+            value = q.factor * value
         self._drives[q.key] = (source, root, value)
         return value
 

@@ -39,7 +39,9 @@ class Threshold:
     """Threshold, reset and refractoriness of a spiking population, as Brian2 has them: ``active`` before the states move,
     ``fire`` after."""
 
-    def __init__(self, spiking: Spiking, state: dict[str, Any], arrays: TorchArrays, constants: dict[str, Any], dt: float):
+    def __init__(
+        self, spiking: Spiking, state: dict[str, Any], arrays: TorchArrays, constants: dict[str, Any], dt: float
+    ):
         self.state, self.dt = state, dt
         self.refractory = spiking.refractory
         self.crossed = compile_block([("ns_crossed", f"int({spiking.threshold})")], arrays.functions, constants)
