@@ -43,7 +43,7 @@ def circuit(onset: str = "60*ms", lag: str = "5*ms", duration: str = "300*ms") -
                 populations.append(Population(electrode, 1, cell))
                 projections.append(Projection(f"into_{electrode}", electrode, f"{name}.{port}", OneToOne()))
     return Circuit(
-        "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),)),
+        "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
         citation=(
             "BAC firing after Larkum, Zhu & Sakmann 1999, Nature 398:338 (the phenomenon; equations and constants are ours)"
         ),

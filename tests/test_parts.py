@@ -305,7 +305,10 @@ def test_physical_units_change_no_number(form, rules):
 @pytest.mark.parametrize("dendrites", DENDRITES, ids=["instant", "slow", "back"])
 def test_conductance_teaching_is_current_teaching(units, dendrites):
     current, conductance = (network(Form(units, dendrites, t, "softplus")) for t in ("current", "conductance"))
-    a, b = trajectory(current, [*RATES, *VOLTS, "out.i_teach"]), trajectory(conductance, [*RATES, *VOLTS, "out.i_teach"])
+    a, b = (
+        trajectory(current, [*RATES, *VOLTS, "out.i_teach"]),
+        trajectory(conductance, [*RATES, *VOLTS, "out.i_teach"]),
+    )
     for name in (*RATES, *VOLTS):
         np.testing.assert_allclose(b.traces[name], a.traces[name], rtol=0, atol=1e-12, err_msg=name)
     scale = 1e-9 * 0.1 if units == "physical" else 1e3  # nS * mV, 1/ms
@@ -579,7 +582,9 @@ def test_noise_on_another_state():
     np.testing.assert_allclose(np.diff(u, axis=0), 0.1 * (-(LK + GB + GA) * u + GA * v)[:-1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a second noisy() overwrites sigma and shares xi with the first")
+@pytest.mark.xfail(
+    strict=True, reason="bug: a second noisy() overwrites sigma and repeats the name xi, which Brian2 refuses"
+)
 def test_noise_on_two_states_is_independent_with_a_sigma_each():
     cell = noisy(noisy(pyramidal("linear", tau_dendrite="2*ms"), "0.1*ms**-0.5"), "0.3*ms**-0.5", state="v_A")
     circuit = Circuit(

@@ -61,6 +61,7 @@ _SETTINGS = {
 _SYMBOLS = {"metre": "m", "kilogram": "kg", "hertz": "Hz", "mole": "mol", "kelvin": "K", "candela": "cd", "ohm": "Ω"}
 _SCALED = {"volt": "V", "amp": "A", "siemens": "S", "farad": "F", "second": "s", "V": "V", "A": "A", "S": "S", "s": "s"}
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: ""}
+_USUAL = {"V": -1, "A": -4, "S": -3, "F": -4, "s": -1}  # mV, pA, nS, pF, ms
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -74,14 +75,20 @@ def empty_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05))
 
 
-def shown_unit(unit: str, largest: float = 1.0) -> tuple[float, str]:
-    """``(factor, text)``: what to multiply values in a base unit by for an axis, and the unit to write there."""
+def shown_unit(unit: str, largest: float = np.inf) -> tuple[float, str]:
+    """``(factor, text)``: what to multiply values in a base unit by for an axis, and the unit to write there.
+
+    mV, pA, nS, pF and ms where `largest` is from 0.1 to 10,000 of them, or 0; else the prefix that suits it. Without `largest`
+    the base unit itself.
+    """
     if unit in ("1", ""):
         return 1.0, "dimensionless"
     if unit in _SCALED:
-        power = int(np.floor(np.log10(largest) / 3)) if np.isfinite(largest) and largest > 0 else 0
-        power = min(max(power, -4), 0)
-        return 1000.0**-power, _PREFIXES[power] + _SCALED[unit]
+        symbol = _SCALED[unit]
+        power = _USUAL[symbol]
+        if largest > 0 and not 0.1 <= largest * 1000.0**-power < 1e4:
+            power = min(max(int(np.floor(np.log10(largest) / 3)), -4), 0) if np.isfinite(largest) else 0
+        return 1000.0**-power, _PREFIXES[power] + symbol
     text = re.sub(r" \*\* (-?\d+)|(?<=[a-z])(\d+)\b", lambda m: (m[1] or m[2]).translate(_SUPERSCRIPTS), unit)
     for name, symbol in (_SYMBOLS | _SCALED).items():
         text = re.sub(rf"\b{name}(?![a-z])", symbol, text)

@@ -1,9 +1,9 @@
-"""Figures of recorded traces: one level alone, or several levels and how far they differ."""
+"""Figures of recorded traces: one level alone, several levels and how far they differ, and rasters of spikes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import GREY, LINES, PALETTE, SHADES, check_suffix, empty_figure, save_figure, shown_unit, style
@@ -25,11 +25,14 @@ PANELS, COMPARED = 8, 4
 TRIALS = 2
 #: Cells that are chosen where none are named.
 CELLS = 3
+#: Up to here a spike is drawn, in volts: a cell is reset at its threshold, so what is recorded never shows the peak.
+PEAK = 0.02
 #: Differences are clipped to the first; the second is what levels are held to.
 FLOOR, TOLERANCE = 1e-18, 1e-12
 
 WIDTH = 8.5  # inches
 _INSTANT = 1e-9  # seconds: times nearer than this are equal
+_DASHES = ("-", "--", ":")
 
 # Coincident lines all show: wide and pale below, narrow and dark above, and the dashes of the last two take turns.
 _LEVEL_STYLES: list[dict[str, Any]] = [
@@ -54,6 +57,8 @@ _MARKER: dict[str, Any] = {
     "clip_on": False,  # the last one stands at the end of the axis
 }
 
+#: One panel each; several in one panel as a list of their own: ``[["pyr1.u", "pyr1.v_A"], "pyr1.r"]``.
+Variables = Sequence[str | Sequence[str]]
 #: One list for every population, or ``{population: list}``.
 Cells = Sequence[int] | Mapping[str, Sequence[int]]
 #: ``{phase: {"population.variable": (samples, cells)}}``, as in ``Result.ends``.
@@ -80,22 +85,28 @@ class _Window(NamedTuple):
 
 def traces_figure(
     traces: Traces,
-    variables: Sequence[str] | None = None,
+    variables: Variables | None = None,
     cells: Cells | None = None,
     sample: int = 0,
     title: str | None = None,
 ) -> Figure:
     """Draw one panel per variable over time, phases shaded.
 
+    Spikes are drawn by hand: a thin line from the potential up to +20 mV, on the compartment that jumps at a spike (volts that
+    fall from one recorded row to the next by more than three times the change after that). Where a population that spikes has
+    more cells than are drawn, a raster of all of them stands below.
+
     Parameters
     ----------
     traces
         What was recorded. Of more than two trials the first two are drawn, and the title says so.
     variables
-        ``"population.variable"``, at most 8; by default the first 8 that were recorded.
+        ``"population.variable"``, at most 8; by default the first 8 that were recorded. A list among them is one panel:
+        ``[["pyr1.u", "pyr1.v_B", "pyr1.v_A"], "pyr1.r"]`` draws three compartments (of one unit) over one another and the
+        rate below. In such a panel a colour is a variable and dashes are a cell.
     cells
         Indices, for every population or as ``{population: indices}``; by default the cell that varies most in each
-        third of the population.
+        third of the population, or in all of it where several of its variables share a panel.
     sample
         Which sample of the batch.
     title
@@ -104,34 +115,87 @@ def traces_figure(
     Raises
     ------
     NeurosimError
-        Nothing recorded; an unknown variable; a cell, sample or number of variables out of range.
+        Nothing recorded; an unknown variable; a cell, sample or number of variables out of range; variables of
+        different units in one panel.
     """
     _check_not_empty(traces)
-    names = _variables(variables, list(traces.values), PANELS, "recorded variable")
+    groups = _groups(variables, traces)
+    names = list(dict.fromkeys(name for group in groups for name in group))
     _check_sample(traces, names, sample)
     window = _window(traces)
-    chosen = _cells(traces, names, cells, sample, window)
+    joined = {p for group in groups for p in map(_population, group) if sum(_population(n) == p for n in group) > 1}
+    chosen = _cells(traces, names, cells, sample, window, joined)
+    _check_lines(groups, chosen)
     dropped = "" if variables else _dropped(names, traces.values)
+    resetting = [name for name in names if _resets(traces, name, sample)]
+    raster = [p for p, indices in chosen.items() if p in traces.spikes and _size(traces, p) > len(indices)]
+    heights = [1.65 if len(group) == 1 else 2.4 for group in groups] + ([1.65] if raster else [])
     with style():
-        figure = empty_figure(WIDTH, 0.9 + 1.65 * len(names))
+        figure = empty_figure(WIDTH, 0.9 + sum(heights))
         figure.suptitle(_title(title, traces, sample, window.note, dropped, level=True))
-        panels: list[Axes] = list(figure.subplots(len(names), sharex=True, squeeze=False)[:, 0])
+        subplots = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
+        panels: list[Axes] = list(subplots[:, 0])
         time = window.cut(traces.time) * 1e3
-        for axes, name in zip(panels, names, strict=True):
-            indices = chosen[_population(name)]
-            values = window.cut(traces.values[name][:, sample][:, indices])
-            factor, unit = shown_unit(traces.units[name], _largest(values))
-            for k, index in enumerate(indices):
-                line = ("-", "--", ":")[k // len(LINES)]
-                axes.plot(
-                    time, values[:, k] * factor, line, color=LINES[k % len(LINES)], label=f"{name}[{index}]", zorder=3
-                )
-            axes.set_ylabel(f"{name}\n({unit})")
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=-(-len(indices) // 7))
+        for axes, group in zip(panels, groups, strict=False):
+            lines = [(name, index) for name in group for index in chosen[_population(name)]]
+            values = {name: window.cut(traces.values[name][:, sample]) for name in group}
+            factor, unit = shown_unit(traces.units[group[0]], max(_largest(values[n][:, i]) for n, i in lines))
+            for name, index in lines:
+                k, dashes = chosen[_population(name)].index(index), 0
+                if len(group) > 1:
+                    k, dashes = group.index(name), k
+                look: dict[str, Any] = {"color": LINES[k % len(LINES)], "zorder": 3}
+                linestyle = _DASHES[dashes + k // len(LINES)]
+                axes.plot(time, values[name][:, index] * factor, linestyle, label=f"{name}[{index}]", **look)
+                if name in resetting:
+                    at, foot = _spike_feet(traces, name, index, sample, window)
+                    axes.vlines(at * 1e3, foot * factor, PEAK * factor, linewidth=0.8, **look)
+            axes.set_ylabel(f"{_heading(group)}\n({unit})")
+            axes.legend(
+                loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=-(-len(lines) // (7 if len(group) == 1 else 9))
+            )
             axes.margins(y=0.08)
             _shade(axes, window)
+        if raster:
+            _raster(panels[-1], traces, raster, sample, window)
         _time_axis(panels, window)
         _name_phases(panels[0], window)
+    return figure
+
+
+def raster_figure(
+    traces: Traces, populations: Sequence[str] | None = None, sample: int = 0, title: str | None = None
+) -> Figure:
+    """Draw the spikes of all cells: time across, a row per cell, populations below one another, phases shaded.
+
+    Parameters
+    ----------
+    traces
+        What was recorded. Of more than two trials the first two are drawn, and the title says so.
+    populations
+        By default all that spike.
+    sample, title
+        As in `traces_figure`.
+
+    Raises
+    ------
+    NeurosimError
+        Nothing recorded; a population that does not spike; no such sample.
+    """
+    _check_not_empty(traces)
+    if not traces.spikes:
+        raise NeurosimError("The traces hold no spikes: no population has a threshold.")
+    names = _variables(populations, list(traces.spikes), None, "spiking population", "populations")
+    _check_sample(traces, list(traces.values), sample)
+    window = _window(traces)
+    rows = sum(_size(traces, p) for p in names)
+    with style():
+        figure = empty_figure(WIDTH, 0.9 + min(max(0.2 * rows, 1.2), 5.0))
+        figure.suptitle(_title(title, traces, sample, window.note, "", level=True))
+        axes: Axes = figure.subplots()
+        _raster(axes, traces, names, sample, window)
+        _time_axis([axes], window)
+        _name_phases(axes, window)
     return figure
 
 
@@ -247,6 +311,12 @@ def save_traces(traces: Traces, path: str | os.PathLike[str], **kwargs: Any) -> 
     return save_figure(traces_figure(traces, **kwargs), path)
 
 
+def save_raster(traces: Traces, path: str | os.PathLike[str], **kwargs: Any) -> Path:
+    """Save `raster_figure` as PNG, PDF or SVG, by the suffix of the path."""
+    check_suffix(path)
+    return save_figure(raster_figure(traces, **kwargs), path)
+
+
 def save_comparison(
     by_level: Mapping[str, Traces],
     path: str | os.PathLike[str],
@@ -278,19 +348,65 @@ def _check_sample(traces: Traces, names: Sequence[str], sample: int) -> None:
         raise NeurosimError(f"There is no sample {sample}: the batch has {batch}, counted from 0.")
 
 
-def _variables(wanted: Sequence[str] | None, known: Sequence[str], most: int | None, what: str) -> list[str]:
+def _variables(
+    wanted: Sequence[str] | None,
+    known: Sequence[str],
+    most: int | None,
+    what: str,
+    argument: str = "variables",
+) -> list[str]:
     if wanted is None:
         return list(known)[:most]
     if isinstance(wanted, str):
-        raise NeurosimError(f"Got the text '{wanted}' for `variables`; wanted a list, such as ['{wanted}'].")
+        raise NeurosimError(f"Got the text '{wanted}' for `{argument}`; wanted a list, such as ['{wanted}'].")
     for name in wanted:
         if name not in known:
             raise unknown(what, name, known)
     if not wanted:
-        raise NeurosimError("Got an empty list of variables; leave `variables` out to draw the first ones.")
+        raise NeurosimError(f"Got an empty list of {argument}; leave `{argument}` out to draw the first ones.")
     if most is not None and len(wanted) > most:
-        raise NeurosimError(f"Got {len(wanted)} variables; one figure takes at most {most}. Ask for fewer.")
+        raise NeurosimError(f"Got {len(wanted)} {argument}; one figure takes at most {most}. Ask for fewer.")
     return list(dict.fromkeys(wanted))
+
+
+def _groups(wanted: Variables | None, traces: Traces) -> list[list[str]]:
+    """The variables of each panel."""
+    if wanted is None or isinstance(wanted, str):
+        return [[name] for name in _variables(wanted, list(traces.values), PANELS, "recorded variable")]
+    groups = [[entry] if isinstance(entry, str) else list(entry) for entry in wanted]
+    for group in groups or [[]]:
+        _variables(group, list(traces.values), None, "recorded variable")
+        for name in group[1:]:
+            if traces.units[name] != traces.units[group[0]]:
+                raise NeurosimError(
+                    f"Cannot draw '{group[0]}' ({traces.units[group[0]]}) and '{name}' ({traces.units[name]}) in one panel: "
+                    "their units differ. Give each a panel of its own."
+                )
+    if len(groups) > PANELS:
+        raise NeurosimError(f"Got {len(groups)} panels; one figure takes at most {PANELS}. Ask for fewer.")
+    return [list(dict.fromkeys(group)) for group in groups]
+
+
+def _check_lines(groups: Sequence[Sequence[str]], chosen: Mapping[str, Sequence[int]]) -> None:
+    """In a panel of several variables colours are variables and dashes are cells."""
+    for group in groups:
+        cells = max(len(chosen[_population(name)]) for name in group)
+        if len(group) > 1 and (len(group) > len(LINES) or cells > len(_DASHES)):
+            raise NeurosimError(
+                f"Got {len(group)} variables of {cells} cells in one panel; at most {len(LINES)} of {len(_DASHES)} can be "
+                "told apart. Draw fewer."
+            )
+
+
+def _heading(group: Sequence[str]) -> str:
+    """What stands at the axis: the variable, or what the variables of a panel have in common."""
+    if len(group) == 1:
+        return group[0]
+    for part in (0, 2):
+        found = {name.partition(".")[part] for name in group}
+        if len(found) == 1:
+            return found.pop()
+    return "together"
 
 
 def _end_names(ends: Ends) -> list[str]:
@@ -350,9 +466,16 @@ def _window(traces: Traces) -> _Window:
 
 
 def _cells(
-    traces: Traces, names: Sequence[str], cells: Cells | None, sample: int, window: _Window
+    traces: Traces,
+    names: Sequence[str],
+    cells: Cells | None,
+    sample: int,
+    window: _Window,
+    joined: Collection[str] = (),
 ) -> dict[str, list[int]]:
-    """The cells of each population; its variables share them, so that a colour means a cell."""
+    """The cells of each population; its variables share them, so that a colour means a cell.
+
+    Of the `joined` populations one cell is chosen, where none are named."""
     chosen: dict[str, list[int]] = {}
     populations = list(dict.fromkeys(_population(name) for name in names))
     if isinstance(cells, Mapping):
@@ -364,7 +487,8 @@ def _cells(
         n = traces.values[own[0]].shape[-1]
         wanted = cells.get(population) if isinstance(cells, Mapping) else cells
         if wanted is None:
-            chosen[population] = _liveliest([traces.values[name][window.keep, sample] for name in own])
+            values = [traces.values[name][window.keep, sample] for name in own]
+            chosen[population] = _liveliest(values, 1 if population in joined else CELLS)
             continue
         most = 3 * len(LINES)
         if not 0 < len(wanted) <= most:
@@ -376,15 +500,56 @@ def _cells(
     return chosen
 
 
-def _liveliest(values: Sequence[np.ndarray]) -> list[int]:
-    """The cell that varies most in each third; `values` are (steps, cells), one array per variable."""
+def _liveliest(values: Sequence[np.ndarray], count: int) -> list[int]:
+    """The cell that varies most in each of `count` parts; `values` are (steps, cells), one array per variable."""
     score = np.zeros(values[0].shape[1])
     for x in values:
         x = np.clip(np.nan_to_num(x, nan=0.0), -1e100, 1e100)  # a run that diverged is drawn, too
         spread = x.std(axis=0)
         score += spread / max(spread.max(), np.finfo(float).tiny)
-    thirds = np.array_split(np.arange(len(score)), min(CELLS, len(score)))
-    return [int(part[np.argmax(score[part])]) for part in thirds]
+    parts = np.array_split(np.arange(len(score)), min(count, len(score)))
+    return [int(part[np.argmax(score[part])]) for part in parts]
+
+
+def _spikes_of(traces: Traces, population: str, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    """``(times, cells)`` of one sample of the batch, over all trials."""
+    spikes = traces.spikes[population]
+    batch = next(iter(traces.values.values())).shape[1]
+    mine = spikes.sample % batch == sample
+    return spikes.time[mine], spikes.cell[mine]
+
+
+def _size(traces: Traces, population: str) -> int:
+    """Number of cells; of a population without a recorded variable, as far as they spiked."""
+    for name, values in traces.values.items():
+        if _population(name) == population:
+            return values.shape[-1]
+    return int(traces.spikes[population].cell.max(initial=0)) + 1
+
+
+def _rows_of(traces: Traces, times: np.ndarray) -> np.ndarray:
+    """The last row that was recorded before each spike did its work."""
+    return np.searchsorted(traces.time, times + _INSTANT) - 1
+
+
+def _resets(traces: Traces, name: str, sample: int) -> bool:
+    """Is this the potential that the reset acts on? See `traces_figure`."""
+    if traces.units[name] not in ("volt", "V") or _population(name) not in traces.spikes:
+        return False
+    times, cells = _spikes_of(traces, _population(name), sample)
+    rows = _rows_of(traces, times)
+    inside = (rows >= 0) & (rows < len(traces.time) - 2)
+    rows, cells = rows[inside], cells[inside]
+    before, after, later = (traces.values[name][rows + k, sample, cells] for k in range(3))
+    return bool(len(rows)) and bool(np.median(before - after - 3 * np.abs(later - after)) > 0)
+
+
+def _spike_feet(traces: Traces, name: str, cell: int, sample: int, window: _Window) -> tuple[np.ndarray, np.ndarray]:
+    """Times of a cell's spikes in the window, and the recorded values that they start from."""
+    times, cells = _spikes_of(traces, _population(name), sample)
+    times = times[(cells == cell) & (times < window.limits[1] - _INSTANT)]
+    times = times[times > window.limits[0] - _INSTANT]
+    return times, traces.values[name][_rows_of(traces, times), sample, cell]
 
 
 def _end_points(
@@ -489,6 +654,27 @@ def _name_phases(axes: Axes, window: _Window) -> None:
             annotation_clip=False,
             arrowprops=None if fits and not row else {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 0},
         )
+
+
+def _raster(axes: Axes, traces: Traces, populations: Sequence[str], sample: int, window: _Window) -> None:
+    """A row per cell, the first population on top."""
+    ends = np.cumsum([0, *(_size(traces, p) for p in populations)])
+    for k, population in enumerate(populations):
+        times, cells = _spikes_of(traces, population, sample)
+        rows = ends[k] + cells
+        axes.vlines(times * 1e3, rows - 0.4, rows + 0.4, color=LINES[k % len(LINES)], linewidth=1.0, zorder=3)
+    for end in ends[1:-1]:
+        axes.axhline(end - 0.5, color=GREY, linewidth=0.6, zorder=1)
+    axes.set_ylim(ends[-1] - 0.4, -0.6)
+    if len(populations) == 1:
+        axes.set_ylabel(f"{populations[0]}\n(cell)")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    else:
+        axes.set_ylabel("spikes")
+        counts = np.diff(ends)
+        labels = [p if n == 1 else f"{p}\n({n} cells)" for p, n in zip(populations, counts, strict=True)]
+        axes.set_yticks(0.5 * (ends[:-1] + ends[1:] - 1), labels)
+    _shade(axes, window)
 
 
 def _label_ends(axes: Axes, labels: Sequence[tuple[str, float]]) -> None:

@@ -65,7 +65,9 @@ class DenseEngine:
         p, batch = self.plan.populations[name], self.options.batch
         lines = state_lines(p)
         outside = sorted({*p.names_of_ode(), *(["spike_train"] if p.spiking else [])} - {"lastspike"})
-        lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in p.shared else ''}" for n in outside]
+        # With one sample a pool is one number for the whole group.
+        scalars = {*p.shared, *(a.name for a in p.assignments if a.pool and batch == 1)}
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in scalars else ''}" for n in outside]
         arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
         namespace = {
@@ -82,7 +84,7 @@ class DenseEngine:
         views = {}
         for variable in (*p.ode, *outside, *arrays, *(["lastspike"] if p.spiking else [])):
             flat = group.variables[variable].get_value()
-            views[variable] = flat if variable in p.shared else flat.reshape(batch, p.n)
+            views[variable] = flat if variable in scalars else flat.reshape(batch, p.n)
         for n, value in arrays.items():
             views[n][...] = value
         self.groups[name], self.views[name] = group, views
@@ -101,6 +103,12 @@ class DenseEngine:
         view = synapses.variables["w"].get_value().reshape(projection.n_pre, projection.n_post)
         view[...] = values
         return view
+
+    def _direct_ports(self, name: str) -> set[str]:
+        """Ports whose drive nobody else reads: it can be computed in Brian2's memory."""
+        keys = [q.key for q in self.plan.projections.values()]
+        feeding = {port: p for port, p in self.plan.populations[name].ports.items() if len(p) == 1}
+        return {port for port, (q,) in feeding.items() if keys.count(q.key) == 1}
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
@@ -125,6 +133,9 @@ class DenseEngine:
             # What the stepper writes in place it writes into Brian2's own memory; the rest is handed over in each step.
             written = {*p.inputs, *(h.name for h in p.holds), *p.noises}
             placed = {*p.ode, *(outside & written), *p.spiking_variables}
+            for port in self._direct_ports(name) & outside:
+                stepper.drives[p.ports[port][0].key] = views[port]
+                placed.add(port)
             stepper.state[name] |= {v: views[v] for v in placed}
             handed += [(views[v], stepper.state[name], v) for v in sorted(outside - placed)]
         trials = check_stimuli(self.plan, stimuli, options.batch)
