@@ -52,7 +52,7 @@ class Cell:
         Brian2 equation syntax. ``dx/dt = f : unit`` is a state, ``x = f : unit`` a subexpression, ``x : unit`` a
         port, an input or (with the flag ``(shared)``) a value set by the protocol. ``xi`` and ``xi_name`` in the
         equation of a state are white noise (unit ``second**-0.5``), independent in each cell; ``t`` is the time
-        since the run began.
+        since the run began, ``dt`` the step.
     ports
         Names of the receiving variables that must be fed by a projection.
     optional_ports

@@ -24,6 +24,12 @@ def describe(circuit: Circuit) -> str:
         lines += [f"    {line.strip()}" for line in population.cell.equations.strip().splitlines() if line.strip()]
         lines += [f"    {h.name} = {h.of} at the end of phase {h.phase}" for h in population.cell.holds]
         lines += [f"    {pool.name} = sum over the population of {pool.expression}" for pool in population.cell.pools]
+        lines += [f"    {d.name} = d{d.of}/dt of the previous step" for d in population.cell.derivatives]
+        if chosen.spiking:
+            cell_type = population.cell
+            lines.append(
+                f"    spikes at {cell_type.threshold}: {cell_type.reset or 'no reset'}; refractory {cell_type.refractory}"
+            )
         lines += [f"    {n} = {_value(v)}" for n, v in {**population.cell.parameters, **population.parameters}.items()]
         late = [a.name for a in chosen.assignments if a.name in chosen.late]
         lines.append(f"    read after the drives of a step: {', '.join(late) or 'nothing'}")
@@ -45,6 +51,7 @@ def describe(circuit: Circuit) -> str:
         values = ", ".join(f"{n} = {_value(v)}" for n, v in q.rule.rule.parameters.items())
         lines.append(
             f"  {q.rule.rule.name} ({q.name}, ...): dw/dt = {q.rule.rhs}; {values}; applied: {q.rule.rule.apply}"
+            + (f"; low-passed by {q.rule.rule.filter}" if q.rule.rule.filter else "")
         )
     lines += ["", "Protocol"]
     for phase in plan.phases:

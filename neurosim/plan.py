@@ -70,6 +70,8 @@ class Spiking:
 
 
 DriveKey = tuple[str, bool, float, str, str]
+#: Names of the time and of the step, which Brian2 knows by itself.
+CLOCK = {"t", "dt"}
 #: Variables that a spiking cell has besides those of its equations.
 SPIKING_VARIABLES = ("spike_train", "lastspike")
 #: `lastspike` before the first spike, as in Brian2 (s).
@@ -155,7 +157,7 @@ class PopulationPlan:
     def names_of_ode(self) -> set[str]:
         """Names that the right-hand sides of the states read; parameters, states and the time left out."""
         names = set().union(*(names_in(rhs) for rhs in self.ode.values())) if self.ode else set()
-        return names - set(self.ode) - set(self.parameters) - {"t"}
+        return names - set(self.ode) - set(self.parameters) - CLOCK
 
 
 @dataclass
@@ -424,7 +426,7 @@ class Plan:
             known[hold.name] = equations.dimensions[hold.of]
         second = quantity("1*second")[1]
         known |= {d.name: equations.dimensions[d.of] / second for d in cell.derivatives}
-        known |= {"t": second, **{n: second**-0.5 for n in equations.noises}}
+        known |= {"t": second, "dt": second, **{n: second**-0.5 for n in equations.noises}}
         if cell.threshold:
             known |= {"spike_train": second**-1, "lastspike": second}
         pools = {p.name for p in cell.pools}

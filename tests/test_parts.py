@@ -626,11 +626,7 @@ TAU_EFF = 1 / (LK + GB + GA)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("units", ["dimensionless", "physical"])
 def test_a_prospective_cell_follows_a_step_at_once(units, level):
-    """u_k = u* (1 - q^k), q = 1 - dt/tau, so u + tau (u_k - u_{k-1})/dt = u* (1 + (dt/tau) q^(k-1)) from step 1 on.
-
-    In step 0 the difference of the step before is 0 yet. What is left of the lag is one step: an error of dt/tau at most,
-    whatever the time since the step.
-    """
+    """u_k = u* (1 - q^k), q = 1 - dt/tau, so u_{k-1} + tau (u_k - u_{k-1})/dt = u* from step 1 on: one step late."""
     dt, form = 0.05, Form(units)
     tau_eff = "C_m/(g_lk + g_B + g_A)" if units == "physical" else "1/(g_lk + g_B + g_A)"
     cell = prospective(form.pyramidal(), tau_eff)
@@ -645,12 +641,11 @@ def test_a_prospective_cell_follows_a_step_at_once(units, level):
     per_trial = {n: flat(result.traces, n)[20:] for n in ("p.u", "p.u_ahead", "p.r", "reader.I")}
     star = ((X @ W_B) * GB + (X @ W_A) * GA) * TAU_EFF
     k, q = np.arange(40)[:, None, None], 1 - dt / TAU_EFF
-    ahead = np.where(k == 0, 0, star * (1 + dt / TAU_EFF * q ** (k - 1.0)))
+    ahead = np.where(k == 0, 0, star)
     np.testing.assert_allclose(form.number(per_trial["p.u"]), star * (1 - q**k), rtol=0, atol=1e-12)
     np.testing.assert_allclose(form.number(per_trial["p.u_ahead"]), ahead, rtol=0, atol=1e-12)
     np.testing.assert_allclose(per_trial["p.r"], PHI["logistic"](ahead), rtol=0, atol=1e-12)
     np.testing.assert_allclose(per_trial["reader.I"], PHI["logistic"](ahead), rtol=0, atol=1e-12)
-    assert np.abs(ahead[1:] - star).max() <= dt / TAU_EFF * np.abs(star).max() * (1 + 1e-12)
 
 
 def test_a_prospective_cell_does_not_lag_behind_a_slow_wave():
@@ -672,7 +667,7 @@ def test_a_prospective_cell_does_not_lag_behind_a_slow_wave():
         traces[kind] = result.traces["p.r"][:, 0, 0]
     u, before, loop = 0.0, 0.0, []
     for piece in np.repeat(pieces[:, 0], per_piece):
-        loop.append(u + (u - before) / dt / 0.3)
+        loop.append(before + (u - before) / dt / 0.3)
         before, u = u, u + dt * (-0.1 * u + 0.2 * (piece - u))
     np.testing.assert_allclose(traces["ahead"], loop, rtol=0, atol=1e-12)
 
@@ -714,7 +709,7 @@ def test_a_rate_that_is_the_state_looks_ahead():
     )
     traces = simulate(circuit, X[:1], level="torch:trajectory", record=["q.I", "q2.I"], progress=False).traces
     k, q = np.arange(40)[:, None], 1 - dt / TAU_0
-    ahead = np.where(k == 0, 0, X[0] * (1 + dt / TAU_0 * q ** (k - 1.0)))
+    ahead = np.where(k == 0, 0, X[0])
     np.testing.assert_allclose(traces["q.I"][:, 0], ahead, rtol=0, atol=1e-12)
     np.testing.assert_allclose(traces["q2.I"][:, 0], X[0] * (1 - q**k), rtol=0, atol=1e-12)
 
@@ -727,7 +722,6 @@ def test_a_rate_that_does_not_read_the_state_is_refused():
         prospective(divisive_normalisation(pyramidal()), "1*ms")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: no brackets around tau_eff in u_ahead = u + tau_eff*u_dot")
 def test_tau_eff_may_be_a_sum():
     summed, one = (
         simulate(step_circuit(cell), X, level="torch:trajectory", record=["p.r"], progress=False)

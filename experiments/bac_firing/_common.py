@@ -92,7 +92,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def save(
-    out: Path, name: str, markdown: str, figures: Mapping[str, Figure], settings: Mapping[str, Any], results: Mapping[str, Any]
+    out: Path,
+    name: str,
+    markdown: str,
+    figures: Mapping[str, Figure],
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
 ) -> None:
     """Write NAME.md, NAME.json and a PNG per figure, and print the first."""
     report = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "settings": settings, **results}

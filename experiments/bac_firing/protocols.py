@@ -7,7 +7,7 @@
    the inhibition, one cell and one interneuron for each pair.
 4. The same spikes on brian2:equations, brian2:dense and torch:trajectory over 1 s.
 
-About a minute and a half.
+One to two minutes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from neurosim import Circuit, Given, OneToOne, Phase, Population, Projection, Protocol, simulate
+from neurosim.equations import seconds
 from neurosim.models import bac_firing
 from neurosim.parts import bac_pyramidal, conductance_synapse, current_step, epsc, lif
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
@@ -281,10 +282,9 @@ def levels() -> dict[str, Any]:
     circuit = driven()
     found = {level: simulate(circuit, level=level, progress=False) for level in LEVELS}
     first = found[LEVELS[0]].spikes
-    rows: dict[str, Any] = {"populations": list(first), "seconds": {}, "spikes": {}, "steps_off": {}}
+    rows: dict[str, Any] = {"spikes": {}, "steps_off": {}}
     for level, result in found.items():
         rows["spikes"][level] = {name: len(s.time) for name, s in result.spikes.items()}
-        rows["seconds"][level] = result.seconds
         off = 0.0
         for name, expected in first.items():
             got = result.spikes[name]
@@ -295,13 +295,10 @@ def levels() -> dict[str, Any]:
             if (got.cell[order] != expected.cell[wanted]).any():
                 off = np.inf
                 continue
-            apart = np.abs(got.time[order] - expected.time[wanted]).max(initial=0.0) * 1e3 / (DT_MS)
+            apart = np.abs(got.time[order] - expected.time[wanted]).max(initial=0.0) / seconds(DT)
             off = max(off, float(np.rint(apart)))
         rows["steps_off"][level] = off
     return rows
-
-
-DT_MS = float(DT.partition("*")[0])
 
 
 # --------------------------------------------------------------------------------------------------- the report
@@ -314,9 +311,7 @@ def report(
     for name, title in TITLES.items():
         one, (spikes, peak, above) = protocols[name], NOTE[name]
         listed = ", ".join(f"{t:.2f}" for t in one["spikes"]) or "none"
-        rows.append(
-            [title, listed, spikes, f"{one['peak']:.1f}", f"{peak:g}", f"{one['above']:.2f}", f"{above:g}"]
-        )
+        rows.append([title, listed, spikes, f"{one['peak']:.1f}", f"{peak:g}", f"{one['above']:.2f}", f"{above:g}"])
     lag, n = window["lag"], window["spikes"]
     lags = [
         [f"{a:+g}", n[lag == a][0], f"{window['plateau'][lag == a][0]:.2f}", f"{window['peak'][lag == a][0]:.1f}"]
@@ -352,8 +347,8 @@ def report(
             "Lag: onset of the apical EPSC minus onset of the somatic step (5 ms long).",
             "",
             table(["lag (ms)", "spikes", "V_a > -40 mV (ms)", "peak V_a (mV)"], lags),
-            f"Bursts of 3 or more spikes: lags of {span(lag, n >= 3)} ms. Two spikes: {span(lag, n == 2)} ms. One spike at all other "
-            f"lags, {n[0]} at {lag[0]:g} ms and {n[-1]} at {lag[-1]:g} ms.",
+            f"Lags in steps of 1 ms (ms) with 3 or more spikes: {span(lag, n >= 3)}; with two: {span(lag, n == 2)}; with one: "
+            f"{span(lag, n == 1)}.",
             "",
             "## Dendritic inhibition (`inhibition.png`)",
             "",
@@ -367,7 +362,7 @@ def report(
             table(["interneuron's onset (ms)", "none", "one: burst abolished", "two or more"], blocks),
             f"The least conductance that abolishes the burst and leaves the somatic spike: "
             f"{min(CONDUCTANCES[k] for k in range(len(CONDUCTANCES)) if (map_[k] == 1).any()):g} nS; at "
-            f"{SHOWN_AT:g} ms {CONDUCTANCES[np.flatnonzero(map_[:, at] == 1)[0]]:g} nS.",
+            f"{SHOWN_AT:g} ms it is {CONDUCTANCES[np.flatnonzero(map_[:, at] == 1)[0]]:g} nS.",
             "",
             "## Levels over 1 s",
             "",
@@ -394,9 +389,16 @@ def main() -> None:
         },
         "coincidence": window,
         "inhibition": {"conductances_nS": CONDUCTANCES, "onsets_ms": INHIBITION_AT, "spikes": blocked["spikes"]},
-        "levels": {k: v for k, v in same.items() if k != "seconds"},
+        "levels": same,
     }  # fmt: skip
-    save(options.out, "protocols", report(protocols, window, blocked, same), figures, {"dt": DT, "onset_ms": ONSET}, results)
+    save(
+        options.out,
+        "protocols",
+        report(protocols, window, blocked, same),
+        figures,
+        {"dt": DT, "onset_ms": ONSET},
+        results,
+    )
 
 
 if __name__ == "__main__":

@@ -114,7 +114,10 @@ class Stepper:
         ]
         self._timed = [self.state[p.name] for p in plan.populations.values() if p.timed]
         self.constants = {
-            p.name: {n: arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()}
+            p.name: {
+                "dt": dt,
+                **{n: arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()},
+            }
             for p in plan.populations.values()
         }
         self.collected: dict[str, Any] = {}

@@ -14,9 +14,11 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
     """Prospective coding (latent equilibrium, Haider et al. 2021): the rate reads ``u + tau_eff du/dt`` in place of u.
 
     With tau_eff the membrane's effective time constant, 1/(sum of the conductances onto the soma), the rate follows the
-    input at once although the membrane is slow. du/dt is that of the previous step, 0 at the start, so no algebraic
-    loop arises. The potential is the variable ``u_ahead`` (for a state ``u``), which a projection may send. Fixed points
-    stay as they were.
+    input at once although the membrane is slow. u and du/dt are those of the previous step, so no algebraic loop arises
+    and a cell under a changing input is exactly one step late: ``u_ahead = u(t-dt) + tau_eff (u(t) - u(t-dt))/dt``, and u itself
+    in the first step. (With u of the present step an error of dt/tau_eff of the distance still to go would remain; in the lower
+    layers of a microcircuit it is larger than the error that is to be learnt from.) A projection may send ``u_ahead`` (for
+    a state ``u``). Fixed points stay as they were.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
     return replace(
         cell,
         name=f"{cell.name}, prospective",
-        equations=f"{equations.rstrip()}\n        {ahead} = {state} + {tau_eff}*{slope} : {unit}\n",
+        equations=f"{equations.rstrip()}\n        {ahead} = {state} + ({tau_eff} - dt)*{slope} : {unit}\n",
         rate=rate,
         derivatives=(*cell.derivatives, Derivative(slope, state)),
     )

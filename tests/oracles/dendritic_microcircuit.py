@@ -128,7 +128,7 @@ def euler(
     with tau_w, else dt eta product(t); D += dt/tau_w (product(t) - D(t))), the potentials, dendrites and r_0.
     `noise(step, name, shape)` gives standard normals, for the names pyr1.., int1..; each soma gets
     sigma sqrt(dt) times them. `tau_eff` (dict by the same names, numbers or functions of teach): every rate
-    reads u + tau_eff (u(t) - u(t-dt))/dt, and u alone in the first step. `prospective_teaching`: the
+    reads u(t-dt) + tau_eff (u(t) - u(t-dt))/dt, and u in the first step. `prospective_teaching`: the
     interneurons' teaching current reads that potential of the layer above as well, instead of its u.
 
     Returns a dict: t (steps+1), lists by layer of (steps+1, samples, n): u, u_int, r, r_int, v_B, v_A, v_D;
@@ -163,8 +163,8 @@ def euler(
         # read everything at t
         read_u, read_q = u, q
         if tau_eff is not None and step > 0:
-            read_u = [u[i] + taus(f"pyr{i + 1}", teach) * ((u[i] - u_old[i]) / dt) for i in range(L)]
-            read_q = [q[i] + taus(f"int{i + 1}", teach) * ((q[i] - q_old[i]) / dt) for i in range(H)]
+            read_u = [u_old[i] + taus(f"pyr{i + 1}", teach) * ((u[i] - u_old[i]) / dt) for i in range(L)]
+            read_q = [q_old[i] + taus(f"int{i + 1}", teach) * ((q[i] - q_old[i]) / dt) for i in range(H)]
         if sym:
             B = [w.T.copy() for w in W[1:]]
         r = [r_0] + [phi(v) for v in read_u]  # r[l]

@@ -35,7 +35,7 @@ from neurosim.cells import Derivative
 from neurosim.connectivity import OneToOne
 from neurosim.equations import names_in, quantity, substitute, unit_text
 from neurosim.errors import UnsupportedError
-from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces import Traces
 
 LEVEL = "brian2:equations"
@@ -414,7 +414,7 @@ def _port(name: str) -> str:
 
 
 def _suffixed(expression: str, p: PopulationPlan) -> str:
-    cells = names_in(expression) - {n for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
+    cells = names_in(expression) - {n for n, v in p.parameters.items() if not isinstance(v, np.ndarray)} - CLOCK
     return substitute(expression, {n: f"{n}_pre" for n in cells})
 
 

@@ -79,7 +79,8 @@ class SteadyEngine:
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
         self._versions = dict.fromkeys(self._weights, 0)
         self._constants = {
-            p.name: {
+            p.name: {"dt": options.dt}
+            | {
                 n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()
             }
             for p in plan.populations.values()

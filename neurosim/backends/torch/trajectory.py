@@ -102,8 +102,7 @@ class TrajectoryEngine:
         for p in self.plan.populations.values():
             constants, s = stepper.constants[p.name], stepper.state[p.name]
             if p.ode:
-                block = compile_block(update_text(p), self.arrays.functions, {**constants, "dt": options.dt})
-                updates.append((s, block))
+                updates.append((s, compile_block(update_text(p), self.arrays.functions, constants)))
             if p.spiking:
                 thresholds.append(Threshold(p.spiking, s, self.arrays, constants, options.dt))
         trials = check_stimuli(self.plan, stimuli, options.batch)
