@@ -100,14 +100,15 @@ def brian2_alone(drive: np.ndarray, target: str) -> Callable[[], Any]:
 def measure(settings: Settings, level: str, read: bool) -> dict[str, Any]:
     """Medians of microseconds per step and of the ratios."""
     name, kind = level.rsplit(":", 1)
-    options = Options(progress=False, **({"codegen": kind} if name.startswith("brian2") else {"dtype": kind}))
+    compiled = name.startswith("brian2")
+    options = Options(progress=False, codegen=kind) if compiled else Options(progress=False, dtype=kind)
     drive = np.random.default_rng(0).normal(size=(1, settings.cells))
     runs: dict[str, Callable[[], Any]] = {}
     for what, inhibited in (("without", False), ("with", True)):
         built = circuit(settings.cells, inhibited, read)
         engine = engine_class(name)(built.plan, built.initial_weights(0), options)
         runs[what] = lambda engine=engine: engine.present({"image": drive}, learn="off", ends=False)
-    runs["brian2"] = brian2_alone(drive, kind if name.startswith("brian2") else "cython")
+    runs["brian2"] = brian2_alone(drive, kind if compiled else "cython")
     for run in runs.values():
         run()  # compiles
     times: dict[str, list[float]] = {what: [] for what in runs}

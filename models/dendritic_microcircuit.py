@@ -153,13 +153,13 @@ def circuit(
         raise NeurosimError("sigma is in dimensionless units; use units=dimensionless for a noisy circuit.")
     chosen, ahead = PARAMETERS[parameters], parameters == "latent_equilibrium"
     g = {**chosen["conductances"], **{n: v for n, v in (("g_A", g_A), ("g_som", g_som)) if v is not None}}
-    pattern = pattern or chosen["pattern"]
+    length: str = pattern or chosen["pattern"]
     top = len(sizes) - 1
     forward = Uniform(-chosen["forward"], chosen["forward"]) if gain is None else Glorot(gain)
     unknown_start = Uniform(-1.0, 1.0) if not ahead else Uniform(-0.1, 0.1)
     if lateral == "tied" and task == "self_prediction":
         raise NeurosimError("task=self_prediction learns the lateral weights; lateral=tied leaves nothing to learn.")
-    windows = _windows(task, pattern, lag, ahead)
+    windows = _windows(task, length, lag, ahead)
     rates = _rates(task, g, top, eta, eta_lateral, windows)
 
     def low_pass(rule: str) -> str | None:
@@ -332,5 +332,5 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     if dataset == "digits":
         return common | {"sizes": (64, 64, 32, 10), "epochs": 30, "batch_size": 32}
     return common | {
-        "sizes": (784, 500, 500, 10), "gain": 2.0, "epochs": 15, "batch_size": 128, "learning_rate": 0.003, "decay": 0.85,
+        "sizes": (784, 500, 500, 10), "gain": 2.0, "epochs": 15, "batch_size": 128, "learning_rate": 0.003, "decay": 0.9,
     }  # fmt: skip

@@ -17,7 +17,8 @@ from neurosim.protocol import Protocol
 
 @dataclass(frozen=True)
 class Population:
-    """`n` cells of one type. `parameters` overrides the cell's defaults; a value may be an array of n numbers."""
+    """`n` cells of one type. `parameters` overrides the cell's defaults, in the same units; a value may hold one number per cell
+    (an array, or a Brian2 quantity such as ``np.linspace(0, 500, n)*pA``)."""
 
     name: str
     n: int

@@ -248,12 +248,22 @@ def _simulate(arguments: argparse.Namespace) -> None:
         print(f"settling, {phase}: {value:.2e}")
     for population, spikes in result.spikes.items():
         print(f"spikes, {population}: {_listed(spikes)}")
-    write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
-    print(f"wrote {out / 'result.json'}")
     if result.traces is not None:
         print(f"wrote {result.traces.save(out / 'traces.h5')}")
-        save_traces(result.traces, out / "traces.png")
+        panels = None if arguments.record else _panels(result.traces)
+        save_traces(result.traces, out / "traces.png", variables=panels)
         print(f"wrote {out / 'traces.png'}")
+    write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
+    print(f"wrote {out / 'result.json'}")
+
+
+def _panels(traces: Any) -> list[Any] | None:
+    """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes."""
+    panels = [
+        [name for name, unit in traces.units.items() if name.partition(".")[0] == population and unit == "V"]
+        for population in traces.spikes
+    ]
+    return [panel for panel in panels if panel] or None
 
 
 def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Weights given as an array (n_pre, n_post)."""
+    """Weights given as an array (n_pre, n_post), of a `OneToOne` projection (n,)."""
 
     values: np.ndarray
 

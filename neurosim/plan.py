@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurosim.cells import Derivative, Hold
-from neurosim.connectivity import Dense, Kernel, Like, OneToOne, Projection
+from neurosim.connectivity import Dense, Given, Kernel, Like, OneToOne, Projection
 from neurosim.equations import (
     CellEquations,
     NotSeparable,
@@ -536,7 +536,8 @@ class Plan:
         if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
             raise CircuitError(f"{where}: it starts like '{name}', which wants dense weights on both sides.")
         if isinstance(other.weights, Like):
-            name, more, turned = self._like(other, shape[::-1] if transpose else shape, (*seen, projection.name))
+            inner = (shape[1], shape[0]) if transpose else shape
+            name, more, turned = self._like(other, inner, (*seen, projection.name))
             return name, factor * more, transpose != turned
         sizes = {p.name: p.n for p in self.circuit.populations}
         drawn = (sizes[other.source_population], sizes[other.target_population])
@@ -751,8 +752,10 @@ class Plan:
             if isinstance(plan.connectivity, Kernel):
                 weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
             elif isinstance(plan.connectivity, OneToOne):
-                drawn = projection.weights.draw(rng, 1, plan.n_post)[0] if projection.weights else np.ones(plan.n_post)
-                weights[plan.name] = drawn
+                given = projection.weights
+                if isinstance(given, Given):
+                    given = Given(np.reshape(given.values, (1, -1)))
+                weights[plan.name] = given.draw(rng, 1, plan.n_post)[0] if given else np.ones(plan.n_post)
             else:
                 assert projection.weights is not None
                 weights[plan.name] = projection.weights.draw(rng, plan.n_pre, plan.n_post)

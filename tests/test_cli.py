@@ -282,7 +282,7 @@ def test_compare_reports_what_it_promises(cli, tmp_path):
     pairs = {(p["a"], p["b"]): p for p in report["pairs"]}
     assert list(pairs) == [(levels[0], levels[1]), (levels[0], levels[2]), (levels[1], levels[2])]
     for (a, b), pair in pairs.items():
-        assert set(pair) == {"a", "b", "max_abs_state", "max_abs_weight", "by_variable", "by_projection"}
+        assert set(pair) == {"a", "b", "max_abs_state", "max_abs_weight", "by_variable", "by_projection", "spike_times"}
         assert set(pair["by_variable"]) == {"pyr1.u", "pyr2.u", "ghost1.u"}
         assert set(pair["by_projection"]) == {"W1", "b1", "W2", "b2"}
         assert pair["max_abs_state"] == max(pair["by_variable"].values())

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from neurosim import plot
+from neurosim import plot, simulate
 from neurosim.errors import NeurosimError
 from neurosim.plot import style
-from neurosim.traces import PhaseSpan, Traces
+from neurosim.traces import PhaseSpan, Spikes, Traces
 
 DT = 1e-3
 PHASES = (("free", 60), ("nudged", 40), ("nudged_end", 20))
@@ -139,7 +139,7 @@ def test_more_variables_than_panels():
     figure = plot.traces_figure(make_traces(variables=names))
     assert len(figure.axes) == 8
     assert figure.get_suptitle() == "ghost_units, torch:x (8 of 10 variables)"
-    with pytest.raises(NeurosimError, match=r"Got 9 variables; one figure takes at most 8\. Ask for fewer\."):
+    with pytest.raises(NeurosimError, match=r"Got 9 panels; one figure takes at most 8\. Ask for fewer\."):
         plot.traces_figure(make_traces(variables=names), names[:9])
 
 
@@ -159,10 +159,18 @@ def test_traces_without_phases_and_after_a_divergence():
     [
         ("1", 0.2, 1.0, "dimensionless"),
         ("volt", 0.065, 1e3, "mV"),
-        ("volt", 3.0, 1.0, "V"),
+        ("volt", 2e-5, 1e6, "µV"),
+        ("volt", 0.0, 1e3, "mV"),
+        ("volt", 30.0, 1.0, "V"),
         ("siemens", 5e-9, 1e9, "nS"),
-        ("amp", 0.0, 1.0, "A"),
+        ("siemens", 2e-6, 1e9, "nS"),
+        ("siemens", 2e-11, 1e12, "pS"),
+        ("amp", 0.0, 1e12, "pA"),
+        ("amp", 1.7e-9, 1e12, "pA"),
         ("amp", 1e-20, 1e12, "pA"),
+        ("amp", 2e-8, 1e9, "nA"),
+        ("farad", 2e-10, 1e12, "pF"),
+        ("volt", np.inf, 1.0, "V"),
         ("s", 2e-5, 1e6, "µs"),
         ("hertz", 0.5, 1.0, "Hz"),
         ("volt2", 0.5, 1.0, "V²"),
@@ -171,6 +179,13 @@ def test_traces_without_phases_and_after_a_divergence():
 )
 def test_units_on_axes(unit, largest, factor, text):
     assert style.shown_unit(unit, largest) == (pytest.approx(factor), text)
+
+
+def test_without_a_largest_value_the_base_unit_is_shown():
+    """The differences of levels are given in base units."""
+    assert style.shown_unit("volt") == (1.0, "V")
+    figure = plot.comparison_figure(dict.fromkeys("ab", make_traces(unit="volt")), ["pyr1.u"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["pyr1.u\n(mV)", "|difference|\n(V)"]
 
 
 def test_potentials_are_drawn_in_millivolt():
@@ -191,6 +206,9 @@ def test_potentials_are_drawn_in_millivolt():
         ({"cells": []}, "Got 0 cells of 'pyr1'; wanted 1 to 21"),
         ({"cells": {"pyr3": [0]}}, "There is no drawn population 'pyr3'"),
         ({"sample": 1}, r"There is no sample 1: the batch has 1, counted from 0\."),
+        ({"variables": [[]]}, "empty list of variables"),
+        ({"variables": [["pyr1.u", "pyr1.v"]]}, r"no recorded variable 'pyr1\.v'"),
+        ({"variables": [["pyr1.u", "pyr1.E"]], "cells": [0, 1, 2, 3]}, "Got 2 variables of 4 cells in one panel; at most 7 of 3"),
     ],
 )  # fmt: skip
 def test_traces_refusals(arguments, text):
@@ -203,6 +221,127 @@ def test_empty_traces_are_refused():
         plot.traces_figure(Traces(np.arange(3.0), {}, {}, []))
     with pytest.raises(NeurosimError, match="hold no step"):
         plot.traces_figure(Traces(np.empty(0), {"a.u": np.empty((0, 1, 3))}, {"a.u": "1"}, []))
+
+
+def test_several_variables_in_one_panel():
+    figure = plot.traces_figure(make_traces(unit="volt"), [["pyr1.u", "pyr1.E"], ["pyr1.u", "pyr2.r"], "pyr2.r"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["pyr1\n(mV)", "(mV)", "pyr2.r\n(mV)"]
+    upper, middle, lower = (legend_texts(axes.get_legend()) for axes in figure.axes)
+    assert upper == ["pyr1.u[2]", "pyr1.E[2]"]  # one cell
+    assert middle == ["pyr1.u[2]", "pyr2.r[2]", "pyr2.r[5]", "pyr2.r[9]"] and lower == middle[1:]
+    figure = plot.traces_figure(make_traces(), [["pyr1.u", "pyr1.E"]], cells=[2, 5])
+    lines = drawn(figure.axes[0])
+    assert [line.get_label() for line in lines] == ["pyr1.u[2]", "pyr1.u[5]", "pyr1.E[2]", "pyr1.E[5]"]
+    assert len({line.get_color() for line in lines[:2]}) == len({line.get_color() for line in lines[2:]}) == 1
+    assert lines[0].get_color() != lines[2].get_color()
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
+    traces = make_traces(variables=("a.u", "b.u"))
+    assert plot.traces_figure(traces, [["a.u", "b.u"]]).axes[0].get_ylabel() == "u\n(dimensionless)"
+    traces.units["b.u"] = "volt"
+    with pytest.raises(NeurosimError, match=r"'a\.u' \(1\) and 'b\.u' \(volt\) in one panel: their units differ"):
+        plot.traces_figure(traces, [["a.u", "b.u"]])
+
+
+# ------------------------------------------------------------------------------------------------------- spikes
+
+
+def spiking_traces(n: int = 2, batch: int = 1, trials: int = 1, stride: int = 1) -> Traces:
+    """Cell k of sample s spikes every 10 + k + 3s ms: V_s ramps from -60 to -40 mV and is reset, V_a follows it smoothly."""
+    steps, dt = 200, 1e-3
+    time = np.arange(steps * trials) * dt
+    soma, apical = np.empty((2, len(time), batch, n))
+    spikes: list[tuple[float, int, int]] = []
+    for trial in range(trials):
+        for s in range(batch):
+            for k in range(n):
+                period = 10 + k + 3 * s
+                phase = np.arange(steps) % period
+                rows = slice(trial * steps, (trial + 1) * steps)
+                soma[rows, s, k] = -0.06 + 0.02 * phase / (period - 1)
+                apical[rows, s, k] = -0.06 + 0.01 * np.sin(2 * np.pi * phase / period)
+                at = (trial * steps + np.flatnonzero(phase == period - 1)) * dt
+                spikes += [(t, trial * batch + s, k) for t in at]
+    spans = [PhaseSpan("trial", k, k * steps * dt, (k + 1) * steps * dt) for k in range(trials)]
+    kept = Spikes(*(np.array(column) for column in zip(*sorted(spikes), strict=True)))
+    values = {"pyr.V_a": apical[::stride], "pyr.V_s": soma[::stride], "pyr.w": soma[::stride] * 1e-9}
+    units = {"pyr.V_a": "volt", "pyr.V_s": "volt", "pyr.w": "amp"}
+    return Traces(time[::stride], values, units, spans, {"model": "spiking"}, {"pyr": kept})
+
+
+def spike_lines(axes) -> list[np.ndarray]:
+    """(time, foot, top) of the thin lines of a panel."""
+    return [np.array([part[0][0], part[0][1], part[1][1]]) for c in axes.collections for part in c.get_segments()]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_spikes_are_drawn_where_the_reset_is(stride):
+    figure = plot.traces_figure(spiking_traces(stride=stride))
+    assert [len(spike_lines(axes)) for axes in figure.axes] == [0, 20 + 18, 0]
+    if stride == 1:
+        np.testing.assert_allclose(spike_lines(figure.axes[1])[0], [9, -40, 20])
+    figure = plot.traces_figure(spiking_traces(), [["pyr.V_a", "pyr.V_s"]], cells=[1])
+    axes, _ = figure.axes
+    assert [line[0] for line in spike_lines(axes)] == pytest.approx(list(np.arange(10, 200, 11)))
+    assert to_rgb(axes.collections[0].get_colors()[0]) == to_rgb(drawn(axes)[1].get_color())
+    silent = spiking_traces()
+    silent.spikes = {"pyr": Spikes(np.empty(0), np.empty(0, dtype=int), np.empty(0, dtype=int))}
+    assert not any(spike_lines(axes) for axes in plot.traces_figure(silent).axes)
+
+
+def test_spikes_of_one_sample_in_the_trials_that_are_drawn():
+    figure = plot.traces_figure(spiking_traces(batch=2, trials=3), ["pyr.V_s"], cells=[0], sample=1)
+    times = [line[0] for line in spike_lines(figure.axes[0])]
+    assert times == pytest.approx([*np.arange(12, 200, 13), *(200 + np.arange(12, 200, 13))])
+
+
+def test_a_raster_stands_below_where_more_cells_spike_than_are_drawn():
+    figure = plot.traces_figure(spiking_traces(n=5), ["pyr.V_s"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["pyr.V_s\n(mV)", "pyr\n(cell)"]
+    assert figure.axes[-1].get_xlabel() == "time (ms)" and figure.axes[0].get_xlabel() == ""
+    assert len(spike_lines(figure.axes[1])) == sum(200 // (10 + k) for k in range(5))
+    assert len(plot.traces_figure(spiking_traces(n=5), ["pyr.V_s"], cells=range(5)).axes) == 1
+
+
+def test_raster_rows_and_shades():
+    traces = spiking_traces(n=3, batch=2, trials=3)
+    traces.spikes["lif"] = Spikes(np.array([0.05]), np.array([1]), np.array([0]))
+    figure = plot.raster_figure(traces, sample=1)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["pyr\n(3 cells)", "lif"]
+    assert list(axes.get_yticks()) == [1, 3] and axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
+    assert axes.get_xlabel() == "time (ms)" and axes.get_xlim() == pytest.approx((0, 400))
+    assert len(shades(axes)) == 2 and [text.get_text() for text in axes.texts] == ["trial"]
+    assert figure.get_suptitle() == "spiking (sample 1, first 2 of 3 trials)"
+    lines = spike_lines(axes)
+    np.testing.assert_allclose(lines[-1], [50, 2.6, 3.4])
+    first = sorted(line[0] for line in lines if line[1] < 0)
+    assert first[:15] == pytest.approx(list(np.arange(12, 200, 13)))
+    (axes,) = plot.raster_figure(traces, ["pyr"], title="Spikes").axes
+    assert axes.get_ylabel() == "pyr\n(cell)" and axes.figure.get_suptitle() == "Spikes (first 2 of 3 trials)"
+
+
+def test_raster_refusals():
+    with pytest.raises(NeurosimError, match="hold no spikes: no population has a threshold"):
+        plot.raster_figure(make_traces())
+    with pytest.raises(NeurosimError, match="no spiking population 'lif'"):
+        plot.raster_figure(spiking_traces(), ["lif"])
+    with pytest.raises(NeurosimError, match=r"for `populations`; wanted a list, such as \['pyr'\]"):
+        plot.raster_figure(spiking_traces(), "pyr")
+    with pytest.raises(NeurosimError, match="There is no sample 3"):
+        plot.raster_figure(spiking_traces(), sample=3)
+
+
+def test_a_spiking_run_is_drawn(tmp_path):
+    """What the engine records and the figure agree on the row of a spike: each line starts above the cell's reset."""
+    from neurosim.models import bac_firing
+
+    run = simulate(bac_firing.circuit(duration="80*ms"), record=["both.V_s", "both.V_a"], progress=False)
+    run.plot(tmp_path / "figure.png", variables=[["both.V_s", "both.V_a"]])
+    (axes,) = plot.traces_figure(run.traces, [["both.V_s", "both.V_a"]]).axes
+    lines = spike_lines(axes)
+    np.testing.assert_allclose([line[0] for line in lines], 1e3 * run.spikes["both"].of(0))
+    assert len(lines) == 2 and all(-45 < foot < -30 for _, foot, _ in lines)
+    assert plot.save_raster(run.traces, tmp_path / "raster.pdf").exists()
 
 
 # --------------------------------------------------------------------------------------------------- comparison
@@ -412,6 +551,7 @@ def test_learning_curve_refusals():
 # -------------------------------------------------------------------------------------------------------- files
 
 SAVERS = {
+    "raster": lambda path: plot.save_raster(spiking_traces(), path),
     "traces": lambda path: plot.save_traces(make_traces(), path, variables=["pyr1.u"], title="t"),
     "comparison": lambda path: plot.save_comparison(
         {"a": make_traces()}, path, ends={"b": ends_of(make_traces())}, variables=["pyr1.u"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from _common import cells_with_electrodes, command_line, counts, save, table
+from _common import cells_with_electrodes, command_line, counts, save, span, table
 from brian2 import nS, pA
 from matplotlib.figure import Figure
 
@@ -32,8 +32,8 @@ LINEAR, FAR = (20.0, 120.0), (1000.0, 1500.0)
 COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00")
 
 
-def rates() -> np.ndarray:
-    """Hz, by calcium conductance, apical and somatic current."""
+def rates() -> tuple[np.ndarray, np.ndarray]:
+    """Rate (Hz), and longest interval between spikes over the median one, by calcium conductance, apical and somatic current."""
     axes = np.meshgrid(list(CALCIUM), APICAL, SOMATIC, indexing="ij")
     calcium, apical, somatic = (x.ravel() for x in axes)
     n, on = len(calcium), f"{ON}*second"
@@ -47,14 +47,19 @@ def rates() -> np.ndarray:
     spikes = simulate(circuit, progress=False).spikes["cell"]
     late = spikes.time >= DISCARDED
     kept = Spikes(spikes.time[late], spikes.sample[late], spikes.cell[late])
-    return counts(kept, n).reshape(axes[0].shape) / (ON - DISCARDED)
+    uneven = np.zeros(n)
+    for k in range(n):
+        intervals = np.diff(kept.of(k))
+        if len(intervals):
+            uneven[k] = intervals.max() / np.median(intervals)
+    return counts(kept, n).reshape(axes[0].shape) / (ON - DISCARDED), uneven.reshape(axes[0].shape)
 
 
 def measure(curve: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
     """Threshold (pA), gains (Hz/pA) and gain over the curve without apical current (Hz)."""
     firing = np.flatnonzero(curve)
-    inside = (curve >= LINEAR[0]) & (curve <= LINEAR[1])
-    far = (SOMATIC >= FAR[0]) & (SOMATIC <= FAR[1])
+    inside = np.clip(curve, *LINEAR) == curve
+    far = np.clip(SOMATIC, *FAR) == SOMATIC
     extra = curve - alone
     return {
         "threshold_pA": SOMATIC[firing[0]] if len(firing) else None,
@@ -66,29 +71,32 @@ def measure(curve: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
     }
 
 
-def report(found: np.ndarray) -> tuple[str, list[dict[str, Any]]]:
+def report(found: np.ndarray, uneven: np.ndarray) -> tuple[str, list[dict[str, Any]]]:
     text = [
         "# f-I curves with constant apical current",
         "",
         f"Mean rate over {ON - DISCARDED:g} s of a constant current, {len(SOMATIC)} somatic currents from 0 to "
         f"{SOMATIC[-1]:g} pA. Threshold: least somatic current with a spike in that time, and the rate there. Gain: slope over rates from "
         f"{LINEAR[0]:g} to {LINEAR[1]:g} Hz, and over {FAR[0]:g} to {FAR[1]:g} pA. Most added: largest gain in rate over the "
-        "curve without apical current, and where. Rates have a grain of 1.25 Hz. Equations and constants are ours.",
+        "curve without apical current, and where. Bursts: somatic currents at which the longest interval between spikes exceeds "
+        "twice the median one. Rates have a grain of 1.25 Hz. Equations and constants are ours.",
     ]
     rows: list[dict[str, Any]] = []
-    for curves, (calcium, name) in zip(found, CALCIUM.items(), strict=True):
+    for curves, ratios, (calcium, name) in zip(found, uneven, CALCIUM.items(), strict=True):
         lines = []
-        for curve, apical in zip(curves, APICAL, strict=True):
-            m = measure(curve, curves[0])
+        for curve, ratio, apical in zip(curves, ratios, APICAL, strict=True):
+            m = measure(curve, curves[0]) | {"bursts_pA": span(SOMATIC, ratio > 2)}
             rows.append({"g_Ca_nS": calcium, "apical_pA": apical, **m, "rates_Hz": curve})
-            at = [f"{curve[SOMATIC == i][0]:.0f}" for i in (0, 300, 500, 700, 1000, 1500)]
+            at = [f"{curve[np.searchsorted(SOMATIC, i)]:.0f}" for i in (0, 300, 500, 700, 1000, 1500)]
             added = f"{m['largest_extra_Hz']:.0f} Hz at {m['at_pA']:g} pA" if apical else "-"
             threshold = f"{m['threshold_pA']:g} ({m['onset_Hz']:.0f} Hz)"
-            lines.append([f"{apical:g}", threshold, f"{m['gain']:.3f}", f"{m['far_gain']:.3f}", added, *at])
-        header = ["apical (pA)", "threshold (pA)", "gain (Hz/pA)", "gain at 1-1.5 nA", "most added"]
+            lines.append(
+                [f"{apical:g}", threshold, f"{m['gain']:.3f}", f"{m['far_gain']:.3f}", added, m["bursts_pA"], *at]
+            )
+        header = ["apical (pA)", "threshold (pA)", "gain (Hz/pA)", "gain at 1-1.5 nA", "most added", "bursts (pA)"]
         header += [f"Hz at {i} pA" for i in (0, 300, 500, 700, 1000, 1500)]
-        text += ["", f"## {name[0].upper()}{name[1:]}", "", table(header, lines)]
-    return "\n".join(text), rows
+        text += ["", f"## {name[0].upper()}{name[1:]}", "", table(header, lines).rstrip()]
+    return "\n".join(text) + "\n", rows
 
 
 def draw(found: np.ndarray) -> Figure:
@@ -110,8 +118,8 @@ def draw(found: np.ndarray) -> Figure:
 
 def main() -> None:
     options = command_line(__doc__ or "")
-    found = rates()
-    text, rows = report(found)
+    found, uneven = rates()
+    text, rows = report(found, uneven)
     settings = {"somatic_pA": SOMATIC, "apical_pA": APICAL, "on_s": ON, "discarded_s": DISCARDED}
     results = {f"g_Ca {row['g_Ca_nS']:g} nS, apical {row['apical_pA']:g} pA": row for row in rows}
     save(options.out, "fi_curves", text, {"fi_curves": draw(found)}, settings, results)

@@ -222,7 +222,8 @@ def draw_inhibition(found: dict[str, Any]) -> Figure:
     with style():
         figure = empty_figure(11.0, 5.4)
         figure.suptitle("Dendritic inhibition of the combined protocol")
-        left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1.0])
+        halves: Any = figure.subfigures(1, 2, width_ratios=[1.25, 1.0])
+        left, right = halves
         panels = left.subplots(3, 2, sharex=True, sharey="row", height_ratios=[3.0, 1.3, 1.0])
         for axes, name, title in zip(
             panels.T, ("control", "inhibited"), ("no inhibition", f"{SHOWN:g} nS per spike"), strict=True
@@ -317,13 +318,11 @@ def report(
         [f"{a:+g}", n[lag == a][0], f"{window['plateau'][lag == a][0]:.2f}", f"{window['peak'][lag == a][0]:.1f}"]
         for a in (-100, -60, -40, -20, -10, -5, 0, 5, 8, 9, 10, 12, 15, 20, 40, 60, 100)
     ]
-    map_, at = blocked["spikes"], int(np.flatnonzero(INHIBITION_AT == SHOWN_AT)[0])
-    times = [int(t) for t in (-30, -20, -15, -10, -5, 0, 5, 10)]
-    blocks = [
-        [f"{t:+d}", *(span(CONDUCTANCES, map_[:, INHIBITION_AT == t][:, 0] == k) for k in (0, 1)),
-         span(CONDUCTANCES, map_[:, INHIBITION_AT == t][:, 0] >= 2)]
-        for t in times
-    ]  # fmt: skip
+    map_, at = blocked["spikes"], np.searchsorted(INHIBITION_AT, SHOWN_AT)
+    blocks = []
+    for t in (-30, -20, -15, -10, -5, 0, 5, 10):
+        column = map_[:, np.searchsorted(INHIBITION_AT, t)]
+        blocks.append([f"{t:+d}", *(span(CONDUCTANCES, on) for on in (column == 0, column == 1, column >= 2))])
     shown = [
         [title, ", ".join(f"{t:.2f}" for t in one["spikes"]), f"{one['V_a'].max():.1f}", f"{one['above']:.2f}"]
         for title, one in (("no inhibition", blocked["control"]), (f"{SHOWN:g} nS", blocked["inhibited"]))

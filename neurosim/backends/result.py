@@ -170,7 +170,7 @@ class ResultBuilder:
     def result(self, weights: dict[str, np.ndarray], collected: dict[str, np.ndarray]) -> Result:
         """What the run has gathered so far."""
         traces = None
-        if self.rows:
+        if self.rows or self._spikes:
             empty = {key: np.empty((0, self.batch, self.plan.populations[key[0]].n)) for key in self.rows}
             values = {f"{p}.{v}": np.stack(r) if r else empty[p, v] for (p, v), r in self.rows.items()}
             units = {f"{p}.{v}": unit_text(self.plan.populations[p].dimensions[v]) for p, v in self.rows}

@@ -394,7 +394,8 @@ class Plastic:
         self.weights = stepper.weights[projection.name]
         assert projection.rule is not None
         self.into = stepper.collected.get(projection.name, self.weights)
-        self.tau, self.trace = projection.rule.filter, stepper.filtered.get(projection.name)
+        self.tau: float | None = projection.rule.filter
+        self.trace: Any = stepper.filtered.get(projection.name)
         self.writes = self.into is self.weights
         self.drive = stepper.drives[projection.key]
         self._source, self._target = stepper.state[projection.source], stepper.state[projection.target]
@@ -442,7 +443,7 @@ class Plastic:
                 self.arrays.add_outer(into, self._pre(part), self._post(part), share * part.scale, keep)
                 keep = 1.0
         if keep != 1.0:
-            into *= keep
+            self.trace *= keep
         for change in decay:
             self.arrays.add_scaled(into, change, share)
         if self.writes:

@@ -10,12 +10,15 @@ from neurosim.errors import NeurosimError
 
 
 def current_step(amplitude: str = "100*pA", onset: str = "0*ms", duration: str = "5*ms") -> Cell:
-    """A current step: I = amplitude for onset <= t < onset + duration, else 0."""
+    """A current step: I = amplitude for onset <= t < onset + duration, else 0.
+
+    Give onset and duration in whole steps (`grid` keeps round-off in t from moving the edges by one).
+    """
     return Cell(
         "current step",
-        "I = amplitude*int(t >= onset)*int(t < onset + duration) : amp",
+        "I = amplitude*int(t > onset - grid)*int(t < onset + duration - grid) : amp",
         rate="I",
-        parameters={"amplitude": amplitude, "onset": onset, "duration": duration},
+        parameters={"amplitude": amplitude, "onset": onset, "duration": duration, "grid": "1*us"},
     )
 
 

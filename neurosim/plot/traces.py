@@ -150,7 +150,7 @@ def traces_figure(
                 if name in resetting:
                     at, foot = _spike_feet(traces, name, index, sample, window)
                     axes.vlines(at * 1e3, foot * factor, PEAK * factor, linewidth=0.8, **look)
-            axes.set_ylabel(f"{_heading(group)}\n({unit})")
+            axes.set_ylabel(f"{_heading(group)}\n({unit})".lstrip())
             axes.legend(
                 loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=-(-len(lines) // (7 if len(group) == 1 else 9))
             )
@@ -406,7 +406,7 @@ def _heading(group: Sequence[str]) -> str:
         found = {name.partition(".")[part] for name in group}
         if len(found) == 1:
             return found.pop()
-    return "together"
+    return ""
 
 
 def _end_names(ends: Ends) -> list[str]:

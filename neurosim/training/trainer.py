@@ -177,7 +177,7 @@ class Trainer:
                         "validation_loss": checked["loss"],
                         "train_accuracy": row["train_accuracy"],
                         "validation_accuracy": checked["accuracy"],
-                        **{name: checked[name] for name in self.circuit.measures if name in checked},
+                        **{name: checked.get(name) for name in self.circuit.measures},
                         "unsettled": row["unsettled"],
                         "seconds": seconds,
                         "samples_per_second": row["samples"] / seconds,

@@ -260,9 +260,7 @@ class _Run:
             self.objects.append(monitors[population])
         return monitors
 
-    def _traces(self) -> Traces | None:
-        if not self.recorded:
-            return None
+    def _traces(self) -> Traces:
         values, units = {}, {}
         for population, variable in self.recorded:
             monitor = self.monitors[population]
@@ -390,7 +388,8 @@ class _Run:
             for name, synapses in self.synapses.items() if "ns_collected" in synapses.variables
         }  # fmt: skip
         result = self.kept.result(weights, collected)
-        result.traces = self._traces()
+        if self.recorded:
+            result.traces = self._traces()
         return result
 
 
