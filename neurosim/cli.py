@@ -260,7 +260,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _panels(traces: Any) -> list[Any] | None:
     """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes."""
     panels = [
-        [name for name, unit in traces.units.items() if name.partition(".")[0] == population and unit == "V"]
+        [name for name, unit in traces.units.items() if name.partition(".")[0] == population and unit == "volt"]
         for population in traces.spikes
     ]
     return [panel for panel in panels if panel] or None

@@ -341,6 +341,16 @@ def test_error_of_euler_is_of_first_order():
 # ---------------------------------------------------------------- the steady level against the oracle
 
 
+def products(state, x):
+    """Right-hand sides of all rules in a fixed point, without their rates."""
+    found = {f"W{l}": p for l, p in enumerate(oracle.update(state, x), 1)}
+    for l, v_A in enumerate(state["v_A"], 1):
+        r, r_int = state["r"][l - 1], state["r_int"][l - 1]
+        found[f"IP{l}"] = r.T @ (r_int - state["rhat_int"][l - 1]) / len(x)
+        found[f"PI{l}"] = -r_int.T @ v_A / len(x)
+    return found
+
+
 @pytest.mark.parametrize("feedback", ["sym", "fa"])
 @pytest.mark.parametrize("sizes", [SIZES, (5, 3)], ids=str)
 @pytest.mark.parametrize("tau_w", ["off", None], ids=["direct", "filtered"])
@@ -365,12 +375,7 @@ def test_fixed_points_and_updates_equal_the_oracle(feedback, sizes, tau_w, learn
                 assert np.abs(result.ends[phase][f"{population}{l}.{name}"] - value).max() <= 1e-8, (phase, name, l)
         for l, value in enumerate(state["u_int"], 1):
             assert np.abs(result.ends[phase][f"int{l}.u"] - value).max() <= 1e-8, (phase, l)
-        product = {f"W{l}": p for l, p in enumerate(oracle.update(state, x), 1)}
-        for l in range(1, n):
-            mismatch = state["r_int"][l - 1] - state["rhat_int"][l - 1]
-            product[f"IP{l}"] = state["r"][l - 1].T @ mismatch / batch
-            product[f"PI{l}"] = -state["r_int"][l - 1].T @ state["v_A"][l - 1] / batch
-        for name, F in product.items():
+        for name, F in products(state, x).items():
             trace = traces.get(name, 0.0)
             step = rates.get(name, eta_lateral) * (F + tail * (trace - F))
             traces[name] = F + np.exp(-80 / 30) * (trace - F)
@@ -382,6 +387,27 @@ def test_fixed_points_and_updates_equal_the_oracle(feedback, sizes, tau_w, learn
         got = result.collected[name] if learn == "held" else result.weights[name] - start[name]
         assert np.abs(got - value).max() <= 1e-8, name
         assert learn == "on" or np.array_equal(result.weights[name], start[name]), name
+
+
+def test_traces_of_the_steady_level_outlive_a_trial_of_the_teacher_task():
+    """Two patterns one after the other: the low-pass goes on where it was, the second fixed point is that of the new weights."""
+    circuit, pattern, tau = build(sizes=SIZES, task="teacher", lateral="random", feedback="fa"), 0.1, 30e-3
+    start = circuit.initial_weights(1)
+    rates = {"W1": 1.1875, "W2": 1.1875, "W3": 0.5} | dict.fromkeys(("IP1", "IP2"), 1.1875)
+    rates |= dict.fromkeys(("PI1", "PI2"), 5.9375)
+    x, y = samples(2)
+    after = run_circuit(circuit, STEADY, {"image": x, "target": y}, start).weights
+    now, traces, kept = dict(start), {}, np.exp(-pattern / tau)
+    for k in range(2):
+        W, B, IP, PI = layers(now, 3, "fa")
+        state = oracle.steady(W, B, IP, PI, x[k], 2 * y[k] - 1, oracle.STANDARD)
+        for name, F in products(state, x[[k]]).items():
+            lag = traces.get(name, 0.0) - F
+            now[name] = now[name] + rates[name] * (F * pattern + lag * tau * (1 - kept))
+            traces[name] = F + kept * lag
+    for name, value in now.items():
+        assert np.abs(after[name] - value).max() <= 1e-8, name
+    assert all(np.abs(now[name] - start[name]).max() > 1e-4 for name in rates)
 
 
 # ---------------------------------------------------------------- the self-predicting state

@@ -77,6 +77,7 @@ def parse_cell(text: str, where: str) -> CellEquations:
             raise CircuitError(
                 f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
             )
+    states = {name: states[name] for name in equations if name in states}  # as the text has them
     noises = sorted({n for text in states.values() for n in names_in(text) if _is_noise(n)})
     for name, text in subexpressions.items():
         if any(_is_noise(n) for n in names_in(text)):
