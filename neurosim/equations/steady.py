@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import sympy
@@ -78,6 +80,23 @@ def solve_steady(
     ValueError
         The states have no unique steady state, or their equations are not linear once the rates are known.
     """
+    key = _items(ode), _items(subexpressions), frozenset(sent), _items(numbers)
+    solution, held = _solve(*key)
+    return dict(solution), set(held)
+
+
+Items = tuple[tuple[str, Any], ...]
+
+
+def _items(mapping: Mapping[str, Any]) -> Items:
+    return tuple(mapping.items())
+
+
+@lru_cache(512)  # SymPy takes tens of milliseconds, and the layers of a circuit share their cells
+def _solve(
+    ode_items: Items, subexpression_items: Items, sent: frozenset[str], number_items: Items
+) -> tuple[dict[str, str], set[str]]:
+    ode, subexpressions, numbers = dict(ode_items), dict(subexpression_items), dict(number_items)
     cut = _known(ode, subexpressions, numbers) | (set(sent) & set(subexpressions))
     rhs = _inline(ode, subexpressions, cut, numbers)
     held = {x for x, expression in rhs.items() if sympy.expand(expression) == 0}
@@ -110,15 +129,22 @@ def linear_rates(
         return np.empty(0)
     scalars = {n: v for n, v in numbers.items() if not isinstance(v, np.ndarray)}
     arrays = {n: v for n, v in numbers.items() if isinstance(v, np.ndarray)}
+    matrix = _linear_part(_items(ode), _items(subexpressions), _items(scalars))
+    if {s.name for s in matrix.free_symbols} - set(arrays):  # type: ignore[attr-defined]
+        return np.empty(0)
+    entries = sympy.lambdify([_symbol(n) for n in arrays], matrix.flat(), "numpy")(*arrays.values())
+    stacked = np.stack(np.broadcast_arrays(*(np.asarray(e, dtype=float) for e in entries)), axis=-1)
+    return np.linalg.eigvals(stacked.reshape(-1, len(ode), len(ode))).ravel().astype(complex)
+
+
+@lru_cache(512)
+def _linear_part(ode_items: Items, subexpression_items: Items, scalar_items: Items) -> sympy.Matrix:
+    """Jacobian of what is linear in the states, rates held fixed."""
+    ode, subexpressions, scalars = dict(ode_items), dict(subexpression_items), dict(scalar_items)
     rhs = _inline(ode, subexpressions, _known(ode, subexpressions, scalars), scalars)
     states = [_symbol(x) for x in ode]
     linear = [
         sympy.Add(*(a for a in sympy.Add.make_args(sympy.expand(rhs[x])) if not any(_opaque(a, s) for s in states)))
         for x in ode
     ]
-    matrix = sympy.Matrix([[sympy.diff(f, s) for s in states] for f in linear])
-    if {s.name for s in matrix.free_symbols} - set(arrays):  # type: ignore[attr-defined]
-        return np.empty(0)
-    entries = sympy.lambdify([_symbol(n) for n in arrays], matrix.flat(), "numpy")(*arrays.values())
-    stacked = np.stack(np.broadcast_arrays(*(np.asarray(e, dtype=float) for e in entries)), axis=-1)
-    return np.linalg.eigvals(stacked.reshape(-1, len(states), len(states))).ravel().astype(complex)
+    return sympy.Matrix([[sympy.diff(f, s) for s in states] for f in linear])
