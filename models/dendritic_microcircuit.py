@@ -325,7 +325,9 @@ def _reference(
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """The preset of `neurosim train`."""
+    """The preset of `neurosim train` (for other tasks than classification: sizes that fit the data)."""
+    if settings.get("task", "classification") != "classification":
+        return {"sizes": (64, 30, 10) if dataset == "digits" else (784, 30, 10)}
     common = {
         "lateral": "tied", "target": (-2.0, 2.0), "biases": True, "tau_w": "off", "learning_rate": 0.02, "gain": 8.0,
     }  # fmt: skip
