@@ -28,6 +28,8 @@ from neurosim.equations import (
     Term,
     check_name,
     dimensions_of,
+    is_condition,
+    is_noise,
     linear_rates,
     names_in,
     parse_cell,
@@ -70,6 +72,8 @@ class Spiking:
 
 
 DriveKey = tuple[str, bool, float, str, str]
+#: Names of what stands beside the populations in a file of traces.
+RESERVED_POPULATIONS = ("time", "phases", "spikes")
 #: Names of the time and of the step, which Brian2 knows by itself.
 CLOCK = {"t", "dt"}
 #: Variables that a spiking cell has besides those of its equations.
@@ -107,7 +111,7 @@ class PopulationPlan:
     @cached_property
     def timed(self) -> bool:
         """Whether the equations read the time."""
-        return any("t" in names_in(text) for text in (*self.ode.values(), *self.subexpressions.values()))
+        return any("t" in names_in(text) for text in (*self.ode.values(), *(a.expression for a in self.assignments)))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -228,6 +232,8 @@ class Plan:
                     raise CircuitError(
                         f"{what} '{item.name}': wanted a name of letters, digits and '_' that does not begin with a digit."
                     )
+                if what == "Population" and item.name in RESERVED_POPULATIONS:
+                    raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
         _unique("population", [p.name for p in circuit.populations])
         _unique("projection", [p.name for p in circuit.projections])
         _unique("phase", [p.name for p in circuit.protocol.phases])
@@ -354,6 +360,10 @@ class Plan:
                         f"{suggest(name, readable)}"
                     )
         dimensions_of(cell.threshold, readable, f"{where}: threshold")
+        if not is_condition(cell.threshold, readable):
+            raise CircuitError(
+                f"{where}: the threshold '{cell.threshold}' is no condition; wanted one such as 'u > theta'."
+            )
         for name, value in reset:
             if name not in equations.states:
                 raise CircuitError(
@@ -430,6 +440,11 @@ class Plan:
         if cell.threshold:
             known |= {"spike_train": second**-1, "lastspike": second}
         pools = {p.name for p in cell.pools}
+        for pool in cell.pools:
+            if any(is_noise(n) for n in names_in(pool.expression)):
+                raise CircuitError(
+                    f"{where}: white noise in the pool '{pool.name}'; noise enters the equation of a state."
+                )
         for name, text in texts:
             for other in names_in(text):
                 if other not in known and other not in pools:
@@ -527,12 +542,16 @@ class Plan:
         name, factor, transpose = projection.weights.projection, projection.weights.factor, projection.weights.transpose
         if name not in by_name:
             raise CircuitError(f"{where}: starts like an unknown projection. {unknown('projection', name, by_name)}")
-        if name in (*seen, projection.name):
-            raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
         other = by_name[name]
+        if other.tied is not None and other.tied.to not in by_name:
+            raise CircuitError(
+                f"Projection '{name}': tied to an unknown projection. {unknown('projection', other.tied.to, by_name)}"
+            )
         if other.tied is not None:
             transpose, factor = transpose != other.tied.transpose, factor * other.tied.factor
             other = by_name[other.tied.to]
+        if other.name in (*seen, projection.name):
+            raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
         if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
             raise CircuitError(f"{where}: it starts like '{name}', which wants dense weights on both sides.")
         if isinstance(other.weights, Like):
@@ -540,6 +559,9 @@ class Plan:
             name, more, turned = self._like(other, inner, (*seen, projection.name))
             return name, factor * more, transpose != turned
         sizes = {p.name: p.n for p in self.circuit.populations}
+        for population in (other.source_population, other.target_population):
+            if population not in sizes:
+                raise CircuitError(f"Projection '{other.name}': {unknown('population', population, sizes)}")
         drawn = (sizes[other.source_population], sizes[other.target_population])
         if (drawn[::-1] if transpose else drawn) != shape:
             raise CircuitError(
@@ -568,6 +590,11 @@ class Plan:
             population = target if name.endswith("_post") else source if name.endswith("_pre") else None
             if population is not None:
                 variable = name.removesuffix("_post").removesuffix("_pre")
+                if variable in CLOCK or is_noise(variable):
+                    raise CircuitError(
+                        f"{where}: '{name}' in 'dw/dt = {rhs}': a rule reads no time and no noise of a cell; give the cell a "
+                        f"subexpression or a state of them and read that."
+                    )
                 if variable not in population.dimensions:
                     raise CircuitError(
                         f"{where}: {unknown(f'variable of {population.name}', variable, population.dimensions)}"

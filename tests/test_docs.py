@@ -30,6 +30,8 @@ def test_blocks_run_in_order(page, pictures, tmp_path, monkeypatch, capsys):
 def test_the_circuit_on_the_page_of_parts_is_inhibited():
     from neurosim import simulate
 
-    result = simulate(run_blocks("docs/parts.md")["circuit"], level="brian2:dense", record=["pyr.g_inh"], progress=False)
+    result = simulate(
+        run_blocks("docs/parts.md")["circuit"], level="brian2:dense", record=["pyr.g_inh"], progress=False
+    )
     assert len(result.spikes["som"].time) > 0 and len(result.spikes["pyr"].time) == 0
     assert result.traces["pyr.g_inh"].max() > 0

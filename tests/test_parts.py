@@ -226,7 +226,8 @@ def test_transfer_functions(name):
     doubled = Cell("probe", f"r = {transfer(name, 'x - 2*z')} : 1\nx : 1\nz : 1", inputs=("x", "z"))
     for tested, argument in ((cell, u), (doubled, -u)):  # an expression goes in as a whole
         protocol = Protocol((Phase("p", "1*ms"),), {f"q.{n}": "image" for n in tested.inputs})
-        result = simulate(Circuit("t", (Population("q", 6, tested),), (), protocol), u[None], progress=False)
+        circuit = Circuit("t", (Population("q", 6, tested),), (), protocol)
+        result = simulate(circuit, u[None], level="torch:trajectory", progress=False)
         np.testing.assert_allclose(result.ends["p"]["q.r"][0], PHI[name](argument), rtol=1e-14, atol=1e-15)
 
 
@@ -334,15 +335,15 @@ def test_teaching_conductances(units):
 
 
 @pytest.mark.parametrize(
-    "form",
+    ("form", "wrapped"),
     [
-        Form("dimensionless", ("2*ms", 0.3), "conductance", "logistic"),
-        Form("physical", (None, 0.0), "current", "softplus"),
-        Form("physical", ("2*ms", 0.0), "conductance", "tanh"),
+        (Form("dimensionless", ("2*ms", 0.3), "conductance", "logistic"), "wrapped"),
+        (Form("dimensionless", (None, 0.0), "current", "logistic"), "plain"),
+        (Form("physical", (None, 0.0), "current", "softplus"), "wrapped"),
+        (Form("physical", ("2*ms", 0.3), "conductance", "tanh"), "plain"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("wrapped", ["plain", "wrapped"])
 def test_levels_agree_with_learning_on(form, wrapped):
     """`wrapped`: noisy and prospective cells."""
 
@@ -557,7 +558,7 @@ def test_noise_scales_with_sigma_and_sigma_is_a_parameter_of_the_population():
     def run(sigma: str) -> np.ndarray:
         circuit = Circuit(
             "noise",
-            (Population("inp", 3, SOURCE), Population("p", 2, cell, {"sigma": sigma})),
+            (Population("inp", 3, SOURCE), Population("p", 2, cell, {"sigma_u": sigma})),
             (wire("B", "inp", "p.I_basal", weights),),
             Protocol((Phase("f", "5*ms"),), {"inp.r": "image"}),
         )
@@ -582,9 +583,6 @@ def test_noise_on_another_state():
     np.testing.assert_allclose(np.diff(u, axis=0), 0.1 * (-(LK + GB + GA) * u + GA * v)[:-1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a second noisy() overwrites sigma and repeats the name xi, which Brian2 refuses"
-)
 def test_noise_on_two_states_is_independent_with_a_sigma_each():
     cell = noisy(noisy(pyramidal("linear", tau_dendrite="2*ms"), "0.1*ms**-0.5"), "0.3*ms**-0.5", state="v_A")
     circuit = Circuit(

@@ -160,9 +160,10 @@ class Stepper:
                     for factor, text, block in (
                         (post, term.post, factors[projection.target]), (pre, term.pre, factors[projection.source])
                     ):  # fmt: skip
+                        # A variable itself is copied: lazy weights read the factor after its memory was written anew.
+                        value = f"1*{text}" if text.isidentifier() else text
                         # Weights and biases of a layer often share a factor: computed once, under its first name.
-                        same = next((a.name for a in block if a.expression == text), text)
-                        block.append(Assignment(factor, same))
+                        block.append(Assignment(factor, next((a.name for a in block if a.expression == value), value)))
         for p in self.plan.populations.values():
             extra = factors[p.name]
             wanted = self._wanted(p, phase, last).union(*(names_in(a.expression) for a in extra))
@@ -316,7 +317,7 @@ class Stepper:
 
     def expand(self, value: Any, shape: tuple[int, int]) -> Any:
         """An array of this shape, only to be read. A number (parameter, shared value) is written out once."""
-        if not isinstance(value, int | float):
+        if type(value) not in (int, float):  # NumPy's numbers change from step to step
             return self.arrays.expand(value, shape)
         if (value, shape) not in self._numbers:
             self._numbers[value, shape] = self.arrays.zeros(*shape) + value

@@ -8,11 +8,11 @@ import brian2 as _brian2  # noqa: E402, F401
 
 sys.excepthook = _hook
 
-from neurosim.equations.parse import CellEquations, check_name, parse_cell, parse_reset, parse_rule  # noqa: E402
+from neurosim.equations.parse import CellEquations, check_name, is_noise, parse_cell, parse_reset, parse_rule  # noqa: E402
 from neurosim.equations.render import compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
 from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
 from neurosim.equations.steady import linear_rates, solve_steady  # noqa: E402
-from neurosim.equations.units import dimensions_of, quantity, seconds, unit_text  # noqa: E402
+from neurosim.equations.units import dimensions_of, is_condition, quantity, seconds, unit_text  # noqa: E402
 
 __all__ = [
     "CellEquations",
@@ -22,6 +22,8 @@ __all__ = [
     "compile_block",
     "dimensions_of",
     "evaluate",
+    "is_condition",
+    "is_noise",
     "linear_rates",
     "names_in",
     "parse_cell",

@@ -78,9 +78,9 @@ def parse_cell(text: str, where: str) -> CellEquations:
                 f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
             )
     states = {name: states[name] for name in equations if name in states}  # as the text has them
-    noises = sorted({n for text in states.values() for n in names_in(text) if _is_noise(n)})
+    noises = sorted({n for text in states.values() for n in names_in(text) if is_noise(n)})
     for name, text in subexpressions.items():
-        if any(_is_noise(n) for n in names_in(text)):
+        if any(is_noise(n) for n in names_in(text)):
             raise CircuitError(
                 f"{where}: white noise in '{name} = {text}'; noise enters the equation of a state (dx/dt = ... + sigma*xi)."
             )
@@ -90,7 +90,8 @@ def parse_cell(text: str, where: str) -> CellEquations:
     )  # fmt: skip
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
+    """Whether a name stands for white noise: ``xi``, ``xi_name``."""
     return name == "xi" or name.startswith("xi_")
 
 

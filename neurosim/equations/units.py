@@ -11,7 +11,7 @@ import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Variable
-from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.parsing.expressions import is_boolean_expression, parse_expression_dimensions
 from brian2.units.fundamentalunits import (
     DIMENSIONLESS,
     Dimension,
@@ -90,4 +90,10 @@ def dimensions_of(expression: str, known: Mapping[str, Dimension], where: str) -
         raise CircuitError(f"{where}: cannot read '{expression}': {error}") from error
 
 
-__all__ = ["Dimension", "Quantity", "dimensions_of", "quantity", "seconds", "unit_string", "unit_text"]
+def is_condition(expression: str, known: Mapping[str, Dimension]) -> bool:
+    """Whether an expression of the known names is true or false, such as ``u > theta``."""
+    variables: dict[str, Any] = {name: Variable(name, dimensions=dim) for name, dim in known.items()}
+    return is_boolean_expression(expression, {**variables, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS})
+
+
+__all__ = ["Dimension", "Quantity", "dimensions_of", "is_condition", "quantity", "seconds", "unit_string", "unit_text"]

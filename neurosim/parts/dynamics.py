@@ -25,7 +25,7 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
     cell
         A cell whose rate is a function of `state`, or the state itself.
     tau_eff
-        Text in the names of the cell, such as ``"1/(g_lk + g_B + g_A)"``.
+        Text in the names of the cell (no units), such as ``"1/(g_lk + g_B + g_A)"`` or the name of a parameter.
     state
         The state that the rate reads.
 
@@ -56,7 +56,7 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
 
 
 def noisy(cell: Cell, sigma: str, state: str = "u") -> Cell:
-    """White noise on a state: ``dx/dt = ... + sigma xi``.
+    """White noise on a state x: ``dx/dt = ... + sigma_x xi_x``, with the parameter ``sigma_x``.
 
     `sigma` has the unit of the state per square root of a time, such as ``"0.1*ms**-0.5"`` or ``"1*mV*ms**-0.5"``. All levels that
     integrate in time meet the same numbers, drawn from the run's seed; the steady level refuses noise.
@@ -64,6 +64,6 @@ def noisy(cell: Cell, sigma: str, state: str = "u") -> Cell:
     right = right_hand_side(cell, f"d{state}/dt")
     return replace(
         cell,
-        equations=with_right_hand_side(cell, f"d{state}/dt", f"{right} + sigma*xi"),
-        parameters={**cell.parameters, "sigma": sigma},
+        equations=with_right_hand_side(cell, f"d{state}/dt", f"{right} + sigma_{state}*xi_{state}"),
+        parameters={**cell.parameters, f"sigma_{state}": sigma},
     )

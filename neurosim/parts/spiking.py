@@ -24,7 +24,7 @@ def bac_pyramidal() -> Cell:
     spike with apical input makes a plateau and a burst: BAC firing (Larkum, Zhu & Sakmann 1999 for the phenomenon). The
     equations and constants are ours, none is taken from that paper; the NMDA term is off (s_N = 0).
 
-    Ports (optional): currents I_s, I_b, I_a (amp). States start at rest. Use dt = 0.05 ms.
+    Ports (optional): currents I_s, I_b, I_a (amp). Potentials start at E_L, m, k and w_ad at 0. Use dt = 0.05 ms.
     """
     return Cell(
         "BAC pyramidal",
@@ -117,7 +117,10 @@ def conductance_synapse(cell: Cell, name: str, current: str, potential: str, kin
     reversal, tau = SYNAPSES[kind]
     through = f"g_{name}*(E_{name} - {potential})"
     ports, equations = cell.optional_ports, cell.equations
-    if current in ports:  # the port becomes a sum of currents, with an electrode's port of its own in it
+    if current in (
+        *cell.ports,
+        *ports,
+    ):  # the port becomes a sum of currents, with an electrode's port of its own in it
         electrode = f"{current}_electrode"
         ports = (*(p for p in ports if p != current), electrode)
         lines = [line for line in equations.splitlines() if line.partition(":")[0].strip() != current]
@@ -128,6 +131,7 @@ def conductance_synapse(cell: Cell, name: str, current: str, potential: str, kin
         equations = with_right_hand_side(cell, current, f"{right_hand_side(cell, current)} + {through}")
     return replace(
         cell,
+        ports=tuple(p for p in cell.ports if p != current),
         equations=f"{equations.rstrip()}\n        dg_{name}/dt = -g_{name}/tau_{name} + S_{name} : siemens\n"
         f"        S_{name} : siemens/second\n",
         optional_ports=(*ports, f"S_{name}"),

@@ -58,7 +58,10 @@ class DenseEngine:
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
         self.network = b2.Network(*self.groups.values(), *self.synapses)
         self._noise = Noise(plan, options.seed, options.batch, options.dt)
-        for obj in (*self.synapses, *(self.groups[p.name] for p in plan.populations.values() if not p.ode)):
+        for obj in (
+            *self.synapses,
+            *(self.groups[p.name] for p in plan.populations.values() if not p.ode and not p.spiking),
+        ):
             obj.active = False  # containers: nothing to do in a step
 
     def _group(self, name: str) -> None:

@@ -80,9 +80,7 @@ class SteadyEngine:
         self._versions = dict.fromkeys(self._weights, 0)
         self._constants = {
             p.name: {"dt": options.dt}
-            | {
-                n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()
-            }
+            | {n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()}
             for p in plan.populations.values()
         }
         self._changes: dict[str, torch.Tensor] = {}
@@ -169,7 +167,7 @@ class SteadyEngine:
         kept = self._kept(ends)
         unsettled = 0
         self._changes = {}
-        samples = check_stimuli(self.plan, stimuli, 1)
+        samples = check_stimuli(self.plan, stimuli, 1) * (1 if stimuli else self.options.batch)
         first = True
         with tqdm(
             total=samples, desc=LEVEL, unit="sample", delay=2, disable=not self.options.progress, leave=False
@@ -177,7 +175,7 @@ class SteadyEngine:
             for start in range(0, samples, self.options.batch):
                 fields = {n: v[start : start + self.options.batch] for n, v in stimuli.items()}
                 unsettled += self._trial(fields, learn, kept, first)
-                bar.update(len(next(iter(fields.values()), "1")))
+                bar.update(self.batch)
                 first = False
         result = kept.result(self.weights(), {})
         if learn == "held":
@@ -186,7 +184,7 @@ class SteadyEngine:
         return result
 
     def _trial(self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool) -> int:
-        batch = len(next(iter(fields.values()), "1"))  # without stimuli: one trial of one sample
+        batch = len(next(iter(fields.values()), range(self.options.batch)))
         fields = {n: v if isinstance(v, torch.Tensor) else self.arrays.asarray(v) for n, v in fields.items()}
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)

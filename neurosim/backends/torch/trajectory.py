@@ -51,8 +51,7 @@ class Threshold:
 
     def active(self, t: float) -> None:
         s = self.state
-        # Whole steps, with Brian2's shift against round-off (`timestep`).
-        since = torch.floor((t - s["lastspike"] + 1e-3 * self.dt) / self.dt)
+        since = torch.round((t - s["lastspike"]) / self.dt)  # whole steps
         s["ns_active"] = (since >= np.floor((self.refractory + 1e-3 * self.dt) / self.dt)).to(s["lastspike"].dtype)
 
     def fire(self, t: float) -> None:

@@ -1,0 +1,155 @@
+"""What the experiments on the dendritic microcircuit share: command line, rates, the state without a target, files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from neurosim import Circuit
+from neurosim.models import dendritic_microcircuit
+from neurosim.plot.style import save_figure
+from neurosim.simulation import build_engine, versions
+
+RESULTS = Path(__file__).parent / "results"
+#: The net of the published two-layer tasks.
+SIZES = (30, 20, 10)
+#: Unseen inputs on which the two tasks are measured.
+UNSEEN = 100
+#: Plain sweeps settle as well as Anderson's here, in half the time.
+STEADY: dict[str, Any] = {"method": "sweeps", "tolerance": 1e-8}
+#: Random streams of a seed, apart from those of the weights.
+INPUTS, UNSEEN_INPUTS, TEACHER = 7, 9, 11
+
+
+def parser(text: str, seeds: int = 3) -> argparse.ArgumentParser:
+    """The options that every experiment has."""
+    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument(
+        "--seeds", type=_count, default=seeds, help=f"number of seeds, 0 to SEEDS - 1 (default: {seeds})"
+    )
+    found.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of the results (default: results/ beside this)"
+    )
+    return found
+
+
+def parse(command: argparse.ArgumentParser) -> argparse.Namespace:
+    options = command.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    return options
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("wanted a whole number of 1 or more")
+    return value
+
+
+# ------------------------------------------------------------------ circuits
+
+
+def with_rates(circuit: Circuit, rates: Mapping[str, float]) -> Circuit:
+    """The circuit with other learning rates (1/ms), by name of a projection or of a rule; 0 takes the rule away."""
+    changed = []
+    for p in circuit.projections:
+        if p.rule is not None:
+            eta = rates.get(p.name, rates.get(p.rule.name))
+            if eta is not None:
+                rule = replace(p.rule, parameters={**p.rule.parameters, "eta": f"{eta!r}/ms"}) if eta else None
+                p = replace(p, rule=rule)
+        changed.append(p)
+    return replace(circuit, projections=tuple(changed))
+
+
+class Unseen:
+    """Fixed points without a target for unseen inputs, weights held: what both tasks are measured in."""
+
+    def __init__(self, inputs: np.ndarray, **settings: Any):
+        free = dendritic_microcircuit.circuit(SIZES, task="self_prediction", **settings)
+        self.fields = {"image": inputs}
+        self.engine = build_engine(free, "torch:steady", None, 0, batch=len(inputs), dt=1e-4, progress=False)
+
+    def __call__(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.engine.set_weights(dict(weights))
+        return self.engine.present(self.fields, learn="off").ends["free"]
+
+
+def inputs_of(stream: int, seed: int, count: int) -> np.ndarray:
+    """Inputs, uniform on 0 to 1."""
+    return np.random.default_rng([seed, stream]).uniform(size=(count, SIZES[0]))
+
+
+def rms(values: np.ndarray) -> float:
+    with np.errstate(over="ignore"):  # weights of a run that diverges
+        return float(np.sqrt(np.mean(np.square(values))))
+
+
+# ------------------------------------------------------------------ tables and files
+
+
+def select(rows: Iterable[Mapping[str, Any]], **labels: Any) -> list[Mapping[str, Any]]:
+    return [row for row in rows if all(row[name] == value for name, value in labels.items())]
+
+
+def column(rows: Iterable[Mapping[str, Any]], key: str, **labels: Any) -> np.ndarray:
+    """A key of the rows (seeds) that carry the labels."""
+    found = select(rows, **labels)
+    assert found, labels
+    return np.array([row[key] for row in found])
+
+
+def listed(values: Iterable[float], places: int = 3) -> str:
+    """``0.952 / 0.957 / 0.976``."""
+    return " / ".join(f"{value + 0.0:.{places}f}" for value in values)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def save(
+    out: Path, name: str, markdown: str, figure: Figure, settings: Mapping[str, Any], results: Mapping[str, Any]
+) -> None:
+    """Write NAME.md, NAME.json and NAME.png, and print the first."""
+    command = " ".join(["python", f"experiments/dendritic_microcircuit/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    report = {"command": command, "versions": versions(), "settings": settings, **results}
+    (out / f"{name}.json").write_text(as_json(report) + "\n")
+    (out / f"{name}.md").write_text(markdown)
+    save_figure(figure, out / f"{name}.png")
+    print(markdown)
+    print(f"Wrote {name}.json, {name}.md and {name}.png to {out}.")
+
+
+def as_json(report: Mapping[str, Any]) -> str:
+    """One line per row of results, so that a difference between two runs can be read."""
+    parts = []
+    for key, value in report.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines = ",\n    ".join(json.dumps(_rounded(row)) for row in value)
+            parts.append(f'  "{key}": [\n    {lines}\n  ]')
+        else:
+            parts.append(f'  "{key}": {json.dumps(_rounded(value))}')
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _rounded(value: Any) -> Any:
+    """Eight digits: more differ from machine to machine. None where a number is not finite."""
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.8g}") if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _rounded(x) for key, x in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_rounded(x) for x in value]
+    return value
