@@ -93,7 +93,7 @@ def dimensions_of(expression: str, known: Mapping[str, Dimension], where: str) -
 def is_condition(expression: str, known: Mapping[str, Dimension]) -> bool:
     """Whether an expression of the known names is true or false, such as ``u > theta``."""
     variables: dict[str, Any] = {name: Variable(name, dimensions=dim) for name, dim in known.items()}
-    return is_boolean_expression(expression, {**variables, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS})
+    return bool(is_boolean_expression(expression, {**variables, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}))
 
 
 __all__ = ["Dimension", "Quantity", "dimensions_of", "is_condition", "quantity", "seconds", "unit_string", "unit_text"]
