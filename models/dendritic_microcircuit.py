@@ -20,6 +20,7 @@ feed-forward net; under a target the apical potential is the backpropagated erro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -95,11 +96,11 @@ def circuit(
     units: str = "dimensionless",
     tau_dendrite: str | None = None,
     sigma: float = 0.0,
-    eta: float = 0.1,
-    eta_lateral: float = 0.1,
+    eta: float = 0.02,
+    eta_lateral: float = 0.02,
     tau_w: str | None = None,
     pattern: str | None = None,
-    lag: str = "20*ms",
+    lag: str | None = None,
     gain: float | None = None,
     biases: bool = False,
 ) -> Circuit:
@@ -126,8 +127,9 @@ def circuit(
     sigma
         White noise of every soma, per sqrt(ms) (dimensionless units).
     eta
-        `classification`: learning rate; a presentation moves W by about eta times minus the gradient, in each layer (its
-        rate is divided by the factors by which errors shrink on their way down).
+        `classification`: learning rate; a presentation moves W by eta times minus the gradient in the limit of small g_A and
+        g_som, and by about that otherwise (each layer's rate is divided by the factors by which errors shrink on their
+        way down).
     eta_lateral
         `classification`: a presentation moves IP and PI by eta_lateral * post * pre in each phase.
     tau_w
@@ -135,7 +137,7 @@ def circuit(
     pattern
         Length of each phase, default 100 ms (latent equilibrium: 1 ms).
     lag
-        `classification`: time after the onset of a phase without plasticity (a fifth of the pattern for latent equilibrium).
+        `classification`: time after the onset of a phase without plasticity, default 20 ms (latent equilibrium: 0.2 ms).
     gain
         Initial W of ``Glorot(gain)`` in place of uniform on +-1 (latent equilibrium: +-0.1).
     biases
@@ -151,8 +153,14 @@ def circuit(
         raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
     if sigma and units == "physical":
         raise NeurosimError("sigma is in dimensionless units; use units=dimensionless for a noisy circuit.")
+    if len(target) != 2:
+        raise NeurosimError(f"target = {target}: wanted the two potentials of y = 0 and y = 1, such as target=(-1,1).")
     chosen, ahead = PARAMETERS[parameters], parameters == "latent_equilibrium"
     g = {**chosen["conductances"], **{n: v for n, v in (("g_A", g_A), ("g_som", g_som)) if v is not None}}
+    if task == "classification" and min(g["g_A"], g["g_som"]) <= 0:
+        raise NeurosimError(
+            f"g_A = {g['g_A']}, g_som = {g['g_som']}: classification divides its learning rates by both; wanted values above 0."
+        )
     length: str = pattern or chosen["pattern"]
     top = len(sizes) - 1
     forward = Uniform(-chosen["forward"], chosen["forward"]) if gain is None else Glorot(gain)
@@ -264,14 +272,16 @@ def _attenuation(g: Mapping[str, float], output: bool) -> float:
     return g["g_B"] / (g["g_lk"] + g["g_B"] + (0.0 if output else g["g_A"]))
 
 
-def _windows(task: str, pattern: str, lag: str, ahead: bool) -> tuple[float, float]:
+def _windows(task: str, pattern: str, lag: str | None, ahead: bool) -> tuple[float, float]:
     """Length in seconds of the part of a phase without and with plasticity."""
     whole = seconds(pattern)
     if task != "classification":
         return 0.0, whole
-    wait = 0.2 * whole if ahead and lag == "20*ms" else seconds(lag)
+    wait = seconds(lag or ("0.2*ms" if ahead else "20*ms"))
     if not 0 < wait < whole:
-        raise NeurosimError(f"lag = {lag}: wanted a time above 0 and below the pattern's {whole * 1e3:g} ms.")
+        raise NeurosimError(
+            f"lag = {wait * 1e3:g} ms: wanted a time above 0 and below the pattern's {whole * 1e3:g} ms."
+        )
     return wait, whole - wait
 
 
@@ -286,6 +296,8 @@ def _rates(
         teaching = g["g_som"] / (g["g_lk"] + g["g_B"] + g["g_som"])
         mismatch = (g["g_lk"] + g["g_D"]) / (g["g_lk"] + g["g_D"] + g["g_som"])  # the interneuron follows its partner
         shares = [teaching * (apical * mismatch) ** (top - l) for l in range(1, top + 1)]
+        for l in range(1, top + 1):  # the gradient passes the shares of the basal potentials from this layer up
+            shares[l - 1] /= math.prod(_attenuation(g, output=k == top) for k in range(l, top + 1))
         lateral = eta_lateral * per_ms
         return {"feedforward": [eta * per_ms / s for s in shares], "interneuron": lateral, "apical": lateral}
     forward = published["feedforward"]

@@ -116,7 +116,7 @@ def compare(
     steps = max(r.steps for name, r in live.items() if name != STEADY) if set(levels) != {STEADY} else 0
     report: dict[str, Any] = {
         "model": circuit.name,
-        "data": data,
+        "data": data if fields else "",
         "seed": seed,
         "samples": len(fields["image"]) if fields else batch_size,
         "batch_size": batch_size,
@@ -233,7 +233,7 @@ def _markdown(report: dict[str, Any]) -> str:
     lines = [
         f"# {report['model']}: levels compared",
         "",
-        f"{report['samples']} samples of {report['data'] or 'given data'}, batch {report['batch_size']}, seed {report['seed']}, "
+        f"{report['samples']} samples{' of ' + report['data'] if report['data'] else ''}, batch {report['batch_size']}, seed {report['seed']}, "
         f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
         f"| levels | largest difference of states | of weights |{' of spike times |' if spiking else ''}",

@@ -17,10 +17,14 @@ def describe(circuit: Circuit) -> str:
     for p in circuit.populations:
         lines.append(f"  {p.name}: {p.n} cells, {p.cell.name}")
     lines += ["", "Cells"]
-    for cell in dict.fromkeys(p.cell.name for p in circuit.populations):
-        population = next(p for p in circuit.populations if p.cell.name == cell)
+    cells: dict[Any, list[Any]] = {}
+    for p in circuit.populations:
+        values = {**p.cell.parameters, **p.parameters}
+        cells.setdefault((p.cell.name, p.cell.equations, str(values)), []).append(p)
+    for (cell, _, _), populations in cells.items():
+        population = populations[0]
         chosen = plan.populations[population.name]
-        lines.append(f"  {cell} (rate {population.cell.rate})")
+        lines.append(f"  {cell} (rate {population.cell.rate}): {', '.join(p.name for p in populations)}")
         lines += [f"    {line.strip()}" for line in population.cell.equations.strip().splitlines() if line.strip()]
         lines += [f"    {h.name} = {h.of} at the end of phase {h.phase}" for h in population.cell.holds]
         lines += [f"    {pool.name} = sum over the population of {pool.expression}" for pool in population.cell.pools]
@@ -42,7 +46,7 @@ def describe(circuit: Circuit) -> str:
         lines.append(
             f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({q.n_pre} x {q.n_post}, {kind}{tie}{rule})"
         )
-    lines += ["", "Plasticity"]
+    lines += ["", "Plasticity"] if any(q.rule for q in plan.projections.values()) else []
     seen: set[tuple[Any, ...]] = set()
     for q in plan.projections.values():
         if q.rule is None or (key := (q.rule.rule.name, q.rule.rhs, *q.rule.rule.parameters.items())) in seen:
@@ -60,7 +64,8 @@ def describe(circuit: Circuit) -> str:
         parts = [f"{phase.seconds * 1e3:g} ms", *([shared] if shared else []), f"plastic: {plastic or 'nothing'}"]
         lines.append(f"  {phase.name}: {'; '.join(parts)}")
     clamps = {f"{p}.{v}": s for phase in plan.phases for (p, v), s in phase.clamps.items()}
-    lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
+    if clamps:
+        lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
     if circuit.readout:
         lines.append(f"  readout: largest {circuit.readout.variable} at the end of phase {circuit.readout.phase}")
     return "\n".join(lines)

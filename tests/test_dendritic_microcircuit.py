@@ -77,11 +77,15 @@ def layers(weights, n: int = 3, feedback: str = "sym"):
 
 
 def shares(g, n: int) -> list[float]:
-    """By what an error at the target shrinks on its way to each layer, by hand: conductances over their sums."""
+    """What the update of each layer falls short of minus the gradient by, for small conductances: conductances over sums.
+
+    The error shrinks on its way down; the gradient holds the shares of the basal potentials from the layer up.
+    """
     teaching = g["g_som"] / (g["g_lk"] + g["g_B"] + g["g_som"])
     apical = g["g_A"] / (g["g_lk"] + g["g_B"] + g["g_A"])
     mismatch = 1 - g["g_som"] / (g["g_lk"] + g["g_D"] + g["g_som"])  # what the interneuron's teacher leaves of it
-    return [teaching * (apical * mismatch) ** (n - l) for l in range(1, n + 1)]
+    basal = [g["g_B"] / (g["g_lk"] + g["g_B"] + (g["g_A"] if l < n else 0)) for l in range(1, n + 1)]
+    return [teaching * (apical * mismatch) ** (n - l) / np.prod(basal[l - 1 :]) for l in range(1, n + 1)]
 
 
 def samples(count: int, sizes=SIZES, seed: int = 3):
@@ -139,7 +143,7 @@ def truth(settings, weights, x, y, batch, factors=(1, 1, 1), normals=None):
     dt, tau_0, tau_w, g = SETS[parameters]
     pattern, n = in_seconds(settings["pattern"]), len(SIZES) - 1
     if task == "classification":
-        lag = 0.2 * pattern if ahead else in_seconds(settings["lag"])
+        lag = in_seconds(settings["lag"])
         phases = [(lag, 0.0, False), (pattern - lag, 0.0, True), (lag, 1.0, False), (pattern - lag, 1.0, True)]
         learning = [settings["eta"] / (pattern - lag) / s for s in shares(g, n)]
         etas = (learning, *([settings["eta_lateral"] / (pattern - lag)] * (n - 1) for _ in range(2)))
@@ -212,7 +216,7 @@ CASES = {
     "latent-teacher": {"task": "teacher", "parameters": "latent_equilibrium", "pattern": "0.4*ms"},
     "latent-classification": {
         "parameters": "latent_equilibrium", "feedback": "fa", "lateral": "random", "eta": 0.1, "eta_lateral": 0.1,
-        "pattern": "0.4*ms",
+        "pattern": "0.4*ms", "lag": "0.08*ms",
     },
 }  # fmt: skip
 #: Learning rates of W, IP and PI times these: the published ones move a weight by 1e-5 in so short a time.
@@ -520,7 +524,16 @@ def test_update_under_random_feedback_is_not_the_gradient():
 
 
 def test_biases_learn_along_the_gradient():
-    circuit = build(sizes=(30, 20, 15, 10), biases=True, lateral="tied", target=(-2.0, 2.0), g_A=0.01, g_som=0.01)
+    circuit = build(
+        sizes=(30, 20, 15, 10),
+        biases=True,
+        lateral="tied",
+        target=(-2.0, 2.0),
+        g_A=0.01,
+        g_som=0.01,
+        eta=0.02,
+        tau_w="off",
+    )
     weights = circuit.initial_weights(0)
     rng = np.random.default_rng(0)
     weights |= {n: rng.uniform(-1, 1, w.shape) for n, w in weights.items() if n[0] == "b"}
@@ -548,6 +561,7 @@ def test_biases_learn_along_the_gradient():
             slope[0, k] = (values[0] - values[1]) / 2e-5
         assert np.abs(ReferenceNet(circuit, weights).gradient(x, y)[f"b{l}"] - slope).max() <= 1e-8
         assert oracle.cosine(result.collected[f"b{l}"], -slope) >= 0.9999, l
+        assert np.linalg.norm(result.collected[f"b{l}"]) == pytest.approx(0.02 * np.linalg.norm(slope), rel=0.02), l
 
 
 # ---------------------------------------------------------------- units and forms
@@ -677,6 +691,9 @@ def test_constants_of_the_sets():
         ({"lag": "100*ms"}, "lag = 100.ms.*below the pattern's 100 ms"),
         ({"lag": "0*ms"}, "lag = 0.ms.*above 0"),
         ({"pattern": "10*ms"}, "lag = 20.ms.*below the pattern's 10 ms"),
+        ({"parameters": "latent_equilibrium", "lag": "20*ms"}, "lag = 20.ms.*below the pattern's 1 ms"),
+        ({"g_som": 0.0}, "g_som = 0.0.*above 0"),
+        ({"target": (1.0,)}, "target=.-1,1."),
         ({"lateral": "tied", "task": "self_prediction"}, "leaves nothing to learn"),
         ({"sigma": 0.1, "units": "physical"}, "units=dimensionless"),
     ],
@@ -825,21 +842,21 @@ def test_digits_by_the_preset():
 def test_digits_trained_on_brian2_are_near_the_steady_level():
     """Equal settings, start, order of the data and number of updates; eta and epochs were chosen on the validation set."""
     settings = {
-        "lateral": "tied", "target": (-2.0, 2.0), "biases": True, "gain": 8.0, "tau_w": "off", "eta": 0.5,
+        "lateral": "tied", "target": (-2.0, 2.0), "biases": True, "gain": 8.0, "tau_w": "off", "eta": 1.5,
         "pattern": "40*ms", "lag": "30*ms", "sizes": (64, 64, 32, 10),
     }  # fmt: skip
     accuracies: dict[str, list[float]] = {}
     for level in ("brian2:dense", STEADY):
         for seed in range(3):
             config = resolve(
-                "dendritic_microcircuit", settings, level=level, optimiser="none", epochs=20, batch_size=32, seed=seed,
+                "dendritic_microcircuit", settings, level=level, optimiser="none", epochs=30, batch_size=32, seed=seed,
                 dt="0.5*ms", dtype="float64",
             )  # fmt: skip
             trainer = Trainer(config, progress=False)
             rows = trainer.fit()
-            assert len(rows) == 20
+            assert len(rows) == 30
             accuracies.setdefault(level, []).append(trainer.evaluate("test")["accuracy"])
     print("test accuracies:", accuracies)
     means = {level: np.mean(values) for level, values in accuracies.items()}
-    assert means[STEADY] >= 0.9
+    assert means[STEADY] >= 0.95
     assert abs(means["brian2:dense"] - means[STEADY]) <= 0.02

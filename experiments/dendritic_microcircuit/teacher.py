@@ -72,13 +72,15 @@ class Case:
 
 
 SYM, FA, FIXED = "larger rates, sym", "larger rates, fa", "larger rates, fa, W1 held"
-SLOW, FAST, QUIET, NOISY = "published rates, fa", "larger rates, apical rate x20", "dynamics, no noise", "dynamics, noise 0.3"
+SLOW, QUIET, NOISY = "published rates, fa", "dynamics, no noise", "dynamics, noise 0.3"
+FAST, FAST_DYNAMICS = "larger rates, sym, PI 5x published", "the same, dynamics"
 CASES = (
     Case(SYM, LARGER, look={"color": PALETTE["blue"]}),
     Case(FA, LARGER, "fa", look={"color": PALETTE["vermillion"], "linestyle": "--"}),
     Case(FIXED, LARGER | {"W1": 0.0}, "fa", look={"color": PALETTE["green"], "linestyle": "-."}),
     Case(SLOW, PUBLISHED, "fa", look={"color": PALETTE["black"], "linestyle": (0, (1, 1))}),
-    Case(FAST, LARGER | {"apical": 20 * LARGER["apical"]}, presentations=300),
+    Case(FAST, LARGER | {"apical": 5 * PUBLISHED["apical"]}, presentations=300),
+    Case(FAST_DYNAMICS, LARGER | {"apical": 5 * PUBLISHED["apical"]}, "sym", DYNAMICS, presentations=100, seeds=1),
     Case(QUIET, LARGER, "fa", DYNAMICS, presentations=300, seeds=1, look={"color": PALETTE["black"], "marker": "o"}),
     Case(NOISY, LARGER, "fa", DYNAMICS, NOISE, 1500, 1, {"color": PALETTE["purple"], "marker": "s"}),
 )  # fmt: skip
@@ -216,7 +218,9 @@ def report(rows: list[dict[str, Any]], seeds: int, presentations: int) -> str:
 def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
     with style():
         figure = empty_figure(9.8, 4.9)
-        figure.suptitle(f"Teacher task, {'-'.join(map(str, SIZES))} cells: error on {UNSEEN} unseen inputs, no target on")
+        figure.suptitle(
+            f"Teacher task, {'-'.join(map(str, SIZES))} cells: error on {UNSEEN} unseen inputs, no target on"
+        )
         panels = figure.subplots(1, 2, sharey=True)
         handles = []
         for case in (c for c in CASES if c.look):
@@ -224,7 +228,11 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
             some = select(rows, case=case.name)
             steps = sorted({row["presentations"] for row in some})
             values = np.stack([column(some, "error", presentations=x) for x in steps])
-            look = {"markersize": 5, "markerfacecolor": "white", "linewidth": 1.0, **case.look} if case.seeds else case.look
+            look = (
+                {"markersize": 5, "markerfacecolor": "white", "linewidth": 1.0, **case.look}
+                if case.seeds
+                else case.look
+            )
             axes.plot(steps, values.mean(1), **look)
             if not case.seeds:
                 axes.fill_between(steps, values.min(1), values.max(1), color=look["color"], alpha=0.15, linewidth=0)
@@ -263,7 +271,7 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
 def main() -> None:
     command = parser(__doc__ or "")
     command.add_argument(
-        "--presentations", type=int, default=5000, help="presentations of the curves of all seeds (default: 5000)"
+        "--presentations", type=int, default=10_000, help="presentations of the curves of all seeds (default: 10000)"
     )
     options = parse(command)
     runs = [

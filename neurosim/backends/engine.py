@@ -32,7 +32,7 @@ class Options:
     progress
         Show a progress bar when a run lasts longer than two seconds.
     tolerance, max_sweeps, method
-        Steady level: largest residual of the fixed point, limit of sweeps, ``"anderson"`` or ``"sweeps"``.
+        Steady level: largest residual of the fixed point (in the states' base units), limit of sweeps, ``"anderson"`` or ``"sweeps"``.
     """
 
     batch: int = 1
