@@ -1,7 +1,7 @@
 # `make` lists the targets. Each one does the set-up it needs; the first run downloads PyTorch and takes minutes.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -q
+PYTEST_ARGS ?= -q -n auto --maxprocesses 4 --dist worksteal
 
 BIN := .venv/bin
 STAMP := .venv/.installed
