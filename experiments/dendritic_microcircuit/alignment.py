@@ -3,9 +3,8 @@
 Net 30-20-15-10, weights uniform on -1 to 1, 16 inputs uniform on 0 to 1 with random classes as one batch, weights held,
 torch:steady in float64, rules without their low-pass. The apical and the somatic (teaching) conductance are the same and
 go from 0.01 to 1.6 per ms (published: 0.8); latent_equilibrium is the other published set of constants, with
-its own weights (forward +-0.1) and with those of the sweep. The rules divide by the factors by which errors shrink on
-their way down (ours), but not by the shares of the basal potentials that reach the somata, so for small conductances
-|update|/|gradient| is the product of 1/share from that layer up, not 1.
+its own weights (forward +-0.1) and with those of the sweep. The model divides its rates by the factors by which errors
+shrink on their way down (ours), so with eta = 1 |update|/|gradient| tends to 1 as the conductances fall.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from tqdm import tqdm
 from neurosim import Circuit
 from neurosim.analysis import ReferenceNet, cosine
 from neurosim.models import dendritic_microcircuit
-from neurosim.parts import CONDUCTANCES as CONSTANTS
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
 from neurosim.simulation import build_engine, stimuli
 
@@ -41,13 +39,6 @@ def circuit_of(label: str, feedback: str) -> Circuit:
     if label in (OWN, LARGER):
         return dendritic_microcircuit.circuit(SIZES, parameters="latent_equilibrium", **settings)
     return dendritic_microcircuit.circuit(SIZES, g_A=float(label), g_som=float(label), **settings)
-
-
-def expected(g: float) -> list[float]:
-    """Ratio that is left where errors are small: 1/share of the basal potential, from each layer up to the output."""
-    leak, basal = CONSTANTS["g_lk"], CONSTANTS["g_B"]
-    shares = [basal / (leak + basal + (0.0 if l == len(LAYERS) else g)) for l in range(1, len(LAYERS) + 1)]
-    return [float(1 / np.prod(shares[l:])) for l in range(len(LAYERS))]
 
 
 def measure(label: str, feedback: str, seeds: int) -> list[dict[str, Any]]:
@@ -84,8 +75,7 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
         "",
         f"Net {'-'.join(map(str, SIZES))}, logistic, self-predicting lateral weights, weights uniform on -1 to 1, {SAMPLES} inputs "
         f"uniform on 0 to 1 with random classes (targets -1 and 1), mean of {seeds} seeds, torch:steady, float64, no low-pass of the rules. "
-        "Layers W1 / W2 / W3. Ratio: |update|/|gradient|, the division by the shrinking of errors included. Shares: product of 1/share "
-        "of the basal potentials from that layer up, which the rules do not divide by; the ratio tends to it.",
+        "Layers W1 / W2 / W3. Ratio: |update|/|gradient|, the division by the shrinking of errors included.",
     ]
     for feedback, name in FEEDBACK.items():
         lines = []
@@ -94,9 +84,8 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
             cosines, ratios = column(some, "cosine"), column(some, "ratio")
             shown = 4 if feedback == "sym" else 2
             line = [label, listed(cosines.mean(0), shown), listed(cosines.min(0), shown)]
-            shares = "" if label in (OWN, LARGER) else listed(expected(float(label)), 2)
-            lines.append([*line, listed(ratios.mean(0), 2), shares])
-        header = ["g_A = g_som (1/ms)", "cosine", "lowest of the seeds", "ratio", "shares"]
+            lines.append([*line, listed(ratios.mean(0), 2)])
+        header = ["g_A = g_som (1/ms)", "cosine", "lowest of the seeds", "ratio"]
         text += ["", f"## {name}", "", table(header, lines)]
     largest, missed = max(row["free_apical"] for row in rows), sum(row["unsettled"] for row in rows)
     text += [
@@ -125,7 +114,7 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
                 band = np.stack([column(rows, "cosine", set=f"{g:g}", feedback=feedback)[:, k] for g in CONDUCTANCES])
                 ratio = np.stack([column(rows, "ratio", set=f"{g:g}", feedback=feedback)[:, k] for g in CONDUCTANCES])
                 for axes, values in ((panels[0, k], 1 - band), (panels[1, k], ratio)):
-                    axes.loglog(CONDUCTANCES, values.mean(1), **look)
+                    axes.semilogx(CONDUCTANCES, values.mean(1), **look)
                     axes.fill_between(
                         CONDUCTANCES, values.min(1), values.max(1), color=look["color"], alpha=0.2, linewidth=0
                     )
@@ -135,9 +124,9 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
                     panels[0, k].plot(G_LATENT, (1 - column(some, "cosine")[:, k]).mean(), **at)
                     panels[1, k].plot(G_LATENT, column(some, "ratio")[:, k].mean(), **at)
             panels[0, k].set_title(f"{layer} ({SIZES[k]} to {SIZES[k + 1]} cells)")
-            shares = [expected(g)[k] for g in CONDUCTANCES]
-            panels[1, k].plot(CONDUCTANCES, shares, color=PALETTE["black"], linewidth=1.0, linestyle=":")
-            panels[1, k].set_ylim(0.8, 20)
+            panels[1, k].axhline(1.0, color=GREY, linewidth=0.8, zorder=0)
+            panels[0, k].set_yscale("log")
+            panels[1, k].set_ylim(0, 2)
             for row in (0, 1):
                 panels[row, k].axvline(0.8, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
             panels[1, k].set_xlabel("g_A = g_som (1/ms)")
@@ -149,9 +138,6 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
         )  # fmt: skip
         handles = [Line2D([], [], label=name, **looks[f]) for f, name in FEEDBACK.items()]
         handles += [Line2D([], [], color=GREY, label=label, **look) for label, look in singles.items()]
-        handles += [
-            Line2D([], [], color=PALETTE["black"], linewidth=1.0, linestyle=":", label="ratio from shares alone")
-        ]
         handles += [Line2D([], [], color=GREY, alpha=0.3, linewidth=6, label=f"range of {seeds} seeds")]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=3.0)
     return figure

@@ -211,7 +211,7 @@ def report(rows: list[dict[str, Any]], seeds: int, presentations: int) -> str:
         lines.append([case.name, *(f"{curve[x]:.3f}" if x in curve else "" for x in shown)])
     own = {x["presentations"]: x["error"] for x in select(rows, case=FA, seed=0)}
     lines.append(["larger rates, fa, seed 0 alone", *(f"{own[x]:.3f}" if x in own else "" for x in shown)])
-    text += [table(["case", *shown], lines)]
+    text += [table(["case", *map(str, shown)], lines)]
     return "\n".join(text)
 
 
@@ -238,7 +238,7 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
                 axes.fill_between(steps, values.min(1), values.max(1), color=look["color"], alpha=0.15, linewidth=0)
             handles.append(Line2D([], [], label=f"{case.name}{', seed 0' if case.seeds else ''}", **look))
         own = select(rows, case=FA, seed=0)
-        look = {"color": PALETTE["vermillion"], "linestyle": "--"}
+        look: dict[str, Any] = {"color": PALETTE["vermillion"], "linestyle": "--"}
         panels[1].plot([x["presentations"] for x in own], [x["error"] for x in own], **look)
         handles.append(Line2D([], [], label="larger rates, fa, torch:steady, seed 0", **look))
         longest = max(row["presentations"] for row in rows)
