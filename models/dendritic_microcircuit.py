@@ -96,8 +96,8 @@ def circuit(
     units: str = "dimensionless",
     tau_dendrite: str | None = None,
     sigma: float = 0.0,
-    eta: float = 0.02,
-    eta_lateral: float = 0.02,
+    eta: float | None = None,
+    eta_lateral: float | None = None,
     tau_w: str | None = None,
     pattern: str | None = None,
     lag: str | None = None,
@@ -127,11 +127,12 @@ def circuit(
     sigma
         White noise of every soma, per sqrt(ms) (dimensionless units).
     eta
-        `classification`: learning rate; a presentation moves W by eta times minus the gradient in the limit of small g_A and
+        `classification`: learning rate, default 0.02; a presentation moves W by eta times minus the gradient in the limit of small g_A and
         g_som, and by about that otherwise (each layer's rate is divided by the factors by which errors shrink on their
         way down).
     eta_lateral
-        `classification`: a presentation moves IP and PI by eta_lateral * post * pre in each phase.
+        `classification`: a presentation moves IP and PI by eta_lateral * post * pre in each phase, default 0.02. The other
+        tasks run at their published rates.
     tau_w
         Low-pass of all rules in place of that of `parameters`; ``"off"`` for none.
     pattern
@@ -153,6 +154,12 @@ def circuit(
         raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
     if sigma and units == "physical":
         raise NeurosimError("sigma is in dimensionless units; use units=dimensionless for a noisy circuit.")
+    if task != "classification" and (eta, eta_lateral) != (None, None):
+        raise NeurosimError(
+            f"eta and eta_lateral are settings of task=classification; task={task} runs at its published rates (change them with "
+            "dataclasses.replace on the projections' rules)."
+        )
+    eta, eta_lateral = 0.02 if eta is None else eta, 0.02 if eta_lateral is None else eta_lateral
     if len(target) != 2:
         raise NeurosimError(f"target = {target}: wanted the two potentials of y = 0 and y = 1, such as target=(-1,1).")
     chosen, ahead = PARAMETERS[parameters], parameters == "latent_equilibrium"
@@ -342,6 +349,7 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         return {"sizes": (64, 30, 10) if dataset == "digits" else (784, 30, 10)}
     common = {
         "lateral": "tied", "target": (-2.0, 2.0), "biases": True, "tau_w": "off", "learning_rate": 0.02, "gain": 8.0,
+        "dt": "0.01*ms" if settings.get("parameters") == "latent_equilibrium" else "0.5*ms",  # of the levels in time
     }  # fmt: skip
     if dataset == "digits":
         return common | {"sizes": (64, 64, 32, 10), "epochs": 30, "batch_size": 32}

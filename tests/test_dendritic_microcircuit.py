@@ -693,6 +693,7 @@ def test_constants_of_the_sets():
         ({"pattern": "10*ms"}, "lag = 20.ms.*below the pattern's 10 ms"),
         ({"parameters": "latent_equilibrium", "lag": "20*ms"}, "lag = 20.ms.*below the pattern's 1 ms"),
         ({"g_som": 0.0}, "g_som = 0.0.*above 0"),
+        ({"task": "teacher", "eta": 0.1}, "eta and eta_lateral are settings of task=classification"),
         ({"target": (1.0,)}, "target=.-1,1."),
         ({"lateral": "tied", "task": "self_prediction"}, "leaves nothing to learn"),
         ({"sigma": 0.1, "units": "physical"}, "units=dimensionless"),

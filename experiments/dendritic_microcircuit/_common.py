@@ -123,7 +123,8 @@ def save(
     out: Path, name: str, markdown: str, figure: Figure, settings: Mapping[str, Any], results: Mapping[str, Any]
 ) -> None:
     """Write NAME.md, NAME.json and NAME.png, and print the first."""
-    command = " ".join(["python", f"experiments/dendritic_microcircuit/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]
+    command = " ".join(["python", f"experiments/dendritic_microcircuit/{Path(sys.argv[0]).name}", *arguments])
     report = {"command": command, "versions": versions(), "settings": settings, **results}
     (out / f"{name}.json").write_text(as_json(report) + "\n")
     (out / f"{name}.md").write_text(markdown)
