@@ -58,13 +58,13 @@ from neurosim.parts import (
 )
 from neurosim.parts import transfer as transfer_text
 
-#: Rates (1/ms) of W_l from the bottom up, IP, PI; noise (ms**-0.5). Those of two-layer nets are the published ones (READ).
-TASKS = {
+#: Published learning rates (1/ms, READ) of W in hidden layers and at the top, of IP, of PI.
+PUBLISHED: dict[str, dict[str, Any]] = {
     "self_prediction": {"feedforward": (0.0, 0.0), "interneuron": 2.375e-4, "apical": 5e-4},
     "single_target": {"feedforward": (1.1875e-3, 5e-4), "interneuron": 1.1875e-3, "apical": 5e-4},
     "teacher": {"feedforward": (1.1875e-3, 5e-4), "interneuron": 1.1875e-3, "apical": 5.9375e-3},
-    "classification": {"feedforward": None, "interneuron": 0.0, "apical": 0.0},
 }
+TASKS = (*PUBLISHED, "classification")
 #: Conductances (1/ms), time constants and pattern length of the two published parameter sets (READ).
 PARAMETERS: dict[str, dict[str, Any]] = {
     "standard": {
@@ -296,7 +296,6 @@ def _rates(
     task: str, g: Mapping[str, float], top: int, eta: float, eta_lateral: float, windows: tuple[float, float]
 ) -> dict[str, Any]:
     """Learning rates in 1/ms: of W from the bottom up, of IP, of PI."""
-    published = TASKS[task]
     if task == "classification":
         per_ms = 1e-3 / windows[1]
         apical = g["g_A"] / (g["g_lk"] + g["g_B"] + g["g_A"])
@@ -307,9 +306,8 @@ def _rates(
             shares[l - 1] /= math.prod(_attenuation(g, output=k == top) for k in range(l, top + 1))
         lateral = eta_lateral * per_ms
         return {"feedforward": [eta * per_ms / s for s in shares], "interneuron": lateral, "apical": lateral}
-    forward = published["feedforward"]
-    rates = (*([forward[0]] * (top - 1)), forward[1])
-    return {"feedforward": rates, "interneuron": published["interneuron"], "apical": published["apical"]}
+    hidden, output = PUBLISHED[task]["feedforward"]
+    return {**PUBLISHED[task], "feedforward": (*([hidden] * (top - 1)), output)}
 
 
 def _protocol(task: str, top: int, lateral: str, windows: tuple[float, float], dt: str) -> Protocol:

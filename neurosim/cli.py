@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import write_whole
 
 INTERRUPTED = 130
 
@@ -223,7 +224,6 @@ def _describe(arguments: argparse.Namespace) -> None:
 def _simulate(arguments: argparse.Namespace) -> None:
     from neurosim import simulate
     from neurosim.plot import save_traces
-    from neurosim.training.run import write_whole
 
     circuit, weights, name = _circuit(arguments, arguments.data)
     images, labels = _samples(arguments, name) if circuit.plan.clamped_fields else (None, None)

@@ -109,6 +109,11 @@ class PopulationPlan:
         return SPIKING_VARIABLES if self.spiking else ()
 
     @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters with one value per cell."""
+        return {n: v for n, v in self.parameters.items() if isinstance(v, np.ndarray)}
+
+    @cached_property
     def timed(self) -> bool:
         """Whether the equations read the time."""
         return any("t" in names_in(text) for text in (*self.ode.values(), *(a.expression for a in self.assignments)))

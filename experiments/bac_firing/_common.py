@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from neurosim import Cell, Circuit, OneToOne, Phase, Population, Projection, Protocol
 from neurosim.parts import bac_pyramidal
-from neurosim.plot.style import PALETTE, save_figure
-from neurosim.simulation import versions
+from neurosim.plot.style import PALETTE
 from neurosim.traces import Spikes
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,40 +80,3 @@ def span(values: Sequence[float] | np.ndarray, on: np.ndarray) -> str:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(int), [0]])))
     ends = [(values[a], values[b - 1]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
     return ", ".join(f"{a:g} to {b:g}" if a != b else f"{a:g}" for a, b in ends) or "nowhere"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def save(
-    out: Path,
-    name: str,
-    markdown: str,
-    figures: Mapping[str, Figure],
-    settings: Mapping[str, Any],
-    results: Mapping[str, Any],
-) -> None:
-    """Write NAME.md, NAME.json and a PNG per figure, and print the first."""
-    report = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "settings": settings, **results}
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in report.items())
-    (out / f"{name}.json").write_text("{\n" + lines + "\n}\n")
-    (out / f"{name}.md").write_text(markdown)
-    for stem, figure in figures.items():
-        save_figure(figure, out / f"{stem}.png")
-    print(markdown)
-    print(f"Wrote {name}.json, {name}.md, {', '.join(f'{stem}.png' for stem in figures)} to {out}.")
-
-
-def _rounded(value: Any) -> Any:
-    """Six digits: more differ from machine to machine."""
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}")
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, Mapping):
-        return {key: _rounded(x) for key, x in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_rounded(x) for x in value]
-    return value

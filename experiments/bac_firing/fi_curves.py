@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from _common import cells_with_electrodes, command_line, counts, save, span, table
+from _common import cells_with_electrodes, command_line, counts, span
 from brian2 import nS, pA
 from matplotlib.figure import Figure
 
 from neurosim import simulate
+from neurosim.analysis.report import save, table
 from neurosim.parts import current_step
 from neurosim.plot.style import empty_figure, style
 from neurosim.traces import Spikes

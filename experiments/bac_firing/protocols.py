@@ -27,15 +27,14 @@ from _common import (
     command_line,
     counts,
     draw_spikes,
-    save,
     span,
-    table,
 )
 from brian2 import ms, pA
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from neurosim import Circuit, Given, OneToOne, Phase, Population, Projection, Protocol, simulate
+from neurosim.analysis.report import save, table
 from neurosim.equations import seconds
 from neurosim.models import bac_firing
 from neurosim.parts import bac_pyramidal, conductance_synapse, current_step, epsc, lif

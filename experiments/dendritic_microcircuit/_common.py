@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from neurosim import Circuit
 from neurosim.models import dendritic_microcircuit
-from neurosim.plot.style import save_figure
-from neurosim.simulation import build_engine, versions
+from neurosim.simulation import build_engine
 
 RESULTS = Path(__file__).parent / "results"
 #: The net of the published two-layer tasks.
@@ -93,64 +89,3 @@ def inputs_of(stream: int, seed: int, count: int) -> np.ndarray:
 def rms(values: np.ndarray) -> float:
     with np.errstate(over="ignore"):  # weights of a run that diverges
         return float(np.sqrt(np.mean(np.square(values))))
-
-
-# ------------------------------------------------------------------ tables and files
-
-
-def select(rows: Iterable[Mapping[str, Any]], **labels: Any) -> list[Mapping[str, Any]]:
-    return [row for row in rows if all(row[name] == value for name, value in labels.items())]
-
-
-def column(rows: Iterable[Mapping[str, Any]], key: str, **labels: Any) -> np.ndarray:
-    """A key of the rows (seeds) that carry the labels."""
-    found = select(rows, **labels)
-    assert found, labels
-    return np.array([row[key] for row in found])
-
-
-def listed(values: Iterable[float], places: int = 3) -> str:
-    """``0.952 / 0.957 / 0.976``."""
-    return " / ".join(f"{value + 0.0:.{places}f}" for value in values)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def save(
-    out: Path, name: str, markdown: str, figure: Figure, settings: Mapping[str, Any], results: Mapping[str, Any]
-) -> None:
-    """Write NAME.md, NAME.json and NAME.png, and print the first."""
-    arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]
-    command = " ".join(["python", f"experiments/dendritic_microcircuit/{Path(sys.argv[0]).name}", *arguments])
-    report = {"command": command, "versions": versions(), "settings": settings, **results}
-    (out / f"{name}.json").write_text(as_json(report) + "\n")
-    (out / f"{name}.md").write_text(markdown)
-    save_figure(figure, out / f"{name}.png")
-    print(markdown)
-    print(f"Wrote {name}.json, {name}.md and {name}.png to {out}.")
-
-
-def as_json(report: Mapping[str, Any]) -> str:
-    """One line per row of results, so that a difference between two runs can be read."""
-    parts = []
-    for key, value in report.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines = ",\n    ".join(json.dumps(_rounded(row)) for row in value)
-            parts.append(f'  "{key}": [\n    {lines}\n  ]')
-        else:
-            parts.append(f'  "{key}": {json.dumps(_rounded(value))}')
-    return "{\n" + ",\n".join(parts) + "\n}"
-
-
-def _rounded(value: Any) -> Any:
-    """Eight digits: more differ from machine to machine. None where a number is not finite."""
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.8g}") if np.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _rounded(x) for key, x in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_rounded(x) for x in value]
-    return value

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from _common import column, listed, parse, parser, save, select, table
+from _common import parse, parser
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tqdm import tqdm
 
 from neurosim import Circuit
 from neurosim.analysis import ReferenceNet, cosine
+from neurosim.analysis.report import column, listed, save, select, table
 from neurosim.models import dendritic_microcircuit
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
 from neurosim.simulation import build_engine, stimuli

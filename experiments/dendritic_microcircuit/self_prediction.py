@@ -14,29 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from _common import (
-    INPUTS,
-    SIZES,
-    STEADY,
-    UNSEEN,
-    UNSEEN_INPUTS,
-    Unseen,
-    column,
-    inputs_of,
-    parse,
-    parser,
-    rms,
-    save,
-    select,
-    table,
-    with_rates,
-)
+from _common import INPUTS, SIZES, STEADY, UNSEEN, UNSEEN_INPUTS, Unseen, inputs_of, parse, parser, rms, with_rates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tqdm import tqdm
 
 from neurosim import Circuit, simulate
+from neurosim.analysis.report import column, save, select, table
 from neurosim.models import dendritic_microcircuit
 from neurosim.plot.style import GREY, LINES, PALETTE, empty_figure, style
 from neurosim.simulation import build_engine

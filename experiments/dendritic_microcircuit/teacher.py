@@ -24,14 +24,10 @@ from _common import (
     UNSEEN,
     UNSEEN_INPUTS,
     Unseen,
-    column,
     inputs_of,
     parse,
     parser,
     rms,
-    save,
-    select,
-    table,
     with_rates,
 )
 from matplotlib.figure import Figure
@@ -39,6 +35,7 @@ from matplotlib.lines import Line2D
 from tqdm import tqdm
 
 from neurosim.analysis import ReferenceNet
+from neurosim.analysis.report import column, save, select, table
 from neurosim.errors import DivergenceError
 from neurosim.models import dendritic_microcircuit
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import as_json, parse, parser, save, select, table
+from _common import parse, parser
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from neurosim.analysis.report import as_json, save, select, table
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.plot.style import GREY, LINES, empty_figure, style
 from neurosim.simulation import versions

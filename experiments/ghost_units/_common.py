@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from neurosim import Circuit, data
 from neurosim.analysis import ReferenceNet, cosine
+from neurosim.analysis.report import column
 from neurosim.models import ghost_units
-from neurosim.plot.style import save_figure
-from neurosim.simulation import build_engine, stimuli, versions
+from neurosim.simulation import build_engine, stimuli
 
 #: The net of the note's section 8.
 SIZES = (64, 50, 30, 10)
@@ -133,15 +130,9 @@ def rms(values: np.ndarray) -> float:
 # ------------------------------------------------------------------ tables and files
 
 
-def select(rows: Iterable[Mapping[str, Any]], **labels: Any) -> list[Mapping[str, Any]]:
-    return [row for row in rows if all(row[name] == value for name, value in labels.items())]
-
-
 def mean(rows: Iterable[Mapping[str, Any]], key: str, **labels: Any) -> np.ndarray:
     """Mean over the rows (seeds) that carry the labels."""
-    found = select(rows, **labels)
-    assert found, labels
-    return np.mean([row[key] for row in found], axis=0)
+    return column(rows, key, **labels).mean(axis=0)
 
 
 def largest_sd(rows: Iterable[Mapping[str, Any]], key: str, by: Sequence[str]) -> float:
@@ -150,48 +141,3 @@ def largest_sd(rows: Iterable[Mapping[str, Any]], key: str, by: Sequence[str]) -
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row[key])
     return float(max(np.max(np.std(values, axis=0, ddof=len(values) > 1)) for values in groups.values()))
-
-
-def listed(values: Iterable[float], places: int = 3) -> str:
-    """``0.952 / 0.957 / 0.976``."""
-    return " / ".join(f"{value + 0.0:.{places}f}" for value in values)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def save(
-    out: Path, name: str, markdown: str, figure: Figure, settings: Mapping[str, Any], results: Mapping[str, Any]
-) -> None:
-    """Write NAME.md, NAME.json and NAME.png, and print the first."""
-    report = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "settings": settings, **results}
-    (out / f"{name}.json").write_text(_json(report) + "\n")
-    (out / f"{name}.md").write_text(markdown)
-    save_figure(figure, out / f"{name}.png")
-    print(markdown)
-    print(f"Wrote {name}.json, {name}.md and {name}.png to {out}.")
-
-
-def _json(report: Mapping[str, Any]) -> str:
-    """One line per row of results, so that a difference between two runs can be read."""
-    parts = []
-    for key, value in report.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines = ",\n    ".join(json.dumps(_rounded(row)) for row in value)
-            parts.append(f'  "{key}": [\n    {lines}\n  ]')
-        else:
-            parts.append(f'  "{key}": {json.dumps(_rounded(value))}')
-    return "{\n" + ",\n".join(parts) + "\n}"
-
-
-def _rounded(value: Any) -> Any:
-    """Eight digits: more differ from machine to machine."""
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.8g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(x) for key, x in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_rounded(x) for x in value]
-    return value

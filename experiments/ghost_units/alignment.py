@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from _common import LAYERS, SAMPLES, SIZES, command_line, largest_sd, listed, mean, probe, save, select, spread, table
+from _common import LAYERS, SAMPLES, SIZES, command_line, largest_sd, mean, probe, spread
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from neurosim.analysis.report import listed, save, select, table
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
 
 BETAS = (1.0, 0.5, 0.2, 0.1, 0.03, 0.01)

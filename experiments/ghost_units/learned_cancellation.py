@@ -12,26 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _common import (
-    LAYERS,
-    MAX_SWEEPS,
-    SAMPLES,
-    SIZES,
-    command_line,
-    digits,
-    largest_sd,
-    listed,
-    mean,
-    probe,
-    save,
-    select,
-    spread,
-    table,
-)
+from _common import LAYERS, MAX_SWEEPS, SAMPLES, SIZES, command_line, digits, largest_sd, mean, probe, spread
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neurosim import Circuit
+from neurosim.analysis.report import listed, save, select, table
 from neurosim.models import ghost_units
 from neurosim.plot.style import GREY, LINES, empty_figure, style
 from neurosim.simulation import build_engine, stimuli

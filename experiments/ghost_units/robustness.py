@@ -16,26 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _common import (
-    LAYERS,
-    SAMPLES,
-    SIZES,
-    command_line,
-    digits,
-    largest_sd,
-    listed,
-    mean,
-    probe,
-    rms,
-    save,
-    select,
-    spread,
-    table,
-)
+from _common import LAYERS, SAMPLES, SIZES, command_line, digits, largest_sd, mean, probe, rms, spread
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neurosim import simulate
+from neurosim.analysis.report import listed, save, select, table
 from neurosim.models import ghost_units
 from neurosim.plot.style import GREY, LINES, PALETTE, empty_figure, style
 

@@ -54,6 +54,11 @@ def pooled(assignment: Assignment) -> tuple[str, str]:
     return assignment.name, f"ns_pool({assignment.expression})" if assignment.pool else assignment.expression
 
 
+def constants_of(p: PopulationPlan, arrays: Arrays, dt: float) -> dict[str, Any]:
+    """What a population's compiled text reads and never changes: the step, and its parameters."""
+    return {"dt": dt} | {n: arrays.asarray(v) if n in p.arrays else float(v) for n, v in p.parameters.items()}
+
+
 @dataclass
 class Part:
     """One term of a rule on one projection: in each step, W += scale * pre^T post (times W where `weighted`)."""
@@ -113,13 +118,7 @@ class Stepper:
             (p.name, d, arrays.zeros(batch, p.n)) for p in plan.populations.values() for d in p.derivatives
         ]
         self._timed = [self.state[p.name] for p in plan.populations.values() if p.timed]
-        self.constants = {
-            p.name: {
-                "dt": dt,
-                **{n: arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()},
-            }
-            for p in plan.populations.values()
-        }
+        self.constants = {p.name: constants_of(p, arrays, dt) for p in plan.populations.values()}
         self.collected: dict[str, Any] = {}
         for projection in plan.plastic():
             rule = projection.rule

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from neurosim.cells import Cell, Pool
-from neurosim.parts.pyramidal import Form
+from neurosim.parts.pyramidal import Form, dendritic
 from neurosim.parts.text import right_hand_side, with_right_hand_side
 from neurosim.parts.transfer import transfer as transfer_text
 
@@ -27,7 +27,6 @@ def sst_interneuron(
     fed one-to-one with the potential `u` of the partner. Without a partner it is taught to rest.
     """
     form = Form.of(units)
-    dendritic = {} if tau_dendrite is None else {"tau_d": tau_dendrite, "back": back}
     return Cell(
         "SST interneuron",
         f"""
@@ -39,7 +38,7 @@ def sst_interneuron(
         u_partner : {form.unit}
         """,
         ports=("I_dend", "u_partner"),
-        parameters={**form.parameters(("g_lk", "g_D", "g_som"), conductances or {}), **dendritic},
+        parameters={**form.parameters(("g_lk", "g_D", "g_som"), conductances or {}), **dendritic(tau_dendrite, back)},
         initial=form.initial("u", *(("v_D",) if tau_dendrite else ())),
     )
 

@@ -76,7 +76,8 @@ class Form:
         return dict.fromkeys(states, -0.07) if self.physical else {}
 
 
-def _dendritic(tau: str | None, back: float) -> dict[str, float | str]:
+def dendritic(tau: str | None, back: float) -> dict[str, float | str]:
+    """Parameters of dendrites with a time constant."""
     return {} if tau is None else {"tau_d": tau, "back": back}
 
 
@@ -120,7 +121,7 @@ def pyramidal(
         ports=("I_basal",),
         optional_ports=("I_apical",),
         parameters={
-            **form.parameters(("g_lk", "g_B", "g_A"), conductances or {}), **_dendritic(tau_dendrite, back)
+            **form.parameters(("g_lk", "g_B", "g_A"), conductances or {}), **dendritic(tau_dendrite, back)
         },
         initial=form.initial("u", *(("v_B", "v_A") if tau_dendrite else ())),
     )  # fmt: skip
@@ -160,7 +161,7 @@ def output_pyramidal(
         raise unknown("form of teaching", teaching, currents)
     current, siemens = ("amp", "siemens") if form.physical else ("hertz", "hertz")
     parameters = form.parameters(("g_lk", "g_B", "g_som"), conductances or {})
-    parameters |= {"low": target[0], "high": target[1], **_dendritic(tau_dendrite, back)}
+    parameters |= {"low": target[0], "high": target[1], **dendritic(tau_dendrite, back)}
     lines = f"{currents[teaching]} : {current}"
     if teaching == "conductance":
         lines += f"""

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from neurosim.errors import NeurosimError, unknown
+from neurosim.files import write_whole
 
 #: Version of the file layout; a newer one is refused.
 FORMAT = 2
@@ -75,18 +76,10 @@ class Traces:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one HDF5 file, complete or not at all (temporary file, then rename)."""
-        path = Path(path)
         content = io.BytesIO()  # HDF5 meets a full disk with noise of its own, so it does not see the disk
         with h5py.File(content, "w") as file:
             self._write(file)
-        temporary = path.with_name(path.name + ".part")
-        try:
-            temporary.write_bytes(content.getbuffer())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return path
+        return write_whole(Path(path), content.getbuffer())
 
     def _write(self, file: h5py.File) -> None:
         file.attrs["format"] = FORMAT

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 from neurosim import registry
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError
+from neurosim.files import write_whole
 from neurosim.training.config import TrainConfig
 
 CONFIG, METRICS, RESULT, WEIGHTS = "config.toml", "metrics.jsonl", "result.json", "weights.safetensors"
@@ -68,18 +69,6 @@ def save_weights(folder: Path, weights: dict[str, np.ndarray]) -> Path:
     """Write the weights, complete or not at all."""
     # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
     return write_whole(folder / WEIGHTS, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file, complete or not at all (temporary file, then rename)."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _json(path: Path, text: str) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from neurosim import registry
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import write_whole
 from neurosim.simulation import step_size, stimuli
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
-from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights, write_whole
+from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50

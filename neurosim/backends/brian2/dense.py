@@ -18,6 +18,7 @@ from neurosim.backends.brian2.network import (
     brian2_unit,
     clear_spike_train,
     codegen_target,
+    namespace_of,
     run_network,
     spike_operation,
     spiking_arguments,
@@ -71,16 +72,11 @@ class DenseEngine:
         # With one sample a pool is one number for the whole group.
         scalars = {*p.shared, *(a.name for a in p.assignments if a.pool and batch == 1)}
         lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in scalars else ''}" for n in outside]
-        arrays = {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
+        arrays = p.arrays
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
-        namespace = {
-            n: b2.Quantity(v, dim=p.dimensions[n])
-            for n, v in p.parameters.items()
-            if n not in arrays and n in p.dimensions
-        }
         group = b2.NeuronGroup(
             batch * p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock,
-            namespace=namespace, name=f"ns_{name}", **spiking_arguments(p),
+            namespace=namespace_of(p), name=f"ns_{name}", **spiking_arguments(p),
         )  # fmt: skip
         if p.spiking:
             clear_spike_train(group, self.clock)

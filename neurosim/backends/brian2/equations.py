@@ -22,6 +22,7 @@ from neurosim.backends.brian2.network import (
     brian2_unit,
     clear_spike_train,
     codegen_target,
+    namespace_of,
     run_network,
     spike_operation,
     spiking_arguments,
@@ -75,9 +76,11 @@ class EquationsEngine:
         stride: int = 1, ends: bool = True,
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
-        check_stimuli(self.plan, stimuli, 1)
+        trials = check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
-            run = _Run(self.plan, self._weights, self.options, stimuli, self._noise, learn, record or [], stride, ends)
+            run = _Run(
+                self.plan, self._weights, self.options, stimuli, trials, self._noise, learn, record or [], stride, ends
+            )
             result = run.run()
         self._weights = {name: w.copy() for name, w in result.weights.items()}
         result.seconds = time.perf_counter() - started
@@ -88,8 +91,8 @@ class _Run:
     """The Brian2 objects of one run."""
 
     def __init__(
-        self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], noise: Noise,
-        learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool,
+        self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], trials: int,
+        noise: Noise, learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool,
     ):  # fmt: skip
         self.plan, self.options, self.stimuli, self.noise, self.learn = plan, options, stimuli, noise, learn
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
@@ -102,14 +105,14 @@ class _Run:
         self.recorded = record
         self.monitors = self._monitors(record, stride)
         self.counts = plan.steps(options.dt)
-        self.trials = check_stimuli(plan, stimuli, 1)
+        self.trials = trials
 
     # ---------------------------------------------------------------- cells
 
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
         lines = state_lines(p)
         pools = {a.name for a in p.assignments if a.pool}
-        arrays = arrays_of(p)
+        arrays = p.arrays
         stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises]
         stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
@@ -120,9 +123,8 @@ class _Run:
         ]
         lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
         lines += [f"{_before(d)} : {brian2_unit(p.dimensions[d.of])}" for d in p.derivatives]
-        namespace = {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in arrays}
         group = b2.NeuronGroup(
-            p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace,
+            p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace_of(p),
             name=f"ns_{p.name}", order=POTENTIALS, **spiking_arguments(p),
         )  # fmt: skip
         if p.spiking:
@@ -196,7 +198,7 @@ class _Run:
             rhs = substitute(rule.rhs, {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
             for population, side in ((q.source, "pre"), (q.target, "post")):
                 p = self.plan.populations[population]
-                for n in (n for n in p.parameters if f"{n}_{side}" in names_in(rhs) and n not in arrays_of(p)):
+                for n in (n for n in p.parameters if f"{n}_{side}" in names_in(rhs) and n not in p.arrays):
                     namespace[f"ns_{side}_{n}"] = b2.Quantity(p.parameters[n], dim=p.dimensions[n])
                     rhs = substitute(rhs, {f"{n}_{side}": f"ns_{side}_{n}"})
             collects = self.learn == "held" or rule.rule.apply != "now"
@@ -391,11 +393,6 @@ class _Run:
         if self.recorded:
             result.traces = self._traces()
         return result
-
-
-def arrays_of(p: PopulationPlan) -> dict[str, np.ndarray]:
-    """Parameters with one value per cell."""
-    return {n: v for n, v in p.parameters.items() if isinstance(v, np.ndarray)}
 
 
 def _before(d: Derivative) -> str:

@@ -46,6 +46,11 @@ def state_lines(p: PopulationPlan) -> list[str]:
     ]
 
 
+def namespace_of(p: PopulationPlan) -> dict[str, Any]:
+    """Parameters that all cells of a population share, with their units."""
+    return {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in p.arrays}
+
+
 def spiking_arguments(p: PopulationPlan) -> dict[str, Any]:
     """Threshold, reset and refractoriness as arguments of a `NeuronGroup` that has a variable `spike_train`."""
     if p.spiking is None:
@@ -116,6 +121,7 @@ __all__ = [
     "brian2_unit",
     "clear_spike_train",
     "codegen_target",
+    "namespace_of",
     "run_network",
     "spike_operation",
     "spiking_arguments",

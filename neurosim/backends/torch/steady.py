@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
-from neurosim.backends.step import Learn, pooled
+from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in, solve_steady
@@ -78,11 +78,7 @@ class SteadyEngine:
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
         self._versions = dict.fromkeys(self._weights, 0)
-        self._constants = {
-            p.name: {"dt": options.dt}
-            | {n: self.arrays.asarray(v) if isinstance(v, np.ndarray) else float(v) for n, v in p.parameters.items()}
-            for p in plan.populations.values()
-        }
+        self._constants = {p.name: constants_of(p, self.arrays, options.dt) for p in plan.populations.values()}
         self._changes: dict[str, torch.Tensor] = {}
         self._coefficients: dict[tuple[str, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[int, bool, bool], list[PopulationProgram]] = {}
