@@ -1,4 +1,4 @@
-"""The command line: `neurosim list | describe | simulate | compare | train | plot | data`."""
+"""The command line: `neurosim list | describe | simulate | compare | train | sweep | table | plot | data`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,8 @@ def _disk(error: OSError) -> str:
 
 def _check_model_first(argv: list[str]) -> None:
     """An unknown model is reported before any other option."""
-    if len(argv) > 1 and argv[0] in ("describe", "simulate", "compare", "train") and not argv[1].startswith("-"):
+    named = len(argv) > 1 and not argv[1].startswith("-") and not argv[1].endswith(".toml")
+    if named and argv[0] in ("describe", "simulate", "compare", "train"):
         from neurosim import registry
 
         registry.model(argv[1])
@@ -138,18 +140,60 @@ def parser() -> argparse.ArgumentParser:
     train = add(
         "train", _train, "Train a circuit; the test set is touched once, at the end.",
         "  neurosim train ghost_units\n"
+        "  neurosim train experiment.toml --set learning_rate=0.002 --seed 3\n"
+        "  neurosim train --resume runs/mnist\n"
         "  neurosim train ghost_units --data mnist --data-dir DATA --epochs 10 --out runs/mnist\n"
         "  neurosim train ghost_units --set mode=learned --set learning_rate=0.002 --seed 3\n"
-        "  neurosim train ghost_units --level brian2:dense --set eta=1 --epochs 20\n",
+        "  neurosim train ghost_units --level brian2:dense --set eta=1 --epochs 20\n"
+        "  torchrun --nproc-per-node 2 -m neurosim train ghost_units --batch-size 64\n",
     )  # fmt: skip
-    _shared(train, level="torch:steady")
+    _shared(train, level=None)
+    train.add_argument(
+        "--resume", metavar="RUN_DIR", help="go on with a run that was stopped or killed; needs no other argument"
+    )
     train.add_argument("--epochs", type=int, metavar="E", help="passes over the training set")
     train.add_argument("--batch-size", type=int, metavar="B", help="samples per update")
     train.add_argument("--dt", metavar="TIME", help="Euler step of the trajectory levels (default 1*ms)")
     train.add_argument(
-        "--method", choices=("circuit", "backprop", "feedback_alignment"), default="circuit",
-        help="the circuit's rules (default), or its reference net under a plain method",
+        "--method", metavar="METHOD",
+        help="circuit: its own rules (default); or its reference net under backprop, feedback_alignment, direct_feedback_alignment",
     )  # fmt: skip
+
+    sweep = add(
+        "sweep", _sweep, "Train the runs of a file side by side; the same command again goes on with what is left.",
+        "  neurosim sweep compare.toml --dry-run\n"
+        "  neurosim sweep compare.toml --workers 4\n"
+        "  neurosim sweep compare.toml --scheduler tcp://node1:8786\n",
+    )  # fmt: skip
+    sweep.add_argument("file", metavar="FILE", help="an experiment file with seeds, [[run]] tables or a [grid]")
+    sweep.add_argument("--out", metavar="DIR", help="folder of the runs (default runs/FILE without its ending)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the number of cores)")
+    sweep.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="train on a dask cluster that sees the same files, or 'local' for one on this machine",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--tries", type=int, default=2, metavar="K", help="go on K times with a run that dies (default 2)"
+    )
+    sweep.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    sweep.add_argument("--only", metavar="TEXT", help="only runs with TEXT in the name of their folder")
+    sweep.add_argument("--dry-run", action="store_true", help="list the runs and how far they are, and train none")
+
+    table = add(
+        "table", _table, "Compare finished runs: mean, sd, intervals, cost, and a paired test against a baseline.",
+        "  neurosim table runs/compare\n"
+        "  neurosim table runs/compare --baseline feedback_alignment --format latex --to table.tex\n",
+    )  # fmt: skip
+    table.add_argument("folders", nargs="+", metavar="DIR", help="folders with run folders in or below them")
+    table.add_argument("--format", default="markdown", metavar="FORMAT", help="markdown (default), latex or csv")
+    table.add_argument("--to", metavar="FILE", help="file to write (default: print)")
+    table.add_argument("--baseline", metavar="NAME", help="the method to compare with (default backprop)")
+    table.add_argument(
+        "--metric",
+        default="test_accuracy",
+        metavar="METRIC",
+        help="test_accuracy (default), validation_accuracy or test_loss",
+    )
 
     plot = add(
         "plot", _plot, "Draw traces.h5, or the learning curves of run folders.",
@@ -162,14 +206,31 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--to", metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
 
     data = add(
-        "data", _data, "List the data sets, where they are found and whether they are whole.", "  neurosim data\n"
-    )
+        "data", _data, "List the data sets, where they are found and whether they are whole; or fetch one.",
+        "  neurosim data\n"
+        "  neurosim data fetch cifar10 --data-dir DATA\n",
+    )  # fmt: skip
     data.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    fetch = data.add_subparsers(metavar="fetch").add_parser(
+        "fetch", help="download a data set", description="Download a data set; one that broke off goes on where it stopped."
+    )  # fmt: skip
+    fetch.add_argument("name", metavar="NAME", help="mnist, fashion_mnist, cifar10, cifar100 or stl10")
+    # Without a default, so that what stands before "fetch" is kept.
+    fetch.add_argument(
+        "--data-dir", metavar="DIR", default=argparse.SUPPRESS, help="folder of data sets (default: NEUROSIM_DATA)"
+    )
+    fetch.add_argument("--url", metavar="URL", help="folder to take the files from, in place of the standard one")
+    fetch.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    fetch.set_defaults(run=_fetch)
     return top
 
 
 def _model_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="a name from `neurosim list`, or file.py:function")
+    name = "a name from `neurosim list`, or file.py:function"
+    if sub.prog.endswith(" train"):
+        sub.add_argument("model", nargs="?", metavar="MODEL", help=f"{name}, or an experiment file (.toml)")
+    else:
+        sub.add_argument("model", metavar="MODEL", help=name)
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="a parameter of model, protocol or schedule; may be repeated (--set mode=learned --set sizes=784,500,10)",
@@ -183,13 +244,13 @@ def _shared(sub: argparse.ArgumentParser, level: str | None) -> None:
     sub.add_argument("--data", metavar="NAME", help="data set (default digits)")
     sub.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
     sub.add_argument("--samples", type=int, metavar="N", help="number of samples (default 4; train: all)")
-    sub.add_argument("--seed", type=int, default=0, help="seed of weights and order (default 0)")
-    sub.add_argument("--level", default=level, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default {level or 'all'})")
+    sub.add_argument("--seed", type=int, help="seed of weights and order (default 0)")
+    default = "torch:steady" if sub.prog.endswith(" train") else level or "all"
+    sub.add_argument("--level", default=level, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default {default})")
     sub.add_argument("--dtype", help="float64 or float32 (default float64; train on torch float32)")
-    sub.add_argument("--device", default="cpu", help="cpu or cuda, torch levels (default cpu)")
+    sub.add_argument("--device", help="cpu or cuda, torch levels (default cpu)")
     sub.add_argument(
         "--codegen",
-        default="numpy",
         metavar="TARGET",
         help="Brian2's target: numpy (default) or cython (compiles first)",
     )
@@ -304,39 +365,168 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from neurosim import registry
-    from neurosim.training import load, resolve
-    from neurosim.training.run import WEIGHTS
-    from neurosim.training.trainer import train
+    from neurosim.backends.torch.workers import Workers
+    from neurosim.training import resolve, resume
+    from neurosim.training.run import RESULT
+    from neurosim.training.trainer import start
 
-    settings, weights, start = registry.parse_settings(arguments.settings), None, None
-    schedule: dict[str, Any] = dict(
+    if arguments.resume:
+        if arguments.model:
+            raise NeurosimError(
+                f"--resume {arguments.resume} goes on with the run of that folder; leave '{arguments.model}' out."
+            )
+        out = Path(arguments.resume)
+        finished = (out / RESULT).is_file()
+        with _resumable(out):
+            run: Any = resume(out)
+        if finished:
+            print(f"the run in {out} has finished already: test accuracy {run.result['test_accuracy']:.4f}")
+            return
+        first = Workers(run.config.device).first
+    else:
+        values, weights = _experiment(arguments)
+        config = resolve(values.pop("model"), values.pop("settings"), **values)  # complain before a folder is made
+        arguments.model = config.model
+        first = Workers(config.device).first  # under torchrun one process makes the folder
+        out = _folder(arguments) if first else Path(arguments.out or "runs")
+        with _resumable(out):
+            run = start(config, out, arguments.data_dir, weights, command=arguments.command_line)
+    if not first:
+        return
+    result = run.result
+    print(f"test accuracy {result['test_accuracy']:.4f} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
+    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
+
+
+def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """What is to be trained: an experiment file or a model's name, what the command line says beside it, weights to start from."""
+    from neurosim import registry
+    from neurosim.training import load
+    from neurosim.training.config import read_toml
+    from neurosim.training.sweep import KEYS
+
+    values: dict[str, Any] = {"model": arguments.model, "settings": {}}
+    if arguments.model is None:
+        raise NeurosimError(
+            "Wanted a model, an experiment file, or --resume RUN_DIR; `neurosim train --help` shows examples."
+        )
+    if arguments.model.endswith(".toml"):
+        values = {"settings": {}, **read_toml(arguments.model, KEYS)}
+        several = [key for key in KEYS if key in values]
+        if several:
+            raise NeurosimError(
+                f"'{arguments.model}' describes several runs (it has {', '.join(several)}): `neurosim sweep {arguments.model}` trains them all."
+            )
+        if "model" not in values:
+            raise NeurosimError(f"'{arguments.model}' names no model; wanted a line such as model = \"ghost_units\".")
+    given = dict(
         level=arguments.level, seed=arguments.seed, data=arguments.data, epochs=arguments.epochs,
         batch_size=arguments.batch_size, dtype=arguments.dtype, dt=arguments.dt, method=arguments.method,
         device=arguments.device, codegen=arguments.codegen, limit=arguments.samples,
     )  # fmt: skip
+    values |= {k: v for k, v in given.items() if v is not None}
+    weights = None
     if arguments.weights:
-        start = load(arguments.weights)
-        settings, weights = {**start.config.settings, **settings}, start.weights
-        schedule["data"] = schedule["data"] or start.config.data
-    schedule = {k: v for k, v in schedule.items() if v is not None}
-    resolve(arguments.model, settings, **schedule)  # complain before a folder is made
-    out = _folder(arguments)
+        begin = load(arguments.weights)
+        values["settings"], weights = {**begin.config.settings, **values["settings"]}, begin.weights
+        values.setdefault("data", begin.config.data)
+    values["settings"] = {**values["settings"], **registry.parse_settings(arguments.settings)}
+    return values, weights
+
+
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """After Ctrl-C or a full disk: what is kept, and how to go on."""
+    from neurosim.training.run import CONFIG
+
     try:
-        run = train(
-            arguments.model, out, settings=settings, data_dir=arguments.data_dir, weights=weights,
-            command=arguments.command_line, **schedule,
-        )  # fmt: skip
+        yield
     except (KeyboardInterrupt, OSError) as error:
-        if not (out / WEIGHTS).exists():
+        if not (out / CONFIG).exists():
             raise
-        kept = f"Metrics and weights of the epochs that ended are kept in {out}."
+        kept = (
+            f"Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."
+        )
         if isinstance(error, OSError):
             raise NeurosimError(f"{_disk(error)} {kept}") from error
         raise KeyboardInterrupt(kept) from None
-    result = run.result  # type: ignore[union-attr]
-    print(f"test accuracy {result['test_accuracy']:.4f} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")  # type: ignore[union-attr]
-    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from neurosim.training import sweep
+
+    for option, value, least in (("--workers", arguments.workers, 1), ("--tries", arguments.tries, 0)):
+        if value is not None and value < least:
+            raise NeurosimError(f"{option} {value}: wanted at least {least}.")
+    if arguments.workers and arguments.scheduler not in (None, "local"):
+        raise NeurosimError("--workers belongs to this machine; a dask cluster has workers of its own. Leave it out.")
+    out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
+    placed = sweep.folders(sweep.expand(arguments.file), out)
+    chosen = {f: c for f, c in placed.items() if not arguments.only or arguments.only in str(f.relative_to(out))}
+    if not chosen:
+        names = ", ".join(str(f.relative_to(out)) for f in placed)
+        raise NeurosimError(f"--only {arguments.only}: no run has that in its name. Runs: {names}.")
+    states = {folder: sweep.state(folder, config) for folder, config in chosen.items()}
+    if arguments.dry_run:
+        for folder, state in states.items():
+            print(f"{state:11}{folder}")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    shared = {
+        "data_dir": arguments.data_dir and str(Path(arguments.data_dir).absolute()),
+        "command": arguments.command_line,
+        "tries": arguments.tries,
+        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+        "cwd": os.getcwd(),
+    }
+    names = {folder.absolute(): folder for folder in chosen}
+    jobs = [sweep.Job(folder.absolute(), config, **shared) for folder, config in chosen.items()]
+    failed: list[Path] = []
+
+    def tell(folder: Path, result: dict[str, Any], when: str = "") -> None:
+        if "test_accuracy" in result:
+            tqdm.write(
+                f"finished{when}  {folder}: test accuracy {result['test_accuracy']:.4f}, {result['seconds']:.1f} s"
+            )
+            bar.set_postfix(accuracy=f"{result['test_accuracy']:.4f}", refresh=False)
+        else:
+            failed.append(folder)
+            tqdm.write(f"failed{when}  {folder}: {result.get('failed', 'it was stopped.')}")
+        bar.update(1)
+
+    with tqdm(total=len(jobs), desc="runs", unit="run") as bar:
+        left = [job for job in jobs if states[names[job.folder]] in ("new", "unfinished")]
+        for job in jobs:
+            if job not in left:
+                tell(names[job.folder], sweep.read_result(job.folder), " before")
+        try:
+            with contextlib.closing(sweep.train_all(left, arguments.workers, arguments.scheduler)) as results:
+                for job, result in results:
+                    tell(names[job.folder], result)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"`{arguments.command_line}` goes on from the checkpoints.") from None
+    if failed:
+        raise NeurosimError(
+            f"{len(failed)} of {len(jobs)} runs failed: {', '.join(map(str, failed))}. Each says why in its {sweep.LOG}. One that diverged "
+            "would do so again; delete its folder to train it anew."
+        )
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from neurosim.errors import unknown
+    from neurosim.training import table
+
+    if arguments.format not in table.FORMATS:
+        raise unknown("format", arguments.format, table.FORMATS)
+    rows = table.collect(arguments.folders)
+    summaries = table.summarise(rows, arguments.baseline, arguments.metric)
+    text = table.FORMATS[arguments.format](summaries, rows, arguments.metric)
+    if arguments.to is None:
+        print(text, end="")
+    else:
+        print(f"wrote {write_whole(Path(arguments.to), text.encode())}")
 
 
 def _plot(arguments: argparse.Namespace) -> None:
@@ -375,9 +565,17 @@ def _data(arguments: argparse.Namespace) -> None:
             if row.found
             else "not found"
         )
-        print(f"{row.name:16} {where} ({row.licence})")
+        print(f"{row.name:16} {where}{f'; {row.remark}' if row.remark else ''} ({row.licence})")
         if row.problem:
-            print(f"{'':16} {row.problem}")
+            print(textwrap.indent(row.problem, " " * 17))
+    print(f"{'images:PATH':16} a folder or tar archive of your own with train/<class>/<image> and test/<class>/<image>")
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from neurosim import data
+
+    for path in data.fetch(arguments.name, arguments.data_dir, arguments.url):
+        print(path)
 
 
 # ---------------------------------------------------------------- shared by commands
@@ -413,8 +611,8 @@ def _samples(arguments: argparse.Namespace, name: str) -> tuple[Any, Any]:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return dict(
-        dt=arguments.dt, seed=arguments.seed, batch_size=arguments.batch_size, plasticity=arguments.plasticity,
-        dtype=arguments.dtype or "float64", device=arguments.device, codegen=arguments.codegen,
+        dt=arguments.dt, seed=arguments.seed or 0, batch_size=arguments.batch_size, plasticity=arguments.plasticity,
+        dtype=arguments.dtype or "float64", device=arguments.device or "cpu", codegen=arguments.codegen or "numpy",
     )  # fmt: skip
 
 

@@ -8,12 +8,33 @@ from typing import Any
 
 
 def write_whole(path: Path, content: Any) -> Path:
-    """Write bytes to a file, complete or not at all (temporary file, then rename)."""
+    """Write bytes to a file, complete or not at all, also when the process is killed or the power fails.
+
+    Temporary file, fsync, rename, fsync of the folder.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
     return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last. Not every system lets a folder be opened or synced; the file itself is whole in any case."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

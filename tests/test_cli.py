@@ -163,8 +163,8 @@ def test_data_lists_the_sets(cli, tmp_path):
 @pytest.mark.parametrize("command", ["simulate", "compare", "train"])
 def test_shared_options_and_their_defaults(command):
     given = parser().parse_args([command, "ghost_units"])
-    level = {"simulate": "brian2:dense", "compare": None, "train": "torch:steady"}[command]
-    assert (given.level, given.seed, given.codegen, given.out, given.weights) == (level, 0, "numpy", None, None)
+    level = {"simulate": "brian2:dense", "compare": None, "train": None}[command]
+    assert (given.level, given.seed, given.codegen, given.out, given.weights) == (level, None, None, None, None)
     options = [
         "--data",
         "x",
@@ -349,8 +349,10 @@ def test_a_trained_net_runs_in_python_as_on_the_command_line(cli, tmp_path, trai
 # ---------------------------------------------------------------- train
 
 
-def test_train_writes_its_four_files(trained):
-    assert set(contents(trained)) == {"config.toml", "metrics.jsonl", "result.json", "weights.safetensors"}
+def test_train_writes_its_files(trained):
+    assert set(contents(trained)) == {
+        "config.toml", "run.json", "metrics.jsonl", "timing.jsonl", "result.json", "weights.safetensors",
+    }  # fmt: skip
     config = tomllib.loads((trained / "config.toml").read_text())
     wanted = {
         "model": "ghost_units",
@@ -365,8 +367,9 @@ def test_train_writes_its_four_files(trained):
     # Resolved: the circuit's settings are there too, so that a later change of a default does not change this run.
     assert {"sizes": [64, 16, 10], "mode": "exact", "eta": 0.1, "tau": "10*ms"}.items() <= config["settings"].items()
     result = json.loads((trained / "result.json").read_text())
-    assert {"model", "data", "level", "seed", "test_accuracy", "seconds", "command"} <= set(result)
-    assert result["command"].startswith("neurosim train ghost_units --set sizes=64,16,10")
+    assert {"model", "data", "level", "seed", "test_accuracy", "seconds"} <= set(result)
+    origin = json.loads((trained / "run.json").read_text())
+    assert origin["command"].startswith("neurosim train ghost_units --set sizes=64,16,10")
     assert (result["model"], result["data"], result["level"], result["seed"]) == (
         "ghost_units",
         "digits",
@@ -670,10 +673,10 @@ def test_a_disk_that_fills_in_training_keeps_the_epochs_so_far(cli, tmp_path, mo
 
 
 def interrupted_after(epochs: int, epoch):
-    def run(self, number, bar=None):
+    def run(self, number, bar=None, between=None):
         if number > epochs:
             raise KeyboardInterrupt
-        return epoch(self, number, bar)
+        return epoch(self, number, bar, between)
 
     return run
 
@@ -712,7 +715,10 @@ def test_ctrl_c_in_a_real_process(tmp_path, level):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert f"Stopped by Ctrl-C. Metrics and weights of the epochs that ended are kept in {out}." in err
+    assert (
+        f"Stopped by Ctrl-C. Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."
+        in err
+    )
     assert "Traceback" not in err
     run = neurosim.load(out)
     assert len(run.metrics) >= 1

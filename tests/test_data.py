@@ -110,9 +110,10 @@ def test_digits_do_not_need_scikit_learn():
 
 
 def test_unknown_name_suggests_the_nearest():
-    assert data.names() == ("digits", "mnist", "fashion_mnist")
+    known = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_jpeg", "cifar100", "stl10")
+    assert data.names() == known
     with pytest.raises(
-        data.DataError, match=r"no data set 'mnits'.*Did you mean 'mnist'\?.*digits, mnist, fashion_mnist"
+        data.DataError, match=rf"no data set 'mnits'.*Did you mean 'mnist'\?.*{', '.join(known)}, images:PATH"
     ):
         data.load("mnits")
     assert issubclass(data.DataError, NeurosimError)
@@ -263,7 +264,7 @@ def write_tiny(place, rename=str, pack=bytes):
 )
 def test_layouts_and_spellings(tmp_path, place, rename, pack):
     write_tiny(tmp_path / place, rename, pack)
-    dataset = idx.load(TINY, tmp_path)
+    dataset = TINY.load(tmp_path)
     images, labels, test_images, test_labels = TINY_ARRAYS
     for part, wanted_images, wanted_labels in (
         ("train", images[:5], labels[:5]),
@@ -281,18 +282,18 @@ def test_first_complete_place_wins(tmp_path):
     write_tiny(tmp_path)
     (tmp_path / "Tiny" / "raw").mkdir(parents=True)
     (tmp_path / "Tiny" / "raw" / idx.FILES[0]).write_bytes(b"alone")
-    assert {path.parent for path in idx.find(TINY, tmp_path)} == {tmp_path}
+    assert TINY.find(tmp_path) == tmp_path
 
 
 def test_missing_files_are_listed_by_place(tmp_path):
     write_tiny(tmp_path / "Tiny" / "raw")
     (tmp_path / "Tiny" / "raw" / idx.FILES[3]).unlink()
     with pytest.raises(data.DataError) as caught:
-        idx.load(TINY, tmp_path)
+        TINY.load(tmp_path)
     message = str(caught.value)
     assert f"{tmp_path / 'Tiny' / 'raw'} (missing: {idx.FILES[3]})" in message
-    assert f"{tmp_path / 'Tiny'} (none of the four files)" in message
-    assert f"{tmp_path} (none of the four files)" in message
+    assert f"{tmp_path / 'Tiny'} (none of its 4 files)" in message
+    assert f"{tmp_path} (none of its 4 files)" in message
     assert "--data-dir" in message and "NEUROSIM_DATA" in message
 
 
@@ -322,7 +323,7 @@ def test_data_dir_wins_over_the_environment(tmp_path, monkeypatch):
     (tmp_path / "environment").mkdir()
     write_tiny(tmp_path / "argument")
     monkeypatch.setenv("NEUROSIM_DATA", str(tmp_path / "environment"))
-    monkeypatch.setitem(data._IDX, "tiny", TINY)
+    monkeypatch.setitem(data._SOURCES, "tiny", TINY)
     assert len(data.load("tiny", data_dir=str(tmp_path / "argument")).train_labels) == 5
     with pytest.raises(data.DataError, match=r"Data set 'tiny' is not in .*environment"):
         data.load("tiny")
@@ -331,9 +332,9 @@ def test_data_dir_wins_over_the_environment(tmp_path, monkeypatch):
 def test_status_tells_found_missing_and_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("NEUROSIM_DATA", raising=False)
     write_tiny(tmp_path / "Tiny" / "raw")
-    monkeypatch.setitem(data._IDX, "tiny", TINY)
+    monkeypatch.setitem(data._SOURCES, "tiny", TINY)
     rows = {row.name: row for row in data.status(tmp_path)}
-    assert list(rows) == ["digits", "mnist", "fashion_mnist", "tiny"]
+    assert list(rows) == [*data.names()] and rows["tiny"].name == data.names()[-1]
     assert rows["digits"].found and rows["digits"].licence.startswith("CC BY 4.0")
     loaded = data.load("digits")
     assert [len(loaded.split(part)[1]) for part in data.SPLITS] == [
@@ -397,8 +398,7 @@ def test_real_status_finds_both():
 @real
 def test_a_set_under_another_sets_name_is_recognised(tmp_path):
     """MNIST's files where FashionMNIST's are wanted: same shapes, told apart by the checksum only."""
-    source = idx.find(idx.MNIST, data._directory("mnist", None))
-    for path in source:
+    for path in idx.MNIST.find(data._directory("mnist", None)).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(data.DataError, match=r"fails its checksum.*that is train-images-idx3-ubyte of mnist"):
         data.load("fashion_mnist", data_dir=tmp_path)

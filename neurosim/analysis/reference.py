@@ -67,6 +67,28 @@ class ReferenceNet:
         gradients = torch.autograd.grad(rates, [self.parameters[n] for n in names], -s["error"] / len(images))
         return rates, dict(zip(names, gradients, strict=True))
 
+    def backward_direct(
+        self, images: torch.Tensor, targets: torch.Tensor, feedback: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """As `backward`, but each hidden layer's rates receive dC/da_L through `feedback` (by the name of its W), and errors stop there."""
+        names, rates, layers = self.reference.weights, images, []
+        for weight, bias, transfer in zip_longest(names, self.reference.biases, self._transfers):
+            s = {"u": self.drive(rates.detach(), weight, bias)}
+            transfer(s)
+            rates = s["r"]
+            layers.append((s["u"], rates, [weight] if bias is None else [weight, bias]))
+        drives, rates, _ = layers[-1]
+        s = {"u": drives.detach(), "r": rates.detach(), "target": targets}
+        self._error(s)
+        loss = -s["error"] / len(images)
+        (error,) = torch.autograd.grad(rates, drives, loss, retain_graph=True)
+        gradients: dict[str, torch.Tensor] = {}
+        for _, out, parameters in layers:
+            sent = loss if parameters[0] == names[-1] else error @ feedback[parameters[0]]
+            found = torch.autograd.grad(out, [self.parameters[n] for n in parameters], sent)
+            gradients |= dict(zip(parameters, found, strict=True))
+        return rates.detach(), gradients
+
     def gradient(self, images: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         """Gradient of the mean loss by projection, by autograd."""
         _, gradients = self.backward(self.arrays.asarray(images), self.arrays.asarray(targets))

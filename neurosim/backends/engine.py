@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
@@ -48,7 +49,9 @@ class Options:
 
 
 class Engine(Protocol):
-    """A circuit lowered to one level. `present` may be called again and again; weights go on from call to call."""
+    """A circuit lowered to one level. `present` may be called again and again; weights and noise go on from call to call."""
+
+    noise: Noise | None
 
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options): ...
 

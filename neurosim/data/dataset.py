@@ -20,18 +20,19 @@ class DataError(NeurosimError):
 class Dataset:
     """Labelled images in three parts that share no image.
 
-    Pixels are dimensionless, 0 (background) to 1 (ink). Every image is one flat row, in C order.
+    Pixels are dimensionless, 0 (background, black) to 1 (ink, full colour), until `neurosim.data.normalise` moves them.
+    Every image is one flat row, in C order; of a colour image red, then green, then blue.
 
     Attributes
     ----------
     name
         The name that `load` knows it by.
     train_images, validation_images, test_images
-        Floating point, shape ``(N, d)`` with ``d = prod(shape)``, values in [0, 1].
+        Floating point, shape ``(N, d)`` with ``d = prod(shape)``; as loaded in [0, 1].
     train_labels, validation_labels, test_labels
         int64, shape ``(N,)``, values ``0 .. classes - 1``.
     shape
-        Shape of one image, e.g. ``(8, 8)``: ``images.reshape(-1, *shape)`` undoes the flattening.
+        Shape of one image, e.g. ``(8, 8)`` or ``(3, 32, 32)``: ``images.reshape(-1, *shape)`` undoes the flattening.
     classes
         Number of classes.
 

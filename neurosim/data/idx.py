@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neurosim.data.dataset import DataError, Dataset
+from neurosim.data.dataset import DataError
+from neurosim.data.source import MEND, Arrays, Source, lacking, not_found, unreadable
 
 # The four files, in the order of IdxSource.md5. Some copies spell the dash before "idx" as a dot.
 FILES = (
@@ -30,40 +31,49 @@ FILES = (
 _GZIP_MAGIC = b"\x1f\x8b"
 _UINT8 = 8
 _CHUNK = 1 << 20
-_MEND = "Fetch the file again from its publisher and put it in the place of this one."
 
 
-@dataclass(frozen=True)
-class IdxSource:
+@dataclass(frozen=True, kw_only=True)
+class IdxSource(Source):
     """A data set published as four IDX files.
+
+    They may lie in ``<directory>/<folder>/raw`` (torchvision's layout), ``<directory>/<folder>`` or ``<directory>``; the
+    first of them that holds all four counts. Each may be spelled with a dot before "idx" and end in ``.gz``.
 
     Attributes
     ----------
-    name
-        The name that `neurosim.data.load` knows it by.
     folder
         torchvision's folder for it, inside the data directory.
     md5
         MD5 of the *uncompressed* bytes of each of `FILES`, in that order.
-    licence
-        Licence and holder.
-    train, validation, test
-        Numbers of images. Validation is the last part of the published training set, train the rest.
-    shape
-        Rows and columns of one image.
-    classes
-        Number of classes.
     """
 
-    name: str
     folder: str
     md5: tuple[str, str, str, str]
-    licence: str
     train: int = 55_000
     validation: int = 5_000
     test: int = 10_000
-    shape: tuple[int, int] = (28, 28)
+    shape: tuple[int, ...] = (28, 28)
     classes: int = 10
+
+    def find(self, directory: Path) -> Path:
+        tried = []
+        for place in (directory / self.folder / "raw", directory / self.folder, directory):
+            missing = [file for file in FILES if _spelled(place, file) is None]
+            if not missing:
+                return place
+            tried.append(lacking(place, FILES, missing))
+        wanted = f"Wanted, together in one of these, each plain or with .gz: {', '.join(FILES)}."
+        raise not_found(self.name, directory, tried, wanted)
+
+    def read(self, place: Path) -> Arrays:
+        total = self.train + self.validation
+        shapes = ((total, *self.shape), (total,), (self.test, *self.shape), (self.test,))
+        images, labels, test_images, test_labels = (
+            read_idx(_spelled(place, file) or place / file, shape=shape, md5=md5)
+            for file, shape, md5 in zip(FILES, shapes, self.md5, strict=True)
+        )
+        return Arrays(images, labels.astype(np.int64), test_images, test_labels.astype(np.int64))
 
 
 MNIST = IdxSource(
@@ -131,83 +141,11 @@ def read_idx(path: Path | str, *, shape: tuple[int, ...] | None = None, md5: str
             with gzip.GzipFile(fileobj=file) as unzipped:
                 return _parse(unzipped, path, shape, md5)
     except EOFError as error:
-        raise DataError(f"{path} is truncated: its gzip stream stops before its end. {_MEND}") from error
+        raise DataError(f"{path} is truncated: its gzip stream stops before its end. {MEND}") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged: its gzip stream cannot be unpacked ({error}). {_MEND}") from error
+        raise DataError(f"{path} is damaged: its gzip stream cannot be unpacked ({error}). {MEND}") from error
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}. Mend its path or its permissions."
-        ) from error
-
-
-def find(source: IdxSource, directory: Path) -> tuple[Path, ...]:
-    """Return the paths of the four files, in the order of `FILES`.
-
-    Looked for in ``<directory>/<folder>/raw`` (torchvision's layout), ``<directory>/<folder>`` and
-    ``<directory>``; the first of them that holds all four counts. Each file may be spelled with a dot before
-    "idx" and end in ``.gz``.
-
-    Raises
-    ------
-    DataError
-        When no place holds all four; the message lists what is missing from each place.
-    """
-    places = (directory / source.folder / "raw", directory / source.folder, directory)
-    tried = []
-    for place in places:
-        found = {file: path for file in FILES if (path := _spelled(place, file))}
-        missing = [file for file in FILES if file not in found]
-        if not missing:
-            return tuple(found.values())
-        if not place.is_dir():
-            tried.append(f"{place} (no such directory)")
-        elif len(missing) == len(FILES):
-            tried.append(f"{place} (none of the four files)")
-        else:
-            tried.append(f"{place} (missing: {', '.join(missing)})")
-    listing = "\n".join(f"  {line}" for line in tried)
-    raise DataError(
-        f"Data set '{source.name}' is not in {directory}. Tried:\n{listing}\n"
-        f"Wanted, together in one of these, each plain or with .gz: {', '.join(FILES)}. "
-        f"Give the directory with --data-dir (data_dir= in Python) or in the environment variable "
-        "NEUROSIM_DATA."
-    )
-
-
-def load(source: IdxSource, directory: Path) -> Dataset:
-    """Read, check and split the four files of `source` found under `directory`.
-
-    Returns
-    -------
-    Dataset
-        Images float32 ``pixels / 255``, shape ``(N, 784)`` for 28x28; labels int64. Published order
-        throughout.
-
-    Raises
-    ------
-    DataError
-        When files are missing (see `find`) or refused (see `read_idx`).
-    """
-    paths = find(source, directory)
-    total = source.train + source.validation
-    shapes = ((total, *source.shape), (total,), (source.test, *source.shape), (source.test,))
-    train_images, train_labels, test_images, test_labels = (
-        read_idx(path, shape=shape, md5=md5) for path, shape, md5 in zip(paths, shapes, source.md5, strict=True)
-    )
-    train_images, test_images = _scaled(train_images), _scaled(test_images)
-    train_labels, test_labels = train_labels.astype(np.int64), test_labels.astype(np.int64)
-    cut = source.train
-    return Dataset(
-        name=source.name,
-        train_images=train_images[:cut],
-        train_labels=train_labels[:cut],
-        validation_images=train_images[cut:],
-        validation_labels=train_labels[cut:],
-        test_images=test_images,
-        test_labels=test_labels,
-        shape=source.shape,
-        classes=source.classes,
-    )
+        raise unreadable(path, error) from error
 
 
 def _spelled(place: Path, file: str) -> Path | None:
@@ -218,34 +156,28 @@ def _spelled(place: Path, file: str) -> Path | None:
     return None
 
 
-def _scaled(images: np.ndarray) -> np.ndarray:
-    flat = images.reshape(len(images), -1).astype(np.float32)
-    flat /= 255
-    return flat
-
-
 def _parse(stream: BufferedIOBase, path: Path, shape: tuple[int, ...] | None, md5: str | None) -> np.ndarray:
     magic = _read(stream, 4)
     if len(magic) < 4:
-        raise DataError(f"{path} is truncated: got {len(magic)} bytes, wanted an IDX header. {_MEND}")
+        raise DataError(f"{path} is truncated: got {len(magic)} bytes, wanted an IDX header. {MEND}")
     ndim = magic[3]
     if magic[:3] != bytes((0, 0, _UINT8)) or ndim == 0 or (shape is not None and ndim != len(shape)):
         wanted = "00 00 08 and the number of dimensions" if shape is None else f"00 00 08 {len(shape):02X}"
         raise DataError(
-            f"{path} is not the IDX file wanted: it starts with {magic.hex(' ').upper()}, wanted {wanted}. {_MEND}"
+            f"{path} is not the IDX file wanted: it starts with {magic.hex(' ').upper()}, wanted {wanted}. {MEND}"
         )
     header = _read(stream, 4 * ndim)
     if len(header) < 4 * ndim:
-        raise DataError(f"{path} is truncated: got {4 + len(header)} bytes, wanted a header of {4 + 4 * ndim}. {_MEND}")
+        raise DataError(f"{path} is truncated: got {4 + len(header)} bytes, wanted a header of {4 + 4 * ndim}. {MEND}")
     got = struct.unpack(f">{ndim}I", header)
     if shape is not None and got != shape:
-        raise DataError(f"{path} holds {_times(got)} values, wanted {_times(shape)}. {_MEND}")
+        raise DataError(f"{path} holds {_times(got)} values, wanted {_times(shape)}. {MEND}")
     size = math.prod(got)
     body = _read(stream, size + 1)
     if len(body) < size:
-        raise DataError(f"{path} is truncated: got {len(body):,} values, wanted {_times(got)} = {size:,}. {_MEND}")
+        raise DataError(f"{path} is truncated: got {len(body):,} values, wanted {_times(got)} = {size:,}. {MEND}")
     if len(body) > size:
-        raise DataError(f"{path} is too long: it goes on after the {_times(got)} = {size:,} values wanted. {_MEND}")
+        raise DataError(f"{path} is too long: it goes on after the {_times(got)} = {size:,} values wanted. {MEND}")
     if md5 is not None:
         digest = hashlib.md5(magic + header, usedforsecurity=False)
         digest.update(body)
@@ -254,7 +186,7 @@ def _parse(stream: BufferedIOBase, path: Path, shape: tuple[int, ...] | None, md
             hint = f" (that is {known})" if known else ""
             raise DataError(
                 f"{path} fails its checksum: got MD5 {digest.hexdigest()}{hint}, wanted {md5} "
-                f"(over the uncompressed bytes). {_MEND}"
+                f"(over the uncompressed bytes). {MEND}"
             )
     return np.frombuffer(body, dtype=np.uint8).reshape(got)
 

@@ -1,4 +1,4 @@
-"""Backprop and feedback alignment on the circuit's reference net: baselines under the same trainer.
+"""Backprop, feedback alignment and direct feedback alignment on the circuit's reference net: baselines under the same trainer.
 
 The only place, with `compare` and tests, where autograd or a backward pass stands.
 """
@@ -14,6 +14,7 @@ import torch
 from neurosim.analysis.reference import ReferenceNet
 from neurosim.backends.engine import Options
 from neurosim.backends.result import Result
+from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Circuit
 from neurosim.training.config import TrainConfig
 
@@ -33,17 +34,32 @@ class _Aligned(torch.autograd.Function):
 
 
 class BackpropEngine:
-    """The reference net with the interface of an engine: `present` one batch, changes = minus the gradient."""
+    """The reference net with the interface of an engine: `present` one batch, changes = minus the gradient.
+
+    `feedback` holds the fixed random weights that carry errors down: for feedback alignment one matrix like each W; for direct feedback
+    alignment (Nøkland 2016), by the name of a hidden layer's W, one of shape (classes, cells of the layer), uniform on
+    +-1/sqrt(classes).
+    """
 
     def __init__(self, circuit: Circuit, weights: dict[str, np.ndarray], options: Options, config: TrainConfig):
         self.net = ReferenceNet(circuit, weights, options.dtype, options.device)
         self.options = options
         self.transform: Any = None
+        self.workers: Workers | None = None
+        self.noise = None
+        self.method = config.method
         self.feedback: dict[str, torch.Tensor] = {}
+        names = self.net.reference.weights
         if config.method == "feedback_alignment":
             drawn = circuit.initial_weights(config.seed + 1)
-            self.feedback = {n: self.net.arrays.asarray(drawn[n]) for n in self.net.reference.weights}
+            self.feedback = {n: self.net.arrays.asarray(drawn[n]) for n in names}
             self.net.drive = self._aligned_drive  # type: ignore[method-assign]
+        elif config.method == "direct_feedback_alignment":
+            classes = self.net.parameters[names[-1]].shape[1]
+            for l, name in enumerate(names[:-1]):
+                rng = np.random.default_rng([config.seed, 3, l])
+                drawn = rng.uniform(-1.0, 1.0, (classes, self.net.parameters[name].shape[1])) / np.sqrt(classes)
+                self.feedback[name] = self.net.arrays.asarray(drawn)
 
     @property
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -70,8 +86,15 @@ class BackpropEngine:
                 self.net.arrays.asarray(stimuli["target"][rows]),
             )
             if learn == "on":
-                rates, gradients = self.net.backward(images, targets)
+                direct = self.method == "direct_feedback_alignment"
+                rates, gradients = (
+                    self.net.backward_direct(images, targets, self.feedback)
+                    if direct
+                    else self.net.backward(images, targets)
+                )
                 with torch.no_grad():
+                    for gradient in gradients.values() if self.workers else ():
+                        self.workers.average(gradient)  # type: ignore[union-attr]
                     self.transform(self._weights, {n: -g for n, g in gradients.items()})
             else:
                 with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from neurosim.errors import NeurosimError, unknown
 
 OPTIMISERS = ("none", "sgd", "adam")
 #: Plain torch references that the trainer runs like a circuit: the same net, data order and budget.
-REFERENCES = ("backprop", "feedback_alignment")
+REFERENCES = ("backprop", "feedback_alignment", "direct_feedback_alignment")
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,19 @@ class TrainConfig:
         Name of a model, or ``file.py:function``.
     settings
         Settings of the circuit (its function's arguments).
+    name
+        What tables and curves call the run; empty: the model, or the method where that is a reference.
     data
         Name of a data set.
+    normalise
+        Normalisation of the pixels, see `neurosim.data.normalise`: ``none`` (default, [0, 1]), ``standard``, ...
+    crop, flip
+        Augmentation of the training images: shift by up to `crop` pixels (padding, then a random crop), mirror left-right at random.
     level
         ``torch:steady`` (default), ``torch:trajectory``, ``brian2:dense`` or ``brian2:equations``.
     method
-        ``circuit`` (the circuit's own rules), or the reference net of the circuit under ``backprop`` or
-        ``feedback_alignment``.
+        ``circuit`` (the circuit's own rules), or the reference net of the circuit under ``backprop``,
+        ``feedback_alignment`` or ``direct_feedback_alignment``.
     seed
         Seeds the initial weights and the order of the data.
     epochs, batch_size
@@ -44,6 +50,8 @@ class TrainConfig:
         (times `learning_rate`), ``adam``. Needs torch:steady.
     learning_rate, decay
         Of the transform; the rate is multiplied by `decay` after each epoch.
+    clip
+        Largest norm of a batch's changes, those of all optimised weights taken together; longer ones are scaled down to it (None: none).
     optimise
         Names of the rules whose changes go through the transform; the others are added as they are.
     dt
@@ -54,11 +62,17 @@ class TrainConfig:
         See `neurosim.simulate`.
     limit
         Use only the first `limit` training samples (None: all).
+    checkpoint
+        Seconds between checkpoints.
     """
 
     model: str
     settings: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
     data: str = "digits"
+    normalise: str = "none"
+    crop: int = 0
+    flip: bool = False
     level: str = "torch:steady"
     method: str = "circuit"
     seed: int = 0
@@ -67,6 +81,7 @@ class TrainConfig:
     optimiser: str = "adam"
     learning_rate: float = 0.005
     decay: float = 1.0
+    clip: float | None = None
     optimise: tuple[str, ...] = ("feedforward",)
     dt: str = "1*ms"
     tolerance: float = 1e-5
@@ -76,6 +91,7 @@ class TrainConfig:
     device: str = "cpu"
     codegen: str = "numpy"
     limit: int | None = None
+    checkpoint: float = 60.0
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -86,6 +102,11 @@ class TrainConfig:
             raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.method not in ("circuit", *REFERENCES):
             raise unknown("method", self.method, ("circuit", *REFERENCES))
+        if self.optimiser == "none" and self.method == "circuit" and (self.decay != 1 or self.clip is not None):
+            raise NeurosimError(
+                f"decay = {self.decay}, clip = {self.clip}: both belong to an update transform, and optimiser = 'none' has none. "
+                "Leave them out, or use --set optimiser=sgd."
+            )
         if self.optimiser != "none" and self.level != "torch:steady" and self.method == "circuit":
             raise NeurosimError(
                 f"The optimiser '{self.optimiser}' transforms a whole batch's change, which only torch:steady hands over; "
@@ -105,30 +126,65 @@ class TrainConfig:
     @classmethod
     def from_toml(cls, path: str | Path) -> TrainConfig:
         """Read a file written by `to_toml`; unknown keys are refused with the nearest known one."""
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # TOML that cannot be read, or no text at all
-            raise NeurosimError(f"'{path}' is damaged: {error}") from error
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise unknown(f"key in {path}", key, known)
+        values = read_toml(path)
         if "model" not in values:
             raise NeurosimError(f"'{path}' names no model; wanted a line such as model = \"ghost_units\".")
-        values["settings"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.get("settings", {}).items()}
-        if "optimise" in values:
-            values["optimise"] = tuple(values["optimise"])
         return cls(**values)
 
 
-_LEAST = {"seed": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1}
-_NUMBERS = ("learning_rate", "decay", "tolerance")
+def read_toml(path: str | Path, more: Collection[str] = ()) -> dict[str, Any]:
+    """The keys of a `TrainConfig` that a file gives, lists as tuples.
+
+    Parameters
+    ----------
+    path
+        A TOML file: keys of `TrainConfig` at the top, those of the circuit in a table ``[settings]``.
+    more
+        Further keys that may stand in the file.
+
+    Raises
+    ------
+    NeurosimError
+        No such file, no TOML, or an unknown key (the nearest known one is named).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NeurosimError(f"There is no file '{path}'.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # TOML that cannot be read, or no text at all
+        raise NeurosimError(f"'{path}' is damaged: {error}") from error
+    check_keys(values, str(path), more)
+    return _tuples(values)
+
+
+def check_keys(values: Mapping[str, Any], where: str, more: Collection[str] = ()) -> None:
+    """Refuse a key that is neither of `TrainConfig` nor in `more`, with the nearest known one."""
+    known = [*(f.name for f in fields(TrainConfig)), *more]
+    for key in values:
+        if key not in known:
+            raise unknown(f"key in {where}", key, known)
+
+
+def _tuples(value: Any) -> Any:
+    """A file's lists as tuples, which is what settings and keys hold; tables and lists of tables stay."""
+    if isinstance(value, dict):
+        return {key: _tuples(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_tuples(x) for x in value] if value and isinstance(value[0], dict) else tuple(map(_tuples, value))
+    return value
+
+
+_LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1}
+_NUMBERS = ("learning_rate", "decay", "clip", "tolerance", "checkpoint")
 
 
 def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
-    if name == "limit" and value is None:
+    if name in ("limit", "clip") and value is None:
         return ""
+    if name == "flip":
+        return "" if isinstance(value, bool) else "true or false"
     if name in _LEAST:
         right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
         return "" if right else f"a whole number of at least {_LEAST[name]}"
@@ -173,6 +229,8 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
     schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
+    if schedule.get("optimiser") == "none" and schedule.get("method", "circuit") == "circuit" and "decay" not in wanted:
+        schedule.pop("decay", None)  # a preset's, for its transform
     if isinstance(schedule.get("optimise"), str):
         schedule["optimise"] = tuple(schedule["optimise"].split(","))
     return TrainConfig(model, circuit, **schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from neurosim.training.config import TrainConfig
@@ -10,10 +11,12 @@ from neurosim.training.config import TrainConfig
 class Transform:
     """Adds the changes of a trial to the weights, those of `names` through torch's SGD or Adam.
 
-    A rule's change is a direction to go: ``w += rate * change`` (sgd), or Adam (Kingma & Ba 2015) maximising along it.
+    A rule's change is a direction to go: ``w += rate * change`` (sgd), or Adam (Kingma & Ba 2015) maximising along it, with the rate
+    ``learning_rate * decay**(epoch - 1)``. With `clip`, changes whose common norm is larger are scaled down to it before.
     """
 
     def __init__(self, config: TrainConfig, weights: dict[str, torch.Tensor], names: list[str]):
+        self.config = config
         self.parameters = {name: weights[name] for name in names}
         values = list(self.parameters.values())
         self.optimiser: torch.optim.Optimizer
@@ -21,7 +24,10 @@ class Transform:
             self.optimiser = torch.optim.Adam(values, lr=config.learning_rate, foreach=True, maximize=True)
         else:
             self.optimiser = torch.optim.SGD(values, lr=config.learning_rate, foreach=True, maximize=True)
-        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimiser, config.decay)
+
+    def begin_epoch(self, number: int) -> None:
+        """Set the learning rate of an epoch, counted from 1."""
+        self.optimiser.param_groups[0]["lr"] = self.config.learning_rate * self.config.decay ** (number - 1)
 
     def __call__(self, weights: dict[str, torch.Tensor], changes: dict[str, torch.Tensor]) -> None:
         for name, change in changes.items():
@@ -29,4 +35,22 @@ class Transform:
                 self.parameters[name].grad = change
             else:
                 weights[name] += change
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip, foreach=True)
         self.optimiser.step()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What the optimiser remembers, by ``PROJECTION/MOMENT``; empty before the first step."""
+        return {
+            f"{name}/{moment}": value.cpu().numpy()
+            for name, parameter in self.parameters.items()
+            for moment, value in self.optimiser.state.get(parameter, {}).items()
+            if value is not None
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up what `state` gave."""
+        for key, value in state.items():
+            name, _, moment = key.rpartition("/")
+            device = "cpu" if moment == "step" else self.parameters[name].device  # where torch keeps them
+            self.optimiser.state[self.parameters[name]][moment] = torch.tensor(value, device=device)

@@ -1,4 +1,13 @@
-"""A run folder: ``config.toml``, ``metrics.jsonl``, ``result.json``, ``weights.safetensors``."""
+"""A run folder.
+
+``config.toml``         the resolved configuration
+``run.json``            the exact command, folder of the data, versions, threads
+``metrics.jsonl``       one line per epoch, the same whenever the run is repeated
+``timing.jsonl``        seconds and samples per second of each epoch
+``weights.safetensors`` weights after the last whole epoch
+``checkpoint.safetensors`` what `neurosim train --resume` goes on from, while the run is unfinished
+``result.json``         written last: accuracy on the test set, or why the run failed
+"""
 
 from __future__ import annotations
 
@@ -18,7 +27,8 @@ from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 from neurosim.training.config import TrainConfig
 
-CONFIG, METRICS, RESULT, WEIGHTS = "config.toml", "metrics.jsonl", "result.json", "weights.safetensors"
+CONFIG, ORIGIN, METRICS, TIMING = "config.toml", "run.json", "metrics.jsonl", "timing.jsonl"
+WEIGHTS, RESULT = "weights.safetensors", "result.json"
 
 
 @dataclass(frozen=True)
@@ -60,15 +70,31 @@ def load(folder: str | os.PathLike[str]) -> Run:
         # A line without its end was cut off in writing (full disk): the epochs before it are whole.
         whole, _, _ = (folder / METRICS).read_text().rpartition("\n")
         metrics = [_json(folder / METRICS, line) for line in whole.splitlines() if line]
-    result = _json(folder / RESULT, (folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
     weights = {n: np.asarray(w, dtype=np.float64) for n, w in weights.items()}
-    return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, result)
+    return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, read_result(folder))
 
 
 def save_weights(folder: Path, weights: dict[str, np.ndarray]) -> Path:
     """Write the weights, complete or not at all."""
     # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
     return write_whole(folder / WEIGHTS, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What ``result.json`` holds; empty while the run is unfinished."""
+    path = folder / RESULT
+    return _json(path, path.read_text()) if path.is_file() else {}
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` holds: command, folder of the data, versions, threads."""
+    path = folder / ORIGIN
+    return _json(path, path.read_text()) if path.is_file() else {}
+
+
+def as_lines(rows: list[dict[str, Any]]) -> str:
+    """Rows as lines of JSON."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _json(path: Path, text: str) -> dict[str, Any]:

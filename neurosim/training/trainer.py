@@ -1,31 +1,66 @@
-"""The training loop: the same for every level and for the plain references."""
+"""The training loop: the same for every level and for the plain references; it can stop between any two batches and go on."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from neurosim import data as datasets
 from neurosim import registry
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
-from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.backends.torch.workers import Workers
+from neurosim.data.augment import Augment
+from neurosim.data.normalise import black
+from neurosim.errors import DivergenceError, NeurosimError, unknown
 from neurosim.files import write_whole
-from neurosim.simulation import step_size, stimuli
+from neurosim.simulation import step_size, stimuli, versions
+from neurosim.training import checkpoint
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
-from neurosim.training.run import CONFIG, METRICS, RESULT, Run, load, save_weights
+from neurosim.training.run import (
+    CONFIG,
+    METRICS,
+    ORIGIN,
+    RESULT,
+    TIMING,
+    Run,
+    as_lines,
+    load,
+    read_origin,
+    read_result,
+    save_weights,
+)
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50
+
+
+@dataclass
+class Position:
+    """Where a run stands: the present epoch (from 1), how many of its batches are done, their sums, their seconds."""
+
+    epoch: int = 1
+    batches: int = 0
+    right: float = 0.0
+    loss: float = 0.0
+    samples: float = 0.0
+    unsettled: float = 0.0
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -41,24 +76,46 @@ class Trainer:
         Start from these weights in place of drawn ones.
     progress
         Show progress bars.
+
+    Attributes
+    ----------
+    at
+        Where the run stands.
+    metrics, timing
+        A row per epoch that ended: what the run reached (the same whenever it is repeated), and how fast.
     """
 
     def __init__(
         self, config: TrainConfig, data_dir: str | None = None, weights: Mapping[str, np.ndarray] | None = None,
         progress: bool = True,
     ):  # fmt: skip
-        self.config, self.progress = config, progress
+        self.config = config
         self.circuit = registry.model(config.model).circuit(config.settings)
         readout = self.circuit.readout
         if readout is None:
             raise NeurosimError(
                 f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify."
             )
-        self.dataset = datasets.load(config.data, data_dir)
+        if not self.circuit.protocol.reset:
+            raise NeurosimError(
+                f"The states of '{self.circuit.name}' outlive a trial (Protocol.reset = False), which has no meaning for shuffled "
+                "samples; train needs reset = True."
+            )
+        steady = config.level == "torch:steady" or config.method in REFERENCES
+        self.workers = Workers(config.device)
+        if self.workers.size > 1 and not steady:
+            raise NeurosimError(
+                f"{config.level} runs in one process: its rules move the weights in every step. Several workers share a batch on "
+                "torch:steady, or run one training each with `neurosim sweep`."
+            )
+        self.progress = progress and self.workers.first
+        self.own = self.workers.share(config.batch_size)
+        dataset = datasets.normalise(datasets.load(config.data, data_dir), config.normalise)
+        self.augment: Any = None
+        if config.crop or config.flip:
+            self.augment = Augment(dataset.shape, config.crop, config.flip, black(dataset.name, config.normalise))
         drawn = dict(weights) if weights is not None else self.circuit.initial_weights(config.seed)
-        self.splits = {
-            name: stimuli(self.circuit, *self.dataset.split(name)) for name in ("train", "validation", "test")
-        }
+        self.splits = {name: stimuli(self.circuit, *dataset.split(name)) for name in ("train", "validation", "test")}
         if config.limit:
             self.splits["train"] = {k: v[: config.limit] for k, v in self.splits["train"].items()}
         if len(self.splits["train"]["image"]) < config.batch_size:
@@ -66,8 +123,9 @@ class Trainer:
                 f"batch_size = {config.batch_size} is larger than the {len(self.splits['train']['image'])} training samples."
             )
         options = Options(
-            batch=config.batch_size, dt=step_size(config.dt), dtype=config.dtype, device=config.device, codegen=config.codegen,
-            progress=False, seed=config.seed, tolerance=config.tolerance, max_sweeps=config.max_sweeps, method=config.solver,
+            batch=config.batch_size // self.workers.size, dt=step_size(config.dt), dtype=config.dtype,
+            device=self.workers.device, codegen=config.codegen, progress=False, seed=config.seed, tolerance=config.tolerance,
+            max_sweeps=config.max_sweeps, method=config.solver,
         )  # fmt: skip
         if config.method in REFERENCES:
             from neurosim.training.backprop import BackpropEngine
@@ -78,9 +136,15 @@ class Trainer:
         self.transform: Any = None
         if config.optimiser != "none" or config.method in REFERENCES:
             self._set_transform()
+        if self.workers.size > 1:
+            self.engine.workers = self.workers
         if config.level.startswith("torch") or config.method in REFERENCES:
             arrays = getattr(self.engine, "arrays", None) or self.engine.net.arrays
             self.splits["train"] = {k: arrays.asarray(v) for k, v in self.splits["train"].items()}
+        self.chunk = 1 if steady else BATCHES
+        self.at = Position()
+        self.metrics: list[dict[str, Any]] = []
+        self.timing: list[dict[str, Any]] = []
 
     @cached_property
     def reader(self) -> Any:
@@ -89,7 +153,10 @@ class Trainer:
             return self.engine
         assert self.circuit.readout is not None
         plan = self.circuit.plan.until(self.circuit.readout.phase)
-        return type(self.engine)(plan, self.engine.weights(), self.engine.options)
+        reader = type(self.engine)(plan, self.engine.weights(), self.engine.options)
+        if self.workers.size > 1:  # on the steady level a batch settles as a whole
+            reader.workers = self.workers
+        return reader
 
     def _set_transform(self) -> None:
         from neurosim.training.optimisers import Transform
@@ -99,8 +166,6 @@ class Trainer:
             rules = {p.rule.rule.name for p in self.circuit.plan.plastic()}
             for name in self.config.optimise:
                 if name not in rules:
-                    from neurosim.errors import unknown
-
                     raise unknown("plasticity rule to optimise", name, sorted(rules))
             names = [p.name for p in self.circuit.plan.plastic() if p.rule.rule.name in self.config.optimise]
         self.transform = Transform(self.config, self.engine._weights, names)
@@ -108,70 +173,110 @@ class Trainer:
 
     # ---------------------------------------------------------------- one epoch
 
-    def epoch(self, number: int, bar: Any = None) -> dict[str, float]:
-        """Train one epoch; returns loss and accuracy over its batches (read in the free phase, before each update)."""
-        train, batch = self.splits["train"], self.config.batch_size
-        order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(train["image"]))
-        order = order[: len(order) // batch * batch]
-        chunk = batch * (1 if self.config.level == "torch:steady" else BATCHES)
-        right = loss = seen = 0.0
-        missed = 0
-        for start in range(0, len(order), chunk):
-            rows = order[start : start + chunk]
-            fields = {name: values[rows] for name, values in train.items()}
-            result = self.engine.present(fields, learn="on", ends=False)
-            missed += result.unsettled
-            scores = _score(result.readout, _numpy(fields["target"]))
-            right, loss, seen = right + scores[0], loss + scores[1], seen + len(rows)
-            if bar is not None:
-                bar.update(len(rows) // batch)
-                bar.set_postfix(accuracy=f"{right / seen:.3f}", refresh=False)
+    def epoch(self, number: int, bar: Any = None, between: Callable[[], None] | None = None) -> dict[str, float]:
+        """Train one epoch, or the rest of the one in which the run stands; `between` is called after each call of the engine.
+
+        Returns loss and accuracy over its batches (read in the free phase, before each update).
+        """
+        if self.at.epoch != number:
+            self.at = Position(number)
+        at, train, batch = self.at, self.splits["train"], self.config.batch_size
         if self.transform is not None:
-            self.transform.schedule.step()
-        return {"train_loss": loss / seen, "train_accuracy": right / seen, "samples": seen, "unsettled": missed}
+            self.transform.begin_epoch(number)
+        order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(train["image"]))
+        started = time.perf_counter() - at.seconds
+        for first in range(at.batches, len(order) // batch, self.chunk):
+            last = min(first + self.chunk, len(order) // batch)
+            rows = order[first * batch : last * batch]
+            fields = {name: values[rows] for name, values in train.items()}
+            if self.augment is not None:
+                fields["image"] = self._augmented(fields["image"], [self.config.seed, 4, number, first])
+            if self.workers.size > 1:  # one batch a call
+                fields = {name: values[self.own] for name, values in fields.items()}
+            result = self.engine.present(fields, learn="on", ends=False)
+            right, loss = _score(result.readout, _numpy(fields["target"]))
+            sums = self.workers.total(right, loss, len(fields["target"]), result.unsettled)
+            at.right, at.loss, at.samples, at.unsettled = (
+                old + new for old, new in zip((at.right, at.loss, at.samples, at.unsettled), sums, strict=True)
+            )
+            at.batches, at.seconds = last, time.perf_counter() - started
+            if bar is not None:
+                bar.update(last - first)
+                bar.set_postfix(accuracy=f"{at.right / at.samples:.3f}", refresh=False)
+            if between is not None:
+                between()
+        return {
+            "train_loss": at.loss / at.samples, "train_accuracy": at.right / at.samples, "samples": at.samples,
+            "unsettled": int(at.unsettled),
+        }  # fmt: skip
+
+    def _augmented(self, images: Any, seed: list[int]) -> Any:
+        """Training images, shifted and mirrored by a seed of this call of the engine."""
+        if isinstance(images, torch.Tensor):
+            return self.augment(images, seed)
+        return self.augment(torch.from_numpy(images), seed).numpy()  # Brian2's levels
 
     def evaluate(self, split: str, measures: bool = False) -> dict[str, Any]:
         """Loss and accuracy of a split with plasticity off, and the circuit's measures."""
-        fields, batch = self.splits[split], self.config.batch_size
-        count = len(fields["image"])
-        # Brian2's groups hold whole batches: fill the last one up with repeats, and leave those out of the score.
-        rows = np.arange(-(-count // batch) * batch).clip(max=count - 1)
+        fields, batch = self.splits[split], self.engine.options.batch
+        total = len(fields["image"])
+        own = np.arange(self.workers.rank, total, self.workers.size)
+        # Brian2's groups hold whole batches: fill the last one up with repeats, and leave those out of the score. Workers take
+        # turns, so that together they hold the batches of one process; each has as many.
+        filled = -(-total // (batch * self.workers.size)) * batch
+        rows = own[np.arange(filled).clip(max=len(own) - 1)]
         if self.reader is not self.engine:
             self.reader.set_weights(self.engine.weights())
         wanted = self.circuit.measures if measures and self.reader is not self.engine else {}
         result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(wanted))
-        right, loss = _score(result.readout[:count], _numpy(fields["target"]))
-        row: dict[str, Any] = {"accuracy": right / count, "loss": loss / count}
+        right, loss = self.workers.total(*_score(result.readout[: len(own)], _numpy(fields["target"][own])))
+        row: dict[str, Any] = {"accuracy": right / total, "loss": loss / total}
         for name, measure in wanted.items():
             kept = result.ends[measure.phase]
-            row[name] = _rms(kept, measure.of) / max(_rms(kept, measure.to), np.finfo(float).tiny)
+            sums = [x for names in (measure.of, measure.to) for x in _squares(kept, names, len(own))]
+            of, of_count, to, to_count = self.workers.total(*sums)
+            row[name] = np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny)
         return row
 
     # ---------------------------------------------------------------- the whole run
 
     def fit(self, folder: Path | None = None) -> list[dict[str, Any]]:
-        """Train all epochs; with a folder, metrics and weights are written after each.
+        """Train the epochs that are left; with a folder, metrics and weights are written after each, and checkpoints between.
 
-        On Ctrl-C or divergence what was reached so far stays in the folder.
+        Returns the rows of metrics. On Ctrl-C (or SIGTERM) a checkpoint is written first; on divergence the folder keeps the last one.
         """
-        rows: list[dict[str, Any]] = []
+        folder = folder if self.workers.first else None
         batches = len(self.splits["train"]["image"]) // self.config.batch_size
-        epochs = tqdm(total=self.config.epochs, desc="epochs", unit="epoch", disable=not self.progress, position=0)
-        try:
-            for number in range(1, self.config.epochs + 1):
-                started = time.perf_counter()
+        epochs = tqdm(
+            total=self.config.epochs, initial=self.at.epoch - 1, desc="epochs", unit="epoch", disable=not self.progress, position=0,
+        )  # fmt: skip
+        with contextlib.closing(epochs), _stop_between_batches() as stop:
+            due = time.monotonic() + self.config.checkpoint
+
+            def between() -> None:
+                nonlocal due
+                (stopped,) = self.workers.total(float(stop.is_set()))
+                if folder is not None and (stopped or time.monotonic() >= due):
+                    self.save_checkpoint(folder)
+                    due = time.monotonic() + self.config.checkpoint
+                if stopped:
+                    raise KeyboardInterrupt
+
+            for number in range(self.at.epoch, self.config.epochs + 1):
+                done = self.at.batches
                 with tqdm(
                     total=batches,
+                    initial=done,
                     desc=f"epoch {number}",
                     unit="batch",
                     disable=not self.progress,
                     leave=False,
                     position=1,
                 ) as bar:
-                    row = self.epoch(number, bar)
-                seconds = time.perf_counter() - started
+                    row = self.epoch(number, bar, between)
+                seconds = self.at.seconds
                 checked = self.evaluate("validation", measures=True)
-                rows.append(
+                self.metrics.append(
                     {
                         "epoch": number,
                         "train_loss": row["train_loss"],
@@ -180,21 +285,73 @@ class Trainer:
                         "validation_accuracy": checked["accuracy"],
                         **{name: checked.get(name) for name in self.circuit.measures},
                         "unsettled": row["unsettled"],
-                        "seconds": seconds,
-                        "samples_per_second": row["samples"] / seconds,
                     }
                 )
+                self.timing.append(
+                    {"epoch": number, "seconds": seconds, "samples_per_second": row["samples"] / seconds}
+                )
+                self.at = Position(number + 1)
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
-                    with open(folder / METRICS, "a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
+                    for name, rows in ((METRICS, self.metrics), (TIMING, self.timing)):
+                        with open(folder / name, "a") as file:
+                            file.write(as_lines(rows[-1:]))
+                between()
                 epochs.update(1)
                 epochs.set_postfix(
                     train=f"{row['train_accuracy']:.3f}", validation=f"{checked['accuracy']:.3f}", refresh=False
                 )
-        finally:
-            epochs.close()
-        return rows
+        if folder is not None:
+            self.save_checkpoint(folder)
+        return self.metrics
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write everything that the rest of the run depends on."""
+        tensors = {f"weights/{n}": w for n, w in self.engine.weights().items()}
+        if self.transform is not None:
+            tensors |= {f"optimiser/{n}": w for n, w in self.transform.state().items()}
+        noise = [engine.noise.step for engine in self._noisy()]
+        state = {
+            "config": self.config.to_toml(),
+            "at": asdict(self.at),
+            "noise": noise,
+            "metrics": self.metrics,
+            "timing": self.timing,
+        }
+        checkpoint.save(folder, tensors, state)
+
+    def restore(self, folder: Path) -> None:
+        """Take up the checkpoint of a run folder; the files of metrics are written anew, up to it."""
+        tensors, state = checkpoint.load(folder)
+        path = folder / checkpoint.NAME
+        mine = self.config.to_toml()
+        if state["config"] != mine:
+            was, now = state["config"].splitlines(), mine.splitlines()
+            changed = [f"it has '{a}'" for a in was if a not in now] + [f"the file '{a}'" for a in now if a not in was]
+            raise NeurosimError(
+                f"'{path}' belongs to another configuration than {folder / CONFIG}: {', '.join(changed[:4])}. Put the file back as it was, "
+                "or start a run of its own with another --out."
+            )
+        weights = {n.removeprefix("weights/"): w for n, w in tensors.items() if n.startswith("weights/")}
+        expected = {n: w.shape for n, w in self.engine.weights().items()}
+        if {n: w.shape for n, w in weights.items()} != expected:
+            raise NeurosimError(f"'{path}' holds weights of another circuit than {self.config.model} builds now.")
+        self.engine.set_weights(weights)
+        if self.transform is not None:
+            self.transform.restore(
+                {n.removeprefix("optimiser/"): w for n, w in tensors.items() if n.startswith("optimiser/")}
+            )
+        for engine, step in zip(self._noisy(), state["noise"], strict=True):
+            engine.noise.step = step
+        self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
+        if self.workers.first:
+            write_whole(folder / METRICS, as_lines(self.metrics).encode())
+            write_whole(folder / TIMING, as_lines(self.timing).encode())
+
+    def _noisy(self) -> list[Any]:
+        return [engine for engine in (self.engine, self.reader) if engine.noise is not None]
 
 
 def train(
@@ -215,49 +372,175 @@ def train(
     model
         A name from `neurosim list`, or ``file.py:function``.
     out
-        Folder for ``config.toml``, ``metrics.jsonl``, ``result.json``, ``weights.safetensors`` (None: keep nothing).
+        Run folder, see `neurosim.training.run` (None: keep nothing).
     settings, schedule
         Settings of the circuit, and keys of `TrainConfig` (``epochs=5``, ``level="brian2:dense"``, ...).
     data_dir
         Where data sets lie.
     weights
         Weights to start from.
+    command
+        What the run folder notes as the command.
 
     Returns
     -------
     The `Run` of the folder, or its result where nothing is kept.
     """
-    config = resolve(model, settings, **schedule)
-    started = time.perf_counter()
+    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command)
+
+
+def start(
+    config: TrainConfig,
+    out: str | os.PathLike[str] | None = None,
+    data_dir: str | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+    progress: bool = True,
+    command: str | None = None,
+) -> Run | dict[str, Any]:
+    """As `train`, by a configuration."""
     trainer = Trainer(config, data_dir, weights, progress)
-    folder = Path(out) if out is not None else None
-    if folder is not None:
+    if out is None:
+        trainer.fit()
+        return _result(trainer)
+    folder = Path(out)
+    if trainer.workers.first:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).unlink(missing_ok=True)  # of an earlier run that this one overwrites
-        write_whole(folder / CONFIG, config.to_toml().encode())
-        (folder / METRICS).write_text("")
+        for name in (CONFIG, RESULT, checkpoint.NAME):  # of an earlier run that this one overwrites
+            (folder / name).unlink(missing_ok=True)
+        origin = {
+            "command": command or shlex.join(sys.argv),
+            "data_dir": data_dir and str(Path(data_dir).absolute()),
+            "weights": weights is not None,
+            "threads": torch.get_num_threads(),
+            "workers": trainer.workers.size,
+            "versions": versions(),
+        }
+        write_whole(folder / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
+        for name in (METRICS, TIMING):
+            (folder / name).write_text("")
         save_weights(folder, trainer.engine.weights())
+        if weights is not None:  # which the configuration does not tell
+            trainer.save_checkpoint(folder)
+        write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
+    return _finish(trainer, folder)
+
+
+def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
+    """Go on with a run that was stopped or killed: bit for bit as if it had not been (same machine, same number of threads).
+
+    Without a checkpoint the run starts again from its configuration. A finished run is returned as it is.
+
+    Raises
+    ------
+    NeurosimError
+        No run folder, a run that failed, or a checkpoint that is damaged or does not belong to the configuration.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise NeurosimError(
+            f"'{folder}' is no run folder: it has no {CONFIG}. Start the run again with `neurosim train`."
+        )
+    result = read_result(folder)
+    if "failed" in result:
+        raise NeurosimError(f"The run in '{folder}' failed: {result['failed']} It would fail again at the same place.")
+    if result:
+        return load(folder)
+    origin, kept = read_origin(folder), (folder / checkpoint.NAME).is_file()
+    if origin.get("weights") and not kept:
+        raise NeurosimError(
+            f"The run in '{folder}' was started from other weights than its {CONFIG} tells, and has no {checkpoint.NAME} that holds them. "
+            f"Start it again: {origin.get('command')} (with --overwrite, or another --out)."
+        )
+    trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), origin.get("data_dir"), None, progress)
+    _warn_of_round_off(origin, trainer.workers)
+    if kept:
+        trainer.restore(folder)
+    elif trainer.workers.first:
+        for name in (METRICS, TIMING):
+            (folder / name).write_text("")
+    return _finish(trainer, folder)
+
+
+def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
+    """Sums over another number of threads or workers are rounded in another order."""
+    threads = torch.get_num_threads()
+    now = {
+        "threads": (threads, f"OMP_NUM_THREADS={origin.get('threads')}"),
+        "workers": (workers.size, "torchrun --nproc-per-node"),
+    }
+    for what, (number, cure) in now.items() if workers.first else ():
+        if origin.get(what, number) != number:
+            print(
+                f"warning: the run was started with {origin[what]} {what} and goes on with {number}: it will agree to round-off only "
+                f"({cure} makes it exact)",
+                file=sys.stderr,
+            )
+
+
+def _finish(trainer: Trainer, folder: Path) -> Run:
+    """Train what is left, touch the test set, write the result."""
     try:
-        rows = trainer.fit(folder)
+        trainer.fit(folder)
+        result = _result(trainer)
     except DivergenceError as error:
-        kept = f" Metrics and weights of the last whole epoch are kept in {folder}." if folder else ""
-        raise NeurosimError(f"{error}{kept}") from error
+        if trainer.workers.first:
+            _write_result(folder, {**_labels(trainer.config), "failed": str(error)})
+        raise NeurosimError(f"{error} Metrics and weights of the last whole epoch are kept in {folder}.") from error
+    if trainer.workers.first:
+        _write_result(folder, result)
+        (folder / checkpoint.NAME).unlink(missing_ok=True)
+    weights = {n: w.astype(np.float64) for n, w in trainer.engine.weights().items()}
+    return Run(folder, trainer.config, weights, trainer.metrics, result)
+
+
+def _result(trainer: Trainer) -> dict[str, Any]:
+    started = time.perf_counter()
     test = trainer.evaluate("test")
-    result = {
+    trained = sum(row["seconds"] for row in trainer.timing)
+    return {
+        **_labels(trainer.config),
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "validation_accuracy": trainer.metrics[-1]["validation_accuracy"],
+        "seconds": trained + time.perf_counter() - started,
+        "seconds_per_epoch": float(np.median([row["seconds"] for row in trainer.timing])),
+    }
+
+
+def _labels(config: TrainConfig) -> dict[str, Any]:
+    return {
         "model": config.model,
         "data": config.data,
         "level": config.level if config.method == "circuit" else config.method,
         "seed": config.seed,
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "validation_accuracy": rows[-1]["validation_accuracy"],
-        "seconds": time.perf_counter() - started,
-        "command": command or " ".join(sys.argv),
     }
-    if folder is None:
-        return result
+
+
+def _write_result(folder: Path, result: dict[str, Any]) -> None:
     write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-    return load(folder)
+
+
+@contextlib.contextmanager
+def _stop_between_batches() -> Iterator[threading.Event]:
+    """The event is set by Ctrl-C or SIGTERM, so that a batch is never cut in two; the second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        with contextlib.suppress(RuntimeError):  # in the middle of a line of the progress bar nothing can be printed
+            print("\nstopping after the present batches; once more stops at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _score(readout: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
@@ -267,9 +550,10 @@ def _score(readout: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
         return right, float(0.5 * ((targets - readout) ** 2).sum())
 
 
-def _rms(kept: dict[str, np.ndarray], names: tuple[str, ...]) -> float:
-    values = np.concatenate([kept[n].ravel() for n in names])
-    return float(np.sqrt((values.astype(np.float64) ** 2).mean()))
+def _squares(kept: dict[str, np.ndarray], names: tuple[str, ...], samples: int) -> tuple[float, int]:
+    """Sum of the squares of some variables over the first samples, and how many values that are."""
+    values = np.concatenate([kept[n][:samples].ravel() for n in names])
+    return float((values.astype(np.float64) ** 2).sum()), values.size
 
 
 def _numpy(values: Any) -> np.ndarray:

@@ -58,7 +58,7 @@ class DenseEngine:
                 self._group(p.name)
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
         self.network = b2.Network(*self.groups.values(), *self.synapses)
-        self._noise = Noise(plan, options.seed, options.batch, options.dt)
+        self.noise = Noise(plan, options.seed, options.batch, options.dt)
         for obj in (
             *self.synapses,
             *(self.groups[p.name] for p in plan.populations.values() if not p.ode and not p.spiking),
@@ -123,7 +123,7 @@ class DenseEngine:
         started = time.perf_counter()
         options = self.options
         stepper = Stepper(
-            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self._noise,
+            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
             learn=learn, record=record or [], stride=stride, ends=ends,
         )  # fmt: skip
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []

@@ -62,7 +62,7 @@ class EquationsEngine:
             )
         self.plan, self.options = plan, options
         self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
-        self._noise = Noise(plan, options.seed, 1, options.dt)
+        self.noise = Noise(plan, options.seed, 1, options.dt)
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
@@ -79,7 +79,7 @@ class EquationsEngine:
         trials = check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
             run = _Run(
-                self.plan, self._weights, self.options, stimuli, trials, self._noise, learn, record or [], stride, ends
+                self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record or [], stride, ends
             )
             result = run.run()
         self._weights = {name: w.copy() for name, w in result.weights.items()}

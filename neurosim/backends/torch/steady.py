@@ -25,6 +25,7 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
+from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in, solve_steady
 from neurosim.equations.separate import Term
@@ -55,7 +56,8 @@ class PopulationProgram:
 class SteadyEngine:
     """See `neurosim.backends.engine.Engine`.
 
-    `transform`, when set, receives the changes of a whole trial in place of their being added to the weights.
+    `transform`, when set, receives the changes of a whole trial in place of their being added to the weights. `workers`, when set,
+    average every mean over samples with the other processes that present shares of the same batch.
     """
 
     level = LEVEL
@@ -83,6 +85,8 @@ class SteadyEngine:
         self._coefficients: dict[tuple[str, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[int, bool, bool], list[PopulationProgram]] = {}
         self.transform: Transform | None = None
+        self.workers: Workers | None = None
+        self.noise = None
         self._order = _breadth_first(plan)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -184,7 +188,7 @@ class SteadyEngine:
         fields = {n: v if isinstance(v, torch.Tensor) else self.arrays.asarray(v) for n, v in fields.items()}
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
-        unsettled, before = 0, None
+        unsettled, residual, before = 0, 0.0, None
         for index, phase in enumerate(self.plan.phases):
             program = self._program(index, learn != "off", kept.keep_ends)
             same = before is not None and phase.shared == before.shared and phase.clamps == before.clamps
@@ -192,8 +196,7 @@ class SteadyEngine:
                 self._enter(phase, before, fields)
                 residual, missed = self._relax(program, phase, kept)
                 unsettled += missed
-            else:
-                residual = 0.0  # the fixed point of the phase before
+            # Else this is the fixed point of the phase before, with its residual.
             for p in program:
                 if not p.states:  # no sweep visits it
                     self._fill_ports(self.plan.populations[p.name])
@@ -251,10 +254,15 @@ class SteadyEngine:
             residual = self._sweep(moving)
             kept.step += 1
             largest = float(residual.max())
+            if self.workers is not None:  # all go on until the whole batch has settled
+                largest = self.workers.largest(largest)
             if not np.isfinite(largest):
                 for p in moving:
                     for x in p.states:
-                        if not self.arrays.finite(self.state[p.name][x]):
+                        finite = self.arrays.finite(self.state[p.name][x])
+                        if self.workers is not None:  # all end here, also those whose own samples are finite
+                            finite = self.workers.largest(float(not finite)) == 0
+                        if not finite:
                             kept.begin(phase, 0)
                             kept.diverged(p.name, x, kept.result(self.weights(), {}))
             if largest <= options.tolerance:
@@ -353,6 +361,11 @@ class SteadyEngine:
         self, into: torch.Tensor, fresh: bool, phase: PhasePlan, projection: ProjectionPlan, length: float
     ) -> None:
         """Add a rule's right-hand side, the mean over the samples, times `length`; `fresh`: in place of what was there."""
+        if self.workers is not None and not fresh:
+            product = torch.empty_like(into)
+            self._add_products(product, True, phase, projection, length)
+            into.add_(product)
+            return
         post, pre = self.state[projection.target], self.state[projection.source]
         weights, terms = self._weights[projection.name], self._terms(phase, projection)
         # `into` may be the weights themselves: a term that holds w reads them as they were.
@@ -367,6 +380,8 @@ class SteadyEngine:
             else:
                 torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=scale, out=into)
             fresh = False
+        if self.workers is not None:
+            self.workers.average(into)
 
     def _terms(self, phase: PhasePlan, projection: ProjectionPlan) -> list[tuple[Term, str, str, float]]:
         """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""

@@ -77,7 +77,7 @@ class TrajectoryEngine:
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
-        self._noise = Noise(plan, options.seed, options.batch, options.dt)
+        self.noise = Noise(plan, options.seed, options.batch, options.dt)
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: self.arrays.to_numpy(w).copy() for name, w in self._weights.items()}
@@ -94,7 +94,7 @@ class TrajectoryEngine:
         started = time.perf_counter()
         options = self.options
         stepper = Stepper(
-            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self._noise,
+            self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
             learn=learn, record=record or [], stride=stride, ends=ends,
         )  # fmt: skip
         updates, thresholds = [], []

@@ -1,0 +1,172 @@
+"""Predictive coding of Rao & Ballard 1999, as the supervised net of Whittington & Bogacz 2017.
+
+R. P. N. Rao, D. H. Ballard, "Predictive coding in the visual cortex", Nature Neuroscience 2:79-87, 1999; J. C. R. Whittington,
+R. Bogacz, "An Approximation of the Error Backpropagation Algorithm in a Predictive Coding Network with Local Hebbian Synaptic
+Plasticity", Neural Computation 29(5):1229-1262, 2017. FROM MEMORY of both: values and errors, their dynamics, the rule, unit variances,
+output fixed to the target. OURS: value and error as two states of one cell; all lengths and rates.
+
+    tau_error de_l/dt = -e_l + x_l - f(x_{l-1}) W_l - b_l                                    error
+    tau       dx_l/dt = -e_l + f'(x_l) (e_{l+1} W_{l+1}^T)                                   value, hidden
+    tau       dx_L/dt = -e_L, and under a target y - x_L                                     value, output
+
+    dW_l/dt = eta e_l f(x_{l-1}) / T_learn                                                   in the last T_learn under the target
+
+Without a target all errors vanish and x is the feed-forward net; under one, values settle at the minimum of F = 1/2 sum_l |e_l|^2 and the
+rule is minus eta times the gradient of F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from neurosim import (
+    SOURCE,
+    Cell,
+    Circuit,
+    Constant,
+    Dense,
+    FeedForward,
+    Glorot,
+    Phase,
+    PlasticityRule,
+    Population,
+    Projection,
+    Protocol,
+    Readout,
+    Tied,
+)
+from neurosim.equations import seconds
+from neurosim.errors import NeurosimError, unknown
+
+#: rate of a value x, and its slope
+TRANSFER = {
+    "tanh": ("tanh(x)", "1 - r**2"),
+    "logistic": ("1/(1 + exp(-x))", "r*(1 - r)"),
+    "identity": ("1*x", "1"),
+}
+
+
+def circuit(
+    sizes: Sequence[int] = (64, 64, 32, 10),
+    transfer: str = "tanh",
+    eta: float = 0.1,
+    tau: str = "10*ms",
+    tau_error: str = "2*ms",
+    t_free: str = "100*ms",
+    t_clamped: str = "150*ms",
+    t_learn: str = "10*ms",
+    gain: float = 1.0,
+) -> Circuit:
+    """The predictive coding net.
+
+    Parameters
+    ----------
+    sizes
+        Cells per layer, input and output included.
+    transfer
+        ``tanh``, ``logistic`` or ``identity``. (Of a rectified rate F often has its minimum at the corner, where no fixed point is.)
+    eta
+        Learning rate: a presentation moves W by eta times minus the gradient of F.
+    tau, tau_error
+        Time constants of values and errors.
+    t_free, t_clamped, t_learn
+        Length of the phase without a target, of the one with it, and of the window at its end in which weights are plastic.
+    gain
+        Gain of the Glorot initial weights.
+    """
+    if transfer not in TRANSFER:
+        raise unknown("transfer of predictive_coding", transfer, TRANSFER)
+    if len(sizes) < 2:
+        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
+    window, free, clamped = seconds(t_learn), seconds(t_free), seconds(t_clamped)
+    if clamped <= window:
+        raise NeurosimError(
+            f"t_clamped = {clamped * 1e3:g} ms leaves no time to settle before the {window * 1e3:g} ms in which weights are "
+            "plastic; lengthen it, or shorten t_learn."
+        )
+    top = len(sizes) - 1
+    rule = PlasticityRule(
+        "feedforward", "dw/dt = eta/T_learn*err_post*r_pre", {"eta": eta, "T_learn": t_learn}, apply="trial"
+    )
+    populations = [Population("inp", sizes[0], SOURCE)]
+    projections: list[Projection] = []
+    for l in range(1, top + 1):
+        cell = _output(tau, tau_error) if l == top else _hidden(transfer, tau, tau_error)
+        populations.append(Population(f"pyr{l}", sizes[l], cell))
+        below = "inp" if l == 1 else f"pyr{l - 1}"
+        projections += [
+            Projection(f"W{l}", below, f"pyr{l}.I_predicted", Dense(), Glorot(gain), rule),
+            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Dense(), Constant(0), rule),
+        ]
+    projections += [
+        Projection(f"B{l}", f"pyr{l + 1}.err", f"pyr{l}.I_error", Dense(), tied=Tied(f"W{l + 1}", transpose=True))
+        for l in range(1, top)
+    ]
+    protocol = Protocol(
+        (
+            Phase("free", f"{free!r}*second"),
+            Phase("clamped", f"{clamped - window!r}*second", {"clamped": 1}),
+            Phase("clamped_end", f"{window!r}*second", {"clamped": 1}, plastic=("feedforward",)),
+        ),
+        {"inp.r": "image", f"pyr{top}.y": "target"},
+        {"clamped": 0},
+    )
+    hidden = {"tanh": "tanh(u)", "logistic": "1/(1 + exp(-u))", "identity": "1*u"}[transfer]
+    return Circuit(
+        "predictive_coding", tuple(populations), tuple(projections), protocol,
+        readout=Readout(f"pyr{top}.x", "free"),
+        reference=FeedForward(
+            tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)),
+            (*[hidden] * (top - 1), "1*u"),
+        ),
+        citation=(
+            "Whittington & Bogacz 2017, Neural Computation 29(5):1229-1262, after Rao & Ballard 1999 (from memory; see the module's "
+            "text)"
+        ),
+    )  # fmt: skip
+
+
+ERROR = """
+    derr/dt = (-err + x - I_predicted - I_bias)/tau_error : 1
+    I_predicted : 1
+    I_bias : 1
+"""
+
+
+def _hidden(transfer: str, tau: str, tau_error: str) -> Cell:
+    rate, slope = TRANSFER[transfer]
+    return Cell(
+        "pyramidal",
+        ERROR + f"""
+    dx/dt = (-err + slope*I_error)/tau : 1
+    r     = {rate} : 1
+    slope = {slope} : 1
+    I_error : 1
+    """,
+        ports=("I_predicted", "I_bias", "I_error"),
+        parameters={"tau": tau, "tau_error": tau_error},
+    )  # fmt: skip
+
+
+def _output(tau: str, tau_error: str) -> Cell:
+    return Cell(
+        "output pyramidal",
+        ERROR + """
+    dx/dt = (-(1 - clamped)*err + clamped*(y - x))/tau : 1
+    y : 1
+    clamped : 1 (shared)
+    """,
+        ports=("I_predicted", "I_bias"),
+        inputs=("y",),
+        rate="x",
+        parameters={"tau": tau, "tau_error": tau_error},
+    )  # fmt: skip
+
+
+def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The preset of `neurosim train`."""
+    common = {"solver": "anderson", "tolerance": 1e-2, "max_sweeps": 20}
+    if dataset == "digits":
+        return common | {"epochs": 30, "batch_size": 32, "learning_rate": 0.003}
+    return common | {"sizes": (784, 500, 10), "epochs": 15, "batch_size": 128, "learning_rate": 0.001, "decay": 0.9}

@@ -1,0 +1,69 @@
+"""Training by several processes or machines under `torchrun`: each takes a share of every batch.
+
+A rule's change is a mean over the samples of a batch. That mean is the one place where samples meet, so it is there that the workers'
+shares are averaged; all that follows (traces, bounds, clipping by the global norm, Adam) then sees the same numbers on every worker as one
+process with the whole batch does.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+from neurosim.errors import NeurosimError
+
+
+class Workers:
+    """This process among its fellows; alone, every reduction is the identity."""
+
+    def __init__(self, device: str = "cpu"):
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        self.device = device
+        if self.size == 1:
+            return
+        if device.startswith("cuda"):
+            self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+            torch.cuda.set_device(self.device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """The rows of a batch that are this worker's."""
+        if batch % self.size:
+            raise NeurosimError(f"batch_size = {batch} cannot be shared by {self.size} workers; wanted a multiple.")
+        part = batch // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """The mean over the workers, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+
+    def largest(self, value: float) -> float:
+        """The largest of the workers' values; NaN where one has it."""
+        if self.size == 1:
+            return value
+        nan = value != value
+        values = torch.tensor([0.0 if nan else value, float(nan)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return float("nan") if values[1] else float(values[0])
+
+    def total(self, *values: float) -> list[float]:
+        """The sums over the workers."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    def close(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
