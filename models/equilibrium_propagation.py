@@ -156,7 +156,7 @@ def _protocol(top: int, beta: float, one_sided: bool, t_free: str, t_nudged: str
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`."""
-    common = {"tolerance": 1e-3, "max_sweeps": 20}
+    common = {"tolerance": 1e-3, "max_sweeps": 10}
     if dataset == "digits":
         return common | {"epochs": 30, "batch_size": 32, "learning_rate": 0.003}
     return common | {"sizes": (784, 500, 10), "epochs": 15, "batch_size": 128, "learning_rate": 0.001, "decay": 0.9}

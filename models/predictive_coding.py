@@ -2,17 +2,17 @@
 
 R. P. N. Rao, D. H. Ballard, "Predictive coding in the visual cortex", Nature Neuroscience 2:79-87, 1999; J. C. R. Whittington,
 R. Bogacz, "An Approximation of the Error Backpropagation Algorithm in a Predictive Coding Network with Local Hebbian Synaptic
-Plasticity", Neural Computation 29(5):1229-1262, 2017. FROM MEMORY of both: values and errors, their dynamics, the rule, unit variances,
-output fixed to the target. OURS: value and error as two states of one cell; all lengths and rates.
+Plasticity", Neural Computation 29(5):1229-1262, 2017. FROM MEMORY of both: values and errors, their dynamics, the rule, variances, output
+fixed to the target, the limit of a large variance at the output. OURS: value and error as two states of one cell; all lengths and rates.
 
-    tau_error de_l/dt = -e_l + x_l - f(x_{l-1}) W_l - b_l                                    error
+    tau_error de_l/dt = -e_l + (x_l - f(x_{l-1}) W_l - b_l)/v_l                              error, v_L = variance, else 1
     tau       dx_l/dt = -e_l + f'(x_l) (e_{l+1} W_{l+1}^T)                                   value, hidden
-    tau       dx_L/dt = -e_L, and under a target y - x_L                                     value, output
+    tau       dx_L/dt = -v_L e_L, and under a target y - x_L                                 value, output
 
     dW_l/dt = eta e_l f(x_{l-1}) / T_learn                                                   in the last T_learn under the target
 
-Without a target all errors vanish and x is the feed-forward net; under one, values settle at the minimum of F = 1/2 sum_l |e_l|^2 and the
-rule is minus eta times the gradient of F.
+Without a target all errors vanish and x is the feed-forward net; under one, values settle at the minimum of F = 1/2 sum_l v_l |e_l|^2 and
+the rule is minus eta times the gradient of F. The larger the output's variance, the nearer that is to backprop's gradient over v_L.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ TRANSFER = {
 def circuit(
     sizes: Sequence[int] = (64, 64, 32, 10),
     transfer: str = "tanh",
-    eta: float = 0.1,
+    variance: float = 10.0,
+    eta: float = 1.0,
     tau: str = "10*ms",
     tau_error: str = "2*ms",
-    t_free: str = "100*ms",
+    t_free: str = "300*ms",
     t_clamped: str = "150*ms",
     t_learn: str = "10*ms",
     gain: float = 1.0,
@@ -66,6 +67,9 @@ def circuit(
         Cells per layer, input and output included.
     transfer
         ``tanh``, ``logistic`` or ``identity``. (Of a rectified rate F often has its minimum at the corner, where no fixed point is.)
+    variance
+        Variance of the output, relative to that of hidden layers: how loosely the target is met. At 1, hidden values explain much of the
+        target away; what is learnt is then far from backprop's gradient.
     eta
         Learning rate: a presentation moves W by eta times minus the gradient of F.
     tau, tau_error
@@ -85,6 +89,8 @@ def circuit(
             f"t_clamped = {clamped * 1e3:g} ms leaves no time to settle before the {window * 1e3:g} ms in which weights are "
             "plastic; lengthen it, or shorten t_learn."
         )
+    if variance <= 0:
+        raise NeurosimError(f"variance = {variance}: wanted a number above 0.")
     top = len(sizes) - 1
     rule = PlasticityRule(
         "feedforward", "dw/dt = eta/T_learn*err_post*r_pre", {"eta": eta, "T_learn": t_learn}, apply="trial"
@@ -92,7 +98,7 @@ def circuit(
     populations = [Population("inp", sizes[0], SOURCE)]
     projections: list[Projection] = []
     for l in range(1, top + 1):
-        cell = _output(tau, tau_error) if l == top else _hidden(transfer, tau, tau_error)
+        cell = _output(tau, tau_error, variance) if l == top else _hidden(transfer, tau, tau_error)
         populations.append(Population(f"pyr{l}", sizes[l], cell))
         below = "inp" if l == 1 else f"pyr{l - 1}"
         projections += [
@@ -128,7 +134,7 @@ def circuit(
 
 
 ERROR = """
-    derr/dt = (-err + x - I_predicted - I_bias)/tau_error : 1
+    derr/dt = (-err + (x - I_predicted - I_bias)/variance)/tau_error : 1
     I_predicted : 1
     I_bias : 1
 """
@@ -145,28 +151,28 @@ def _hidden(transfer: str, tau: str, tau_error: str) -> Cell:
     I_error : 1
     """,
         ports=("I_predicted", "I_bias", "I_error"),
-        parameters={"tau": tau, "tau_error": tau_error},
+        parameters={"tau": tau, "tau_error": tau_error, "variance": 1.0},
     )  # fmt: skip
 
 
-def _output(tau: str, tau_error: str) -> Cell:
+def _output(tau: str, tau_error: str, variance: float) -> Cell:
     return Cell(
         "output pyramidal",
         ERROR + """
-    dx/dt = (-(1 - clamped)*err + clamped*(y - x))/tau : 1
+    dx/dt = (-(1 - clamped)*variance*err + clamped*(y - x))/tau : 1
     y : 1
     clamped : 1 (shared)
     """,
         ports=("I_predicted", "I_bias"),
         inputs=("y",),
         rate="x",
-        parameters={"tau": tau, "tau_error": tau_error},
+        parameters={"tau": tau, "tau_error": tau_error, "variance": variance},
     )  # fmt: skip
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`."""
-    common = {"solver": "anderson", "tolerance": 1e-2, "max_sweeps": 20}
+    common = {"tolerance": 1e-3, "max_sweeps": 10}
     if dataset == "digits":
         return common | {"epochs": 30, "batch_size": 32, "learning_rate": 0.003}
     return common | {"sizes": (784, 500, 10), "epochs": 15, "batch_size": 128, "learning_rate": 0.001, "decay": 0.9}

@@ -367,7 +367,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from neurosim.backends.torch.workers import Workers
     from neurosim.training import resolve, resume
-    from neurosim.training.run import RESULT
+    from neurosim.training.run import RESULT, accuracy_text
     from neurosim.training.trainer import start
 
     if arguments.resume:
@@ -380,7 +380,7 @@ def _train(arguments: argparse.Namespace) -> None:
         with _resumable(out):
             run: Any = resume(out)
         if finished:
-            print(f"the run in {out} has finished already: test accuracy {run.result['test_accuracy']:.4f}")
+            print(f"the run in {out} has finished already: {accuracy_text(run.result)}")
             return
         first = Workers(run.config.device).first
     else:
@@ -394,7 +394,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if not first:
         return
     result = run.result
-    print(f"test accuracy {result['test_accuracy']:.4f} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
+    print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
     print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
 
 
@@ -456,6 +456,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from neurosim.training import sweep
+    from neurosim.training.run import accuracy_text
 
     for option, value, least in (("--workers", arguments.workers, 1), ("--tries", arguments.tries, 0)):
         if value is not None and value < least:
@@ -486,11 +487,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     failed: list[Path] = []
 
     def tell(folder: Path, result: dict[str, Any], when: str = "") -> None:
-        if "test_accuracy" in result:
-            tqdm.write(
-                f"finished{when}  {folder}: test accuracy {result['test_accuracy']:.4f}, {result['seconds']:.1f} s"
-            )
-            bar.set_postfix(accuracy=f"{result['test_accuracy']:.4f}", refresh=False)
+        if "validation_accuracy" in result:
+            tqdm.write(f"finished{when}  {folder}: {accuracy_text(result)}, {result['seconds']:.1f} s")
         else:
             failed.append(folder)
             tqdm.write(f"failed{when}  {folder}: {result.get('failed', 'it was stopped.')}")

@@ -186,12 +186,14 @@ def test_the_same_run_twice_is_refused(runs):
     assert len(table.collect([runs / "again", runs / "again"])) == 1  # the same folder named twice is no harm
 
 
-def test_an_older_result_is_refused(tmp_path):
-    fabricate(tmp_path, "a", 0, result={"test_accuracy": 0.5})
-    with pytest.raises(
-        NeurosimError, match=r"result.json has no validation_accuracy, test_loss, seconds, seconds_per_epoch"
-    ):
-        table.collect([tmp_path])
+def test_runs_that_left_the_test_set_alone(tmp_path, capsys):
+    result = {"validation_accuracy": 0.75, "seconds": 1.0, "seconds_per_epoch": 1.0}
+    fabricate(tmp_path, "a", 0, result=result, test=False)
+    assert main(["table", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "result.json has no test_accuracy" in error and "It has validation_accuracy: choose one" in error
+    assert main(["table", str(tmp_path), "--metric", "validation_accuracy"]) == 0
+    assert "75.00 n=1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

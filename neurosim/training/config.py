@@ -64,6 +64,8 @@ class TrainConfig:
         Use only the first `limit` training samples (None: all).
     checkpoint
         Seconds between checkpoints.
+    test
+        Touch the test set at the end (default). Runs that serve a choice, such as that of a learning rate, say false.
     """
 
     model: str
@@ -92,6 +94,7 @@ class TrainConfig:
     codegen: str = "numpy"
     limit: int | None = None
     checkpoint: float = 60.0
+    test: bool = True
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -183,7 +186,7 @@ def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
     if name in ("limit", "clip") and value is None:
         return ""
-    if name == "flip":
+    if name in ("flip", "test"):
         return "" if isinstance(value, bool) else "true or false"
     if name in _LEAST:
         right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]

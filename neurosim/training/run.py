@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,12 @@ def read_origin(folder: Path) -> dict[str, Any]:
     """What ``run.json`` holds: command, folder of the data, versions, threads."""
     path = folder / ORIGIN
     return _json(path, path.read_text()) if path.is_file() else {}
+
+
+def accuracy_text(result: Mapping[str, Any]) -> str:
+    """The accuracy of a finished run in words: on the test set, or on the validation set where that was left alone."""
+    part = "test" if "test_accuracy" in result else "validation"
+    return f"{part} accuracy {result[f'{part}_accuracy']:.4f}"
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:

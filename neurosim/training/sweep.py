@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import logging
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -230,7 +231,8 @@ def _locked(log: IO[bytes], stop: Stop) -> bool:
 def _process(job: Job, log: IO[bytes], stop: Stop) -> int:
     """Run the process of a run to its end; returns its exit status, negative for a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from {__name__} import child; sys.exit(child(sys.argv[1]))", str(job.folder)],
+        # -P: like the command `neurosim`, and unlike a bare -c, not to import what happens to lie in the present folder
+        [sys.executable, "-P", "-c", f"import sys; from {__name__} import child; sys.exit(child(sys.argv[1]))", str(job.folder)],
         stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=job.cwd,
         start_new_session=True,  # Ctrl-C in the terminal reaches the sweep alone, which passes it on once
         env={**os.environ, "OMP_NUM_THREADS": job.threads, "TQDM_MININTERVAL": "10"},
@@ -239,7 +241,7 @@ def _process(job: Job, log: IO[bytes], stop: Stop) -> int:
     with process.stdin:  # closed when the sweep stops, and by the system if this process is killed
         while not stop.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(0.5)
+                return process.wait(0.2)
     return process.wait()
 
 
@@ -270,7 +272,7 @@ def _last_words(log: Path, begin: int, code: int) -> str:
 
 def train_all(
     jobs: Sequence[Job], workers: int | None = None, scheduler: str | None = None
-) -> Iterator[tuple[Job, dict[str, Any]]]:
+) -> Generator[tuple[Job, dict[str, Any]], None, None]:
     """Train runs side by side, `workers` at a time or on a dask cluster; yields each with its result when it is done.
 
     On Ctrl-C (or SIGTERM) the runs write their checkpoints first.
@@ -318,7 +320,7 @@ def _cluster(address: str, workers: int | None, jobs: Sequence[Job]) -> Iterator
     deaths it gives the run up. A local cluster is told `Job.tries`; a scheduler of one's own has its own setting.
     """
     try:
-        import dask
+        import dask.config
         from distributed import Client, Event, LocalCluster
     except ImportError as error:
         raise NeurosimError(
@@ -329,12 +331,13 @@ def _cluster(address: str, workers: int | None, jobs: Sequence[Job]) -> Iterator
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.allowed-failures": jobs[0].tries if jobs else 0})
             )
-            # Runs are processes of their own, so a worker's memory says nothing: no limit.
-            cluster = stack.enter_context(
-                LocalCluster(
-                    workers or cores(), threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
-                )
-            )
+            cluster = LocalCluster(
+                n_workers=workers or cores(), threads_per_worker=1, silence_logs=logging.CRITICAL,
+                dashboard_address=None,  # pyright: ignore[reportArgumentType] (None: no dashboard, says its documentation)
+                memory_limit=0,  # none: runs are processes of their own, so a worker's memory says nothing
+                preload=["import os\nos.setpgid(0, 0)"],  # Ctrl-C in the terminal is for the sweep, which tells the workers
+            )  # fmt: skip
+            stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
         else:
             try:

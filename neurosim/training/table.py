@@ -91,12 +91,6 @@ def collect(folders: Iterable[str | Path]) -> list[Row]:
     rows = [
         Row(f, TrainConfig.from_toml(f / CONFIG), read_result(f), read_origin(f).get("versions", {})) for f in found
     ]
-    for row in rows:
-        lacking = [k for k in (*METRICS, "seconds", "seconds_per_epoch") if row.finished and k not in row.result]
-        if lacking:
-            raise NeurosimError(
-                f"{row.folder / RESULT} has no {', '.join(lacking)}: it was written by an older version. Train the run again."
-            )
     first: dict[tuple[str, str], Row] = {}
     seeds: dict[tuple[str, str, int], Row] = {}
     for row in rows:
@@ -120,6 +114,13 @@ def summarise(rows: Sequence[Row], baseline: str | None = None, metric: str = "t
     """Statistics by method and data set, the baseline (None: `BASELINE`, if it is there) first."""
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
+    for row in rows:
+        if row.finished and metric not in row.result:
+            have = ", ".join(name for name in METRICS if name in row.result)
+            raise NeurosimError(
+                f"{row.folder / RESULT} has no {metric} (a run with test = false leaves the test set alone). It has {have}: "
+                "choose one of those with --metric."
+            )
     names = sorted({label(row.config) for row in rows})
     if baseline is not None and baseline not in names:
         raise unknown("baseline", baseline, names)
@@ -141,7 +142,8 @@ def _summary(name: str, data: str, rows: Sequence[Row], baseline: str, metric: s
     differences = np.array([factor * (own[seed][metric] - other[seed][metric]) for seed in pairs])
     p = None
     if len(pairs) >= PAIRS and np.ptp(differences) > 1e-9 * np.abs(differences).max():
-        p = float(stats.ttest_rel(*([result[seed][metric] for seed in pairs] for result in (own, other))).pvalue)
+        a, b = ([result[seed][metric] for seed in pairs] for result in (own, other))
+        p = float(stats.ttest_rel(a, b).pvalue)
     mean, low, high = _interval(values)
     difference, difference_low, difference_high = _interval(differences)
     ratios = [own[seed]["seconds_per_epoch"] / other[seed]["seconds_per_epoch"] for seed in shared]

@@ -494,15 +494,15 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
 
 
 def _result(trainer: Trainer) -> dict[str, Any]:
-    started = time.perf_counter()
-    test = trainer.evaluate("test")
-    trained = sum(row["seconds"] for row in trainer.timing)
+    tested: dict[str, Any] = {}
+    if trainer.config.test:
+        found = trainer.evaluate("test")
+        tested = {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
     return {
         **_labels(trainer.config),
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
+        **tested,
         "validation_accuracy": trainer.metrics[-1]["validation_accuracy"],
-        "seconds": trained + time.perf_counter() - started,
+        "seconds": sum(row["seconds"] for row in trainer.timing),
         "seconds_per_epoch": float(np.median([row["seconds"] for row in trainer.timing])),
     }
 

@@ -3,12 +3,12 @@
 Layers 0..L, layer 0 = the image; values are rows. Weights by name: W_l (n_{l-1}, n_l) and b_l (1, n_l), l = 1..L.
 
     mu_l = f(x_{l-1}) W_l + b_l                                    f(x_0) is the image as it is
-    tau_error de_l/dt = -e_l + x_l - mu_l
+    tau_error de_l/dt = -e_l + (x_l - mu_l)/v_l                    v_L = variance, else 1
     tau dx_l/dt = -e_l + f'(x_l) (e_{l+1} W_{l+1}^T)               hidden layers
-    tau dx_L/dt = -e_L  (free),   y - x_L  (clamped)
+    tau dx_L/dt = -v_L e_L  (free),   y - x_L  (clamped)
     dW_l = eta < f(x_{l-1}) e_l >    at rest under the target      b_l: pre = 1
 
-Under the target the rest state minimises F = 1/2 sum_l |x_l - mu_l|^2 over the hidden values.
+Under the target the rest state minimises F = 1/2 sum_l |x_l - mu_l|^2 / v_l over the hidden values.
 """
 
 import numpy as np
@@ -33,18 +33,20 @@ def feedforward(weights, image, *, transfer) -> list[np.ndarray]:
     return x
 
 
-def errors(weights, x, image, *, transfer) -> list[np.ndarray]:
-    """x_l - mu_l for l = 1..L."""
+def errors(weights, x, image, *, transfer, variance=1.0) -> list[np.ndarray]:
+    """(x_l - mu_l)/v_l for l = 1..L."""
     rates = [image, *(TRANSFER[transfer][0](value) for value in x[:-1])]
-    return [x[l - 1] - rates[l - 1] @ weights[f"W{l}"] - weights[f"b{l}"] for l in range(1, len(x) + 1)]
+    found = [x[l - 1] - rates[l - 1] @ weights[f"W{l}"] - weights[f"b{l}"] for l in range(1, len(x) + 1)]
+    return [*found[:-1], found[-1] / variance]
 
 
-def energy(weights, x, image, *, transfer) -> float:
+def energy(weights, x, image, *, transfer, variance=1.0) -> float:
     """F, the mean over samples."""
-    return 0.5 * sum((e**2).sum() for e in errors(weights, x, image, transfer=transfer)) / len(image)
+    *hidden, output = errors(weights, x, image, transfer=transfer, variance=variance)
+    return 0.5 * (sum((e**2).sum() for e in hidden) + variance * (output**2).sum()) / len(image)
 
 
-def clamped(weights, image, target, *, transfer, start=None, flow=2000) -> list[np.ndarray]:
+def clamped(weights, image, target, *, transfer, variance=1.0, start=None, flow=2000) -> list[np.ndarray]:
     """x_1..x_L at the minimum of F with x_L = y, downhill from `start` (else the free state)."""
     slope = TRANSFER[transfer][1]
     hidden = sizes(weights)[:-1]
@@ -52,7 +54,7 @@ def clamped(weights, image, target, *, transfer, start=None, flow=2000) -> list[
 
     def downhill(stacked):
         x = [*np.split(stacked, cuts, axis=1), target]
-        e = errors(weights, x, image, transfer=transfer)
+        e = errors(weights, x, image, transfer=transfer, variance=variance)
         # x_l stands in its own error, and through f(x_l) in the prediction of the layer above
         own = [-e[i] for i in range(len(hidden))]
         above = [slope(x[i]) * np.einsum("sj,ij->si", e[i + 1], weights[f"W{i + 2}"]) for i in range(len(hidden))]
@@ -63,13 +65,13 @@ def clamped(weights, image, target, *, transfer, start=None, flow=2000) -> list[
     return [*np.split(found, cuts, axis=1), target]
 
 
-def steady(weights, image, target, *, transfer, eta) -> tuple[dict, dict]:
+def steady(weights, image, target, *, transfer, eta, variance=1.0) -> tuple[dict, dict]:
     """``{phase: {"pyr1.x": ..., "pyr1.err": ...}}`` at rest, and the weight changes by name."""
     x = {
         "free": feedforward(weights, image, transfer=transfer),
-        "clamped": clamped(weights, image, target, transfer=transfer),
+        "clamped": clamped(weights, image, target, transfer=transfer, variance=variance),
     }
-    e = {phase: errors(weights, values, image, transfer=transfer) for phase, values in x.items()}
+    e = {phase: errors(weights, values, image, transfer=transfer, variance=variance) for phase, values in x.items()}
     rates = [image, *(TRANSFER[transfer][0](value) for value in x["clamped"])]
     changes = {}
     for l, error in enumerate(e["clamped"], 1):
@@ -82,18 +84,18 @@ def steady(weights, image, target, *, transfer, eta) -> tuple[dict, dict]:
     return states, changes
 
 
-def descent(weights, image, target, *, transfer, step=1e-5) -> dict:
+def descent(weights, image, target, *, transfer, variance=1.0, step=1e-5) -> dict:
     """Minus the gradient of the minimal F by the weights, minimised anew for each central difference."""
-    rest = clamped(weights, image, target, transfer=transfer)
+    rest = clamped(weights, image, target, transfer=transfer, variance=variance)
 
     def cost(changed):
-        x = clamped(changed, image, target, transfer=transfer, start=rest, flow=0)
-        return energy(changed, x, image, transfer=transfer)
+        x = clamped(changed, image, target, transfer=transfer, variance=variance, start=rest, flow=0)
+        return energy(changed, x, image, transfer=transfer, variance=variance)
 
     return {name: -slope for name, slope in differences(cost, weights, step).items()}
 
 
-def euler(weights, image, target, *, transfer, eta, tau, tau_error, dt, t_learn, steps) -> tuple[dict, dict]:
+def euler(weights, image, target, *, transfer, eta, variance, tau, tau_error, dt, t_learn, steps) -> tuple[dict, dict]:
     """One trial from x = e = 0: ``{phase: {"pyr1.x": ...}}`` as read in the last step of each phase, and weights after it.
 
     `steps` are the Euler steps of the phases free, clamped, clamped_end (plastic). Each step reads everything at t,
@@ -111,11 +113,11 @@ def euler(weights, image, target, *, transfer, eta, tau, tau_error, dt, t_learn,
             x_speed, e_speed = {}, {}
             for l in x:
                 mu = r[l - 1] @ weights[f"W{l}"] + weights[f"b{l}"]
-                e_speed[l] = (x[l] - mu - e[l]) / tau_error
+                e_speed[l] = ((x[l] - mu) / (variance if l == top else 1.0) - e[l]) / tau_error
                 if l < top:
                     x_speed[l] = (slope(x[l]) * (e[l + 1] @ weights[f"W{l + 1}"].T) - e[l]) / tau
                 elif phase == "free":
-                    x_speed[l] = -e[l] / tau
+                    x_speed[l] = -variance * e[l] / tau
                 else:
                     x_speed[l] = (target - x[l]) / tau
             if phase == "clamped_end":

@@ -281,12 +281,15 @@ class SteadyEngine:
             self._fill_ports(self.plan.populations[p.name])
             p.late(s)
             p.solve(s)
+            moved = False
             for x in p.states:
                 new = self.arrays.expand(s.pop(f"ns_new_{x}"), s[x].shape)
                 moves.append(torch.amax(torch.abs(new - s[x]), dim=1))
+                moved = moved or bool((moves[-1] != 0).any())  # NaN counts
                 s[x] = new
-            p.early(s)
-            self._seen[p.name] += 1
+            if moved:  # else its rates and the drives that they make stay as they are
+                p.early(s)
+                self._seen[p.name] += 1
         return moves[0] if len(moves) == 1 else torch.stack(moves).amax(dim=0)
 
     def _fill_ports(self, p: PopulationPlan) -> None:
@@ -444,23 +447,26 @@ def _anderson(history: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     history = history[-(history[-1][0].shape[1] + 1) :]  # no more columns than states
     if len(history) < 2:
         return history[-1][1]
-    inputs = torch.stack([z for z, _ in history])
-    outputs = torch.stack([g for _, g in history])
-    residuals = outputs - inputs
-    d_residual = (residuals[1:] - residuals[:-1]).permute(1, 2, 0)  # (samples, states, m)
-    d_output = (outputs[1:] - outputs[:-1]).permute(1, 2, 0)
-    # Columns of very different length: scale them, and shift the normal equations by a little of their trace.
-    norms = d_residual.norm(dim=1, keepdim=True).clamp_min(torch.finfo(inputs.dtype).tiny)
-    scaled = d_residual / norms
-    q, r = torch.linalg.qr(scaled)
-    right = q.transpose(1, 2) @ residuals[-1].unsqueeze(-1)
+    outputs = torch.stack(
+        [g for _, g in history], dim=1
+    )  # (samples, m + 1, states): a column of LAPACK's is a row here
+    residuals = outputs - torch.stack([z for z, _ in history], dim=1)
+    steps = residuals[:, 1:] - residuals[:, :-1]
+    # Steps of very different length: scale them.
+    norms = steps.norm(dim=2, keepdim=True).clamp_min(torch.finfo(outputs.dtype).tiny)
+    steps /= norms
+    q, r = torch.linalg.qr(steps.transpose(1, 2))
+    right = q.transpose(1, 2) @ residuals[:, -1, :, None]
     diagonal = torch.diagonal(r, dim1=1, dim2=2)
-    # A column that adds nothing (a settled sample) has a zero on the diagonal: leave it out.
-    dead = diagonal.abs() < 1e3 * torch.finfo(inputs.dtype).eps
+    # A step that adds nothing (a settled sample) has a zero on the diagonal: leave it out.
+    dead = diagonal.abs() < 1e3 * torch.finfo(outputs.dtype).eps
     r = r + torch.diag_embed(torch.where(dead, torch.full_like(diagonal, float("inf")), torch.zeros_like(diagonal)))
     gamma = torch.linalg.solve_triangular(r, right, upper=True)
-    gamma = torch.where(torch.isfinite(gamma), gamma, torch.zeros_like(gamma)) / norms.transpose(1, 2)
-    return outputs[-1] - (d_output @ gamma).squeeze(-1)
+    gamma = torch.where(torch.isfinite(gamma), gamma, torch.zeros_like(gamma)) / norms
+    # sum_k gamma_k (G_k+1 - G_k) as weights of the G themselves
+    weights = torch.nn.functional.pad(gamma, (0, 0, 0, 1)) - torch.nn.functional.pad(gamma, (0, 0, 1, 0))
+    weights[:, -1] += 1.0
+    return (weights.transpose(1, 2) @ outputs).squeeze(1)
 
 
 __all__ = ["SteadyEngine", "Transform"]
