@@ -15,6 +15,7 @@ import torch
 
 import neurosim
 from neurosim import data
+from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import ghost_units
 from neurosim.training import TrainConfig, Trainer, load, resolve, train
@@ -449,3 +450,120 @@ def test_the_digits_wholly_inside_brian2_are_as_good_as_on_the_steady_level(reco
     record_property("test_accuracies", accuracies)
     assert abs(accuracies["brian2:dense"] - accuracies["torch:steady"]) <= 0.015
     assert accuracies["torch:steady"] > 0.9
+
+
+# ---------------------------------------------------------------- experiment files
+
+
+def test_a_file_gives_way_to_the_command_line(tmp_path, capsys):
+    """Keys of the file, then options, then --set; the resolved file is itself an experiment file that names the same run."""
+    path = tmp_path / "experiment.toml"
+    path.write_text(
+        'model = "ghost_units"\nepochs = 9\nlimit = 64\nlearning_rate = 0.5\nseed = 7\n[settings]\nsizes = [64, 8, 10]\neta = 0.3\n'
+    )
+    arguments = ["--epochs", "1", "--set", "learning_rate=0.25", "--set", "eta=0.2"]
+    assert main(["train", str(path), *arguments, "--out", str(tmp_path / "run")]) == 0
+    config = load(tmp_path / "run").config
+    assert (config.epochs, config.limit, config.learning_rate, config.seed) == (1, 64, 0.25, 7)
+    assert (config.settings["sizes"], config.settings["eta"]) == ((64, 8, 10), 0.2)
+    assert main(["train", str(tmp_path / "run" / "config.toml"), "--out", str(tmp_path / "again")]) == 0
+    assert load(tmp_path / "again").config == config
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    origin = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert origin["command"] == f"neurosim train {path} {' '.join(arguments)} --out {tmp_path / 'run'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('model = "ghost_units"\nepoch = 1', "'epoch'. Did you mean 'epochs'?"),
+        ('model = "ghost_units"\n[settings]\nbetta = 1', "'betta'. Did you mean 'beta'?"),
+        ('model = "ghost_unit"', "no model 'ghost_unit'. Did you mean 'ghost_units'?"),
+        ("epochs = 1", "names no model"),
+        ("epochs == 1", "is damaged"),
+        ('model = "ghost_units"\nseeds = [0, 1]', "describes several runs (it has seeds): `neurosim sweep"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path, capsys, text, message):
+    (tmp_path / "experiment.toml").write_text(text)
+    assert main(["train", str(tmp_path / "experiment.toml"), "--out", str(tmp_path / "run")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file_and_no_model(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "none.toml")]) == 1
+    assert "There is no file" in capsys.readouterr().err
+    assert main(["train"]) == 1
+    assert "Wanted a model, an experiment file, or --resume RUN_DIR" in capsys.readouterr().err
+    assert main(["train", "ghost_units", "--resume", str(tmp_path)]) == 1
+    assert "leave 'ghost_units' out" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- clipping, augmentation, the untouched test set
+
+
+def test_clip_scales_all_changes_by_their_common_norm():
+    """Closed form: norm of (3, 4) and (12) together is 13; clipped to 1.3 each is a tenth. What is not named is left alone."""
+    config = TrainConfig("m", optimiser="sgd", learning_rate=1.0, clip=1.3)
+    weights = {name: torch.zeros(2, dtype=torch.float64) for name in "abc"}
+    changes = {"a": [3.0, 4.0], "b": [12.0, 0.0], "c": [50.0, 0.0]}
+    transform = Transform(config, weights, ["a", "b"])
+    transform.begin_epoch(1)
+    transform(weights, {name: torch.tensor(value, dtype=torch.float64) for name, value in changes.items()})
+    np.testing.assert_allclose(weights["a"], [0.3, 0.4], rtol=1e-6)  # torch adds 1e-6 to the norm
+    np.testing.assert_allclose(weights["b"], [1.2, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(weights["c"], [50.0, 0.0])
+
+
+@pytest.mark.parametrize("values", [{"decay": 0.9}, {"clip": 1.0}])
+def test_what_belongs_to_a_transform_is_refused_without_one(values):
+    with pytest.raises(NeurosimError, match="both belong to an update transform"):
+        resolve("ghost_units", optimiser="none", **values)
+
+
+@pytest.mark.parametrize("level", ["torch:steady", "brian2:dense"])
+def test_augmented_images_differ_from_epoch_to_epoch_and_not_from_run_to_run(level):
+    """Recorded where the engine gets them; validation images are left alone."""
+
+    def presented(**schedule):
+        extra = {"epochs": 2, "limit": 64, "level": level, **schedule}
+        trainer = Trainer(resolve("ghost_units", SMALL, **extra), progress=False)
+        trainer.splits["validation"] = {k: v[:32] for k, v in trainer.splits["validation"].items()}
+        seen, present = [], trainer.engine.present
+        trainer.engine.present = lambda fields, **k: (
+            seen.append(torch.as_tensor(fields["image"]).clone().numpy()),
+            present(fields, **k),
+        )[1]
+        trainer.fit()
+        chosen = [np.random.default_rng([0, 1, epoch]).permutation(64) for epoch in (1, 2)]
+        images = np.concatenate(seen).reshape(2, 64, 64)
+        plain = torch.as_tensor(trainer.splits["train"]["image"]).numpy()
+        return [images[k][np.argsort(chosen[k])] for k in range(2)], plain
+
+    (first, second), plain = presented(crop=1, flip=True)
+    again, _ = presented(crop=1, flip=True)
+    np.testing.assert_array_equal(first, again[0])
+    np.testing.assert_array_equal(second, again[1])
+    assert not np.array_equal(first, second)
+    shifted = np.pad(plain.reshape(64, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    for image, candidate in zip(first.reshape(64, 8, 8), shifted, strict=True):
+        windows = [candidate[a : a + 8, b : b + 8] for a in range(3) for b in range(3)]
+        assert any(np.array_equal(image, w) or np.array_equal(image, w[:, ::-1]) for w in windows)
+    (untouched, _), plain = presented()
+    np.testing.assert_array_equal(untouched, plain)
+
+
+def test_a_run_that_serves_a_choice_leaves_the_test_set_alone(tmp_path, monkeypatch):
+    asked, real = [], Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, split, **k: (asked.append(split), real(self, split, **k))[1])
+    run = short(tmp_path / "run", test=False)
+    assert asked == ["validation"] * 2
+    assert "test_accuracy" not in run.result and 0 <= run.result["validation_accuracy"] <= 1
+
+
+def test_states_that_outlive_a_trial_cannot_be_trained(tmp_path, delta):
+    path = tmp_path / "kept.py"
+    path.write_text(DELTA.replace('"out.y": "target"})', '"out.y": "target"}, reset=False)'))
+    with pytest.raises(NeurosimError, match=r"outlive a trial .*needs reset = True"):
+        train(f"{path}:circuit", limit=64, epochs=1, optimiser="none", progress=False)

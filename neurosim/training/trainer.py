@@ -416,9 +416,7 @@ def start(
             "versions": versions(),
         }
         write_whole(folder / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
-        for name in (METRICS, TIMING):
-            (folder / name).write_text("")
-        save_weights(folder, trainer.engine.weights())
+        _begin(trainer, folder)
         if weights is not None:  # which the configuration does not tell
             trainer.save_checkpoint(folder)
         write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
@@ -456,8 +454,7 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
     if kept:
         trainer.restore(folder)
     elif trainer.workers.first:
-        for name in (METRICS, TIMING):
-            (folder / name).write_text("")
+        _begin(trainer, folder)
     return _finish(trainer, folder)
 
 
@@ -475,6 +472,13 @@ def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
                 f"({cure} makes it exact)",
                 file=sys.stderr,
             )
+
+
+def _begin(trainer: Trainer, folder: Path) -> None:
+    """The files of a run in which nothing was trained yet."""
+    for name in (METRICS, TIMING):
+        (folder / name).write_text("")
+    save_weights(folder, trainer.engine.weights())
 
 
 def _finish(trainer: Trainer, folder: Path) -> Run:
