@@ -1,8 +1,8 @@
 """Kills trainings with signal 9 at random moments, resumes them, and compares what they leave with undisturbed runs.
 
-A case is a data set, a model and an engine. Its command runs once undisturbed; the time it takes, start-up included, is the span over
-which the moments of the kills are uniform. Then it runs again in new folders: killed, resumed (or begun again where it was killed before
-its run folder could be resumed), killed again, and at last left to its end. metrics.jsonl and weights.safetensors must then be
+A case is a data set, a model and an engine. Its command runs once undisturbed. Then it runs again in new folders: killed, resumed (or
+begun again where it was killed before its run folder could be resumed), killed again, and at last left to its end. One kill in six falls
+into start-up; the moments of the others are uniform over what is left of the training. metrics.jsonl and weights.safetensors must then be
 those of the undisturbed run byte for byte, result.json too but for its seconds, and no other file may lie about. Checkpoints are
 frequent, so that most runs go on from the middle of an epoch. Prints a line per kill; the exit status is 1 if anything differs.
 
@@ -32,7 +32,7 @@ from safetensors.numpy import load_file
 from neurosim.analysis.report import as_json, table
 from neurosim.errors import NeurosimError
 from neurosim.simulation import versions
-from neurosim.training import checkpoint
+from neurosim.training import TrainConfig, checkpoint
 
 NAME = "kill_and_resume"
 SECONDS = ("seconds", "seconds_per_epoch")  # of result.json
@@ -94,7 +94,8 @@ class Case:
 
     name: str
     command: list[str]
-    seconds: float
+    startup: float  # seconds until training begins
+    seconds: float  # of training and the last evaluation
     expected: Path
 
 
@@ -125,22 +126,38 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finish(arguments: list[str], timeout: float) -> float:
-    """Run a command to its end; returns the seconds it took."""
+def begins(process: subprocess.Popen[str], folder: Path, before: int) -> None:
+    """Wait until a run begins to train: it then writes metrics.jsonl, which was last written at `before`."""
+    while process.poll() is None and written(folder) == before:
+        time.sleep(0.01)
+
+
+def written(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def finish(arguments: list[str], folder: Path, timeout: float) -> tuple[float, float]:
+    """Run a command to its end; returns the seconds of start-up and of the rest."""
     started = time.monotonic()
     process = start(arguments)
     try:
+        begins(process, folder, written(folder))
+        begun = time.monotonic()
         _, errors = process.communicate(timeout=timeout)
     finally:
         process.kill()
     if process.returncode:
         raise SystemExit(f"neurosim {' '.join(arguments)}: exit status {process.returncode}\n{errors}")
-    return time.monotonic() - started
+    return begun - started, time.monotonic() - begun
 
 
-def killed(arguments: list[str], moment: float) -> bool:
-    """Run a command and kill it at a moment; False where it ended before."""
+def killed(arguments: list[str], folder: Path, moment: float, startup: bool) -> bool:
+    """Run a command and kill it some seconds after it was started, or after training began; False where it ended before."""
+    before = written(folder)
     process = start(arguments)
+    if not startup:
+        begins(process, folder, before)
     try:
         _, errors = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
@@ -167,6 +184,14 @@ def position(folder: Path) -> str:
     at, rows = state["at"], len((folder / "metrics.jsonl").read_text().splitlines())
     beyond = rows - len(state["metrics"])
     return f"epoch {at['epoch']}, batch {at['batches']}" + (f" ({beyond} rows of metrics beyond)" if beyond else "")
+
+
+def left(folder: Path) -> float:
+    """The share of the training that is left, in whole epochs."""
+    if not (folder / checkpoint.NAME).is_file():
+        return 1.0
+    epochs = TrainConfig.from_toml(folder / "config.toml").epochs
+    return 1.0 - (checkpoint.load(folder)[1]["at"]["epoch"] - 1) / epochs
 
 
 def differences(folder: Path, expected: Path) -> list[str]:
@@ -200,7 +225,7 @@ class Kill:
     number: int
     run: str
     moment: float
-    share: float
+    phase: str
     went_on_from: str
     differs: str = "?"
 
@@ -209,19 +234,21 @@ def disturb(case: Case, folder: Path, rng: np.random.Generator, kills: list[Kill
     """One run, killed up to so many times; appends its kills."""
     arguments, mine, ended = [*case.command, "--out", str(folder)], [], False
     while len(mine) < most:
-        moment = float(rng.uniform(0.0, case.seconds))
-        if not killed(arguments, moment):
+        startup = bool(rng.random() < 1 / 6)
+        moment = float(rng.uniform(0.0, case.startup if startup else max(left(folder), 0.2) * case.seconds))
+        if not killed(arguments, folder, moment, startup):
             ended = True  # what was left took less time than that
             break
         at = position(folder)
-        mine.append(Kill(len(kills) + len(mine) + 1, case.name, moment, moment / case.seconds, at))
-        print(f"kill {mine[-1].number}: {case.name}, {moment:.2f} of {case.seconds:.1f} s; {at}", flush=True)
+        phase = "start-up" if startup else "training"
+        mine.append(Kill(len(kills) + len(mine) + 1, case.name, moment, phase, at))
+        print(f"kill {mine[-1].number}: {case.name}, {moment:.2f} s into {phase}; {at}", flush=True)
         resumable = (folder / "config.toml").is_file()
         arguments = (
             ["train", "--resume", str(folder)] if resumable else [*case.command, "--out", str(folder), "--overwrite"]
         )
     if not ended:
-        finish(arguments, timeout)
+        finish(arguments, folder, timeout)
     found = differences(folder, case.expected)
     for kill in mine:
         kill.differs = ", ".join(found)
@@ -240,19 +267,14 @@ def main(settings: Settings) -> int:
         for words, share in zip(wanted, shares, strict=True):
             expected = Path(scratch) / f"undisturbed{len(cases)}"
             arguments = command(*words, settings.checkpoint)
-            seconds = finish([*arguments, "--out", str(expected)], settings.timeout)
-            cases.append(Case(" ".join(words), arguments, seconds, expected))
-            print(f"undisturbed: {cases[-1].name}, {seconds:.1f} s", flush=True)
+            seconds = finish([*arguments, "--out", str(expected)], expected, settings.timeout)
+            cases.append(Case(" ".join(words), arguments, *seconds, expected))
+            print(f"undisturbed: {cases[-1].name}, {seconds[0]:.1f} s of start-up, {seconds[1]:.1f} s", flush=True)
             until = len(kills) + share
             while len(kills) < until:
                 runs += 1
                 disturb(cases[-1], Path(scratch) / f"run{runs}", rng, kills, until - len(kills), settings.timeout)
-    different = sum(bool(kill.differs) for kill in kills)
-    middle = sum(k.went_on_from.startswith("epoch") and "batch 0" not in k.went_on_from for k in kills)
-    summary = (
-        f"{len(kills)} kills in {runs} runs of {len(cases)} cases: {len(kills) - different} identical, {different} different; "
-        f"{middle} went on from the middle of an epoch."
-    )
+    summary, different = summarise(kills, runs, len(cases)), any(kill.differs for kill in kills)
     print(f"\n{summary}")
     if settings.out is not None:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -260,33 +282,52 @@ def main(settings: Settings) -> int:
         for suffix, text in report.items():
             (settings.out / f"{NAME}.{suffix}").write_text(text)
         print(f"Wrote {', '.join(f'{NAME}.{suffix}' for suffix in report)} to {settings.out}.")
-    return int(different > 0)
+    return int(different)
+
+
+def summarise(kills: list[Kill], runs: int, cases: int) -> str:
+    """Outcome, and how many kills tested what: only those with a checkpoint test that it holds everything."""
+    different = sum(bool(kill.differs) for kill in kills)
+    went = [kill.went_on_from for kill in kills]
+    held = [(kill.run, at) for kill, at in zip(kills, went, strict=True) if at.startswith("epoch")]
+    middle = {pair for pair in held if "batch 0" not in pair[1]}
+    return (
+        f"{len(kills)} kills in {runs} runs of {cases} cases: {len(kills) - different} identical, {different} different. "
+        f"{len(held)} went on from a checkpoint ({len(set(held))} distinct ones, in {len({run for run, _ in held})} cases; {len(middle)} of "
+        f"them within an epoch), {sum('no checkpoint' in at for at in went)} began again for want of one, "
+        f"{sum('run folder' in at for at in went)} were killed before there was a run folder, "
+        f"{sum(at.startswith('finished') for at in went)} after the last file."
+    )
 
 
 def _report(
     settings: Settings, summary: str, cases: list[Case], kills: list[Kill], seconds: float
 ) -> Mapping[str, str]:
     given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items() if k != "out"}
-    undisturbed = [{"run": c.name, "seconds": c.seconds, "command": "neurosim " + " ".join(c.command)} for c in cases]
+    undisturbed = [
+        {"run": c.name, "startup": c.startup, "seconds": c.seconds, "command": "neurosim " + " ".join(c.command)}
+        for c in cases
+    ]
     markdown = "\n".join(
         [
             "# Trainings killed and resumed\n",
             f"`python tests/soak/{NAME}.py --seed {settings.seed} --kills {settings.kills} --data {' '.join(settings.data)} "
             "--out tests/soak/results`\n",
-            f"{summary} Signal 9 at moments uniform over the undisturbed run, start-up included; compared: metrics.jsonl and "
+            f"{summary} Signal 9, one in six in start-up, else at moments uniform over what was left of the training; compared: metrics.jsonl and "
             f"weights.safetensors bit for bit, result.json but for its seconds, no file left over. A checkpoint each "
             f"{settings.checkpoint:g} s. {seconds / 60:.0f} minutes on {os.cpu_count()} shared cores, one thread each "
             f"({', '.join(f'{k} {v}' for k, v in versions().items())}).\n",
             table(
-                ["kill", "run", "at s", "of the run", "went on from", "outcome"],
+                ["kill", "run", "seconds", "into", "went on from", "outcome"],
                 [
-                    [k.number, k.run, f"{k.moment:.2f}", f"{k.share:.0%}", k.went_on_from, k.differs or "identical"]
+                    [k.number, k.run, f"{k.moment:.2f}", k.phase, k.went_on_from, k.differs or "identical"]
                     for k in kills
                 ],
             ),
             "Undisturbed runs:\n",
             table(
-                ["run", "s", "command"], [[u["run"], f"{u['seconds']:.1f}", f"`{u['command']}`"] for u in undisturbed]
+                ["run", "start-up, s", "rest, s", "command"],
+                [[u["run"], f"{u['startup']:.1f}", f"{u['seconds']:.1f}", f"`{u['command']}`"] for u in undisturbed],
             ),
         ]
     )
