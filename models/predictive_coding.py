@@ -36,7 +36,7 @@ from neurosim import (
     Readout,
     Tied,
 )
-from neurosim.equations import seconds
+from neurosim.equations import seconds, substitute
 from neurosim.errors import NeurosimError, unknown
 
 #: rate of a value x, and its slope
@@ -118,7 +118,7 @@ def circuit(
         {"inp.r": "image", f"pyr{top}.y": "target"},
         {"clamped": 0},
     )
-    hidden = {"tanh": "tanh(u)", "logistic": "1/(1 + exp(-u))", "identity": "1*u"}[transfer]
+    hidden = substitute(TRANSFER[transfer][0], {"x": "u"})
     return Circuit(
         "predictive_coding", tuple(populations), tuple(projections), protocol,
         readout=Readout(f"pyr{top}.x", "free"),

@@ -278,7 +278,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _describe(arguments: argparse.Namespace) -> None:
     from neurosim.describe import describe
 
-    circuit, _, _ = _circuit(arguments, arguments.data)
+    circuit, *_ = _circuit(arguments, arguments.data)
     print(describe(circuit))
 
 
@@ -286,8 +286,8 @@ def _simulate(arguments: argparse.Namespace) -> None:
     from neurosim import simulate
     from neurosim.plot import save_traces
 
-    circuit, weights, name = _circuit(arguments, arguments.data)
-    images, labels = _samples(arguments, name) if circuit.plan.clamped_fields else (None, None)
+    circuit, weights, name, normalise = _circuit(arguments, arguments.data)
+    images, labels = _samples(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
     record = arguments.record or [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
     for variable in record:
         circuit.plan.variable(variable)
@@ -350,8 +350,8 @@ def _listed(spikes: Any) -> str:
 def _compare(arguments: argparse.Namespace) -> None:
     from neurosim import compare
 
-    circuit, weights, name = _circuit(arguments, arguments.data)
-    images, labels = _samples(arguments, name) if circuit.plan.clamped_fields else (None, None)
+    circuit, weights, name, normalise = _circuit(arguments, arguments.data)
+    images, labels = _samples(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
     levels = arguments.levels or (None if arguments.level is None else [arguments.level])
     out = _folder(arguments)
     with _kept(out):
@@ -365,7 +365,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from neurosim.backends.torch.workers import Workers
+    from neurosim.backends.torch.workers import is_first, leave
     from neurosim.training import resolve, resume
     from neurosim.training.run import RESULT, accuracy_text
     from neurosim.training.trainer import start
@@ -379,21 +379,23 @@ def _train(arguments: argparse.Namespace) -> None:
         finished = (out / RESULT).is_file()
         with _resumable(out):
             run: Any = resume(out)
-        if finished:
-            print(f"the run in {out} has finished already: {accuracy_text(run.result)}")
-            return
-        first = Workers(run.config.device).first
     else:
         values, weights = _experiment(arguments)
         config = resolve(values.pop("model"), values.pop("settings"), **values)  # complain before a folder is made
         arguments.model = config.model
-        first = Workers(config.device).first  # under torchrun one process makes the folder
-        out = _folder(arguments) if first else Path(arguments.out or "runs")
+        finished = False
+        out = _folder(arguments) if is_first() else Path(arguments.out or "runs")  # under torchrun one process makes it
         with _resumable(out):
-            run = start(config, out, arguments.data_dir, weights, command=arguments.command_line)
-    if not first:
+            run = start(
+                config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite
+            )
+    leave()
+    if not is_first():
         return
     result = run.result
+    if finished:
+        print(f"the run in {out} has finished already: {accuracy_text(result)}")
+        return
     print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
     print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
 
@@ -402,8 +404,7 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     """What is to be trained: an experiment file or a model's name, what the command line says beside it, weights to start from."""
     from neurosim import registry
     from neurosim.training import load
-    from neurosim.training.config import read_toml
-    from neurosim.training.sweep import KEYS
+    from neurosim.training.config import SWEEP_KEYS, read_toml
 
     values: dict[str, Any] = {"model": arguments.model, "settings": {}}
     if arguments.model is None:
@@ -411,8 +412,8 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
             "Wanted a model, an experiment file, or --resume RUN_DIR; `neurosim train --help` shows examples."
         )
     if arguments.model.endswith(".toml"):
-        values = {"settings": {}, **read_toml(arguments.model, KEYS)}
-        several = [key for key in KEYS if key in values]
+        values = {"settings": {}, **read_toml(arguments.model, SWEEP_KEYS)}
+        several = [key for key in SWEEP_KEYS if key in values]
         if several:
             raise NeurosimError(
                 f"'{arguments.model}' describes several runs (it has {', '.join(several)}): `neurosim sweep {arguments.model}` trains them all."
@@ -430,6 +431,8 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
         begin = load(arguments.weights)
         values["settings"], weights = {**begin.config.settings, **values["settings"]}, begin.weights
         values.setdefault("data", begin.config.data)
+        if values["data"] == begin.config.data:
+            values.setdefault("normalise", begin.config.normalise)
     values["settings"] = {**values["settings"], **registry.parse_settings(arguments.settings)}
     return values, weights
 
@@ -579,29 +582,30 @@ def _fetch(arguments: argparse.Namespace) -> None:
 # ---------------------------------------------------------------- shared by commands
 
 
-def _circuit(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str]:
-    """The circuit, the weights of ``--weights`` (or None), and the name of the data set."""
+def _circuit(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str, str]:
+    """The circuit, the weights of ``--weights`` (or None), the data set and the normalisation that the run was trained with."""
     from neurosim import registry
     from neurosim.training import load
 
     model = registry.model(arguments.model)
     settings, weights = registry.parse_settings(arguments.settings), None
-    name = dataset or "digits"
+    name, normalise = dataset or "digits", "none"
     if arguments.weights:
         run = load(arguments.weights)
         settings, weights = {**run.config.settings, **settings}, run.weights
-        name = dataset or run.config.data
+        name, normalise = dataset or run.config.data, run.config.normalise
     else:  # the circuit that `train` would start from
         settings = {k: v for k, v in model.preset(settings, name).items() if k in model.parameters} | settings
-    return model.circuit(settings), weights, name
+    return model.circuit(settings), weights, name, normalise
 
 
-def _samples(arguments: argparse.Namespace, name: str) -> tuple[Any, Any]:
+def _samples(arguments: argparse.Namespace, name: str, normalise: str) -> tuple[Any, Any]:
     """The first samples of the test set (weights given: unseen ones) or of the training set."""
     from neurosim import data
 
     count = arguments.samples if arguments.samples is not None else 4
-    images, labels = data.load(name, arguments.data_dir).split("test" if arguments.weights else "train")
+    dataset = data.normalise(data.load(name, arguments.data_dir), normalise)
+    images, labels = dataset.split("test" if arguments.weights else "train")
     if not 1 <= count <= len(images):
         raise NeurosimError(f"--samples {count}: wanted between 1 and {len(images)}.")
     return images[:count], labels[:count]

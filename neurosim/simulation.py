@@ -34,7 +34,9 @@ def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[st
                 "labels)."
             )
         return {}
-    images = np.asarray(images, dtype=float)
+    images = np.asarray(images)
+    if images.dtype != np.float32:  # which data sets of images have: left as it is, a copy could be large
+        images = images.astype(float)
     if images.ndim < 2:
         raise NeurosimError(f"images have shape {images.shape}; wanted (samples, pixels) or (samples, height, width).")
     if not len(images):

@@ -116,7 +116,13 @@ def test_equilibrium_propagation_equals_the_euler_oracle(transfer, nudging, size
 @pytest.mark.parametrize(("transfer", "sizes"), PC)
 @pytest.mark.parametrize(("level", "batch"), LEVELS)
 def test_predictive_coding_equals_the_euler_oracle(transfer, sizes, level, batch):
-    options = {"transfer": transfer, "variance": VARIANCE[transfer], "eta": 1.0, "tau_error": 3e-3, "steps": STEPS["predictive_coding"]}
+    options = {
+        "transfer": transfer,
+        "variance": VARIANCE[transfer],
+        "eta": 1.0,
+        "tau_error": 3e-3,
+        "steps": STEPS["predictive_coding"],
+    }
     check_trajectory(
         pc_circuit(transfer, sizes), partial(pc.euler, **options, **PHYSICS), *problem(sizes, transfer, 2 * batch),
         level, batch,
@@ -148,9 +154,7 @@ def test_equilibrium_propagation_at_rest_equals_the_fixed_points(transfer, nudgi
 @pytest.mark.parametrize(("transfer", "sizes"), PC)
 def test_predictive_coding_at_rest_equals_the_minimum_of_the_energy(transfer, sizes):
     weights, images, targets = problem(sizes, transfer, 4)
-    states, changes = pc.steady(
-        weights, images, targets, transfer=transfer, variance=VARIANCE[transfer], eta=0.7
-    )
+    states, changes = pc.steady(weights, images, targets, transfer=transfer, variance=VARIANCE[transfer], eta=0.7)
     result = steady(pc_circuit(transfer, sizes, eta=0.7), weights, images, targets)
     for phase in STEPS["predictive_coding"]:
         assert_near(result.ends[phase], states[phase.removesuffix("_end")], 1e-8)
@@ -176,7 +180,10 @@ def test_predictive_coding_descends_the_minimal_energy(transfer):
     weights, images, targets = problem(DEEP, transfer, 4)
     result = steady(pc_circuit(transfer, DEEP), weights, images, targets)
     assert_near(
-        moved(result.weights, weights), pc.descent(weights, images, targets, transfer=transfer, variance=VARIANCE[transfer]), 1e-7, relative=True
+        moved(result.weights, weights),
+        pc.descent(weights, images, targets, transfer=transfer, variance=VARIANCE[transfer]),
+        1e-7,
+        relative=True,
     )
 
 

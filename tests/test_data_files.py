@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -262,7 +263,80 @@ def test_pickles_of_other_things_are_refused():
     assert "asks for 'collections.OrderedDict'" in refusal(unpickle, __import__("collections").OrderedDict())
     assert "has the type 'O8'; wanted uint8" in refusal(unpickle, np.array([{}], dtype=object))
     assert "batch cannot be unpickled" in refusal(cifar.unpickle, published.File("batch", b"<!DOCTYPE html>"))
-    assert unpickle({"data": np.arange(3, dtype=np.uint8), "x": b"\xff", "n": [1]})["x"] == b"\xff"
+    assert unpickle({"data": np.arange(3, dtype=np.uint8), "x": b"\xff", "n": [1]})["x"] == "\xff"
+
+
+NAMES = {
+    "_reconstruct": "numpy.core.multiarray",
+    "_frombuffer": "numpy._core.numeric",
+    "ndarray": "numpy",
+    "dtype": "numpy",
+}
+
+
+def named(name):
+    return b"c" + NAMES[name].encode() + b"\n" + name.encode() + b"\n"
+
+
+def pickled(thing):
+    """The opcodes of a thing, without header and end; `bytes` are opcodes already."""
+    if isinstance(thing, bytes):
+        return thing
+    if isinstance(thing, tuple):
+        return b"(" + b"".join(map(pickled, thing)) + b"t"
+    return pickle.dumps(thing, 2)[2:-1]
+
+
+def called(name, *arguments):
+    return named(name) + pickled(arguments) + b"R"
+
+
+def built(thing, *state):
+    return thing + pickled(state) + b"b"
+
+
+EMPTY, U1 = called("_reconstruct", named("ndarray"), (0,), "b"), called("dtype", "u1", 0, 1)
+OBJECT = U1 + pickled((3, "|", None, None, None, -1, -1, 63)) + b"b"  # what would make Python objects of the bytes
+
+
+@pytest.mark.parametrize(
+    ("hostile", "message"),
+    [
+        (called("ndarray", (1,), "O", "A" * 8), "calls 'numpy.ndarray'"),  # an object at an address of choice
+        (called("ndarray", (1 << 33,), "u1"), "calls 'numpy.ndarray'"),  # 8 GiB
+        (called("dtype", "O"), "has the type 'O'; wanted uint8"),
+        (called("_reconstruct", named("dtype"), (0,), "b"), "an array with a class that no CIFAR batch has"),
+        (called("_frombuffer", "A" * 8, "O", (1,), "C"), "an array with a type that no CIFAR batch has: 'O'"),
+        (called("_frombuffer", "A" * 8, OBJECT, (1,), "C"), "an array of the shape (1,) with 8 bytes"),
+        (called("_frombuffer", [65] * 8, U1, (8,), "C"), "TypeError"),
+        (built(EMPTY, 1, (1,), "O", False, "A" * 8), "an array with a type that no CIFAR batch has"),
+        (built(EMPTY, 1, (1 << 33,), U1, False, "A"), "an array of the shape (8589934592,) with 1 bytes"),
+        (built(EMPTY, 1, (-1, -1), U1, False, "A"), "an array with a shape that no CIFAR batch has"),
+        (built(EMPTY, 1, (1,), U1, False, "\u20ac"), "UnicodeEncodeError"),
+        (built(EMPTY, None, {"_raw": "A"}), "ValueError"),  # attributes instead of a state
+        (built(named("ndarray"), None, {"_call": 1}), "sets the state of a function"),
+        (built(named("dtype"), None, {"_call": 1}), "sets the state of a function"),
+        (named("ndarray") + b")\x81", "UnpicklingError"),  # a new object of the class
+    ],
+)  # fmt: skip
+def test_arrays_that_no_batch_has_are_refused_and_not_made(hostile, message):
+    """NumPy's own functions make arrays over forged pointers or of any size, if a pickle asks for them."""
+    text = refusal(cifar.unpickle, published.File("batch", b"\x80\x02" + hostile + b"."))
+    assert text.startswith("batch cannot be unpickled") and message in text
+    cifar.unpickle(published.File("batch", pickle.dumps(PIXELS[0], 2)))  # nothing was changed for good
+
+
+def test_the_state_of_a_pickled_type_means_nothing():
+    got = cifar.unpickle(published.File("batch", b"\x80\x02" + built(EMPTY, 1, (2, 4), OBJECT, False, "A" * 8) + b"."))
+    assert got.array.dtype == np.uint8 and got.array.tolist() == [[65] * 4] * 2
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_columns_first(protocol):
+    for array in (np.asfortranarray(PIXELS[0][0]), PIXELS[0].T):
+        got = cifar.unpickle(published.File("batch", pickle.dumps(array, protocol))).array
+        np.testing.assert_array_equal(got, array)
+        assert got.dtype == np.uint8 and got.shape == array.shape
 
 
 @pytest.mark.parametrize(
@@ -582,6 +656,69 @@ def test_plain_archive_that_ends_early_or_whose_header_is_damaged(tmp_path):
         assert "set.tar is damaged" in refusal(read)
     path.write_bytes(flipped(content, 1536 + 3))  # in the name of "b"
     assert "no end mark of a tar archive at byte 1,536" in refusal(read)
+
+
+def pax(**records):
+    """A pax header's content: each record begins with its own length, here always of three digits."""
+    lines = [f" {key.replace('_', '.')}={value}\n" for key, value in records.items()]
+    return b"".join(f"{len(line) + 3:03d}{line}".encode() for line in lines)
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_of_any_size_is_not_read(tmp_path, kind, mode):
+    """tarfile reads it whole, before it hands out a member."""
+    path = tmp_path / "set.tar"
+    path.write_bytes(packed([("a", b"x"), (special("name", kind), b"a" * (24 << 20)), ("b", b"y")], mode))
+    tracemalloc.start()
+    message = refusal(lambda: list(archive.members(path, lambda name: True, 1000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"{path}: the headers at byte 1,536 go on for 25,165,824 bytes; wanted at most 65,536" in message
+    assert peak < 10 << 20  # xz itself needs 8 MiB
+
+
+def test_headers_are_bounded_together(tmp_path):
+    """Headers on headers of one member, and those for all members that follow."""
+    path = tmp_path / "set.tar"
+
+    def read(*files):
+        path.write_bytes(packed([*files, ("b", b"y")], "w:"))
+        return list(archive.members(path, lambda name: True, 1000))
+
+    name = special("name", tarfile.GNUTYPE_LONGNAME)
+    assert read((name, b"n" * 4000)) == [("n" * 4000, b"y")]
+    assert [short for short, _ in read(*[(f"{n:03d}" * 80, b"x") for n in range(300)])][:1] == ["000" * 80]
+    assert "the headers at byte" in refusal(read, *[(name, b"n")] * 100)
+    for_all = special("name", tarfile.XGLTYPE)
+    each = [[(for_all, b"30000 %d=" % n + b"v" * 29992 + b"\n"), (f"{n}", b"x")] for n in range(3)]
+    assert len(read(*each[0], *each[1])) == 3
+    assert "the headers for all members have more than 65,536 bytes" in refusal(read, *each[0], *each[1], *each[2])
+
+
+def test_forged_sizes_in_headers(tmp_path):
+    """Below zero they would read the archive whole, or lead back and never end; and some are no numbers at all."""
+    path = tmp_path / "set.tar"
+
+    def read(kind, size, content=b""):
+        member = special("a", kind)
+        member.size = size
+        header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+        if kind == tarfile.GNUTYPE_SPARSE:
+            header[483:495] = b"00000000001\0"  # the size that the member shall have
+            header[148:156] = b" " * 8
+            header[148:156] = b"%06o\0 " % sum(header)
+        start = packed([("0", b"x")], "w:")[:1024]
+        rest = packed([("b", b"y")], "w:")
+        path.write_bytes(start + bytes(header) + content + bytes(-len(content) % 512) + rest)
+        return list(archive.members(path, lambda name: name == "b", 1000))
+
+    assert "go on for -1,024 bytes" in refusal(read, tarfile.XHDTYPE, -1024)
+    assert "go on for -1,024 bytes" in refusal(read, tarfile.GNUTYPE_LONGNAME, -1024)
+    assert f"{path} is damaged: byte 1,536 leads back to 1,023" in refusal(read, tarfile.GNUTYPE_SPARSE, -512)
+    assert "unpacks to more than 16 GiB" in refusal(read, tarfile.GNUTYPE_SPARSE, 1 << 50)
+    content = pax(size="x", GNU_sparse_map="1,x")
+    assert f"{path} is damaged or no tar archive (ValueError" in refusal(read, tarfile.XHDTYPE, len(content), content)
 
 
 # ------------------------------------------------------------------------------------------------------ cache

@@ -118,7 +118,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
         ((3, 5, 4), 2, True, (-1.5, 0.25, 7.0)),
         ((3, 5, 4), 1, False, (0.5,)),
         ((3, 5, 4), 0, True, (0.0,)),
-        ((2, 3, 3), 6, True, (1.0, 2.0)),  # a window that can lie in the padding altogether
+        ((2, 3, 3), 2, True, (1.0, 2.0)),  # a window in which a single pixel can be left
     ],
 )
 def test_augmentation_equals_the_loop(shape, padding, flip, fill, dtype, device):
@@ -154,6 +154,10 @@ def test_no_padding_and_no_flip_change_nothing():
 def test_augmentation_that_does_not_fit():
     with pytest.raises(data.DataError, match=r"crop_padding = -1; wanted 0 or more"):
         Augment((2, 2), -1, True)
+    for shape, padding in (((3, 5), 3), ((3, 5, 3), 3), ((1, 3, 3), 6)):
+        with pytest.raises(data.DataError, match=rf"crop_padding = {padding} for images .* wanted at most 2"):
+            Augment(shape, padding, True)
+        Augment(shape, 2, True)
     with pytest.raises(data.DataError, match=r"fill has 2 values; wanted 1 or 3"):
         Augment((3, 2, 2), 1, True, (0.0, 1.0))
     with pytest.raises(data.DataError, match=r"shape \(4, 11\); wanted \(batch, 12\)"):

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from neurosim import data
+from neurosim.backends.torch.workers import leave
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.training import Trainer, checkpoint, load, resolve
 from neurosim.training.trainer import start
@@ -100,7 +101,7 @@ def worker(out: Path) -> None:
         trainer.fit()
     except DivergenceError as error:
         found["diverged"] = str(error)
-    trainer.workers.close()
+    leave()
     (out / f"found{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 

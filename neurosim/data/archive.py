@@ -19,6 +19,8 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 # A small archive can unpack to anything. The largest archive known here, STL-10, unpacks to 3.1 GB.
 _MAX_UNPACKED = 16 << 30
 _GIB = 1 << 30
+# Names and attributes of one member. tarfile alone would read as much as the archive says, before anyone is asked.
+_MAX_HEADERS = 64 << 10
 
 
 def members(path: Path, wanted: Callable[[str], bool], largest: int) -> Iterator[tuple[str, bytes]]:
@@ -40,13 +42,14 @@ def members(path: Path, wanted: Callable[[str], bool], largest: int) -> Iterator
     ------
     DataError
         For an archive that is damaged or truncated; and, before its content is touched, for a member that is a
-        link or a device, has an absolute path or one that leads outside, or is larger than `largest`.
+        link or a device, has an absolute path or one that leads outside, has headers of more than 64 KiB, or is
+        larger than `largest`.
     """
     try:
-        with _opened(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
+        with _opened(path) as file, _Tar(stream := _Stream(path, file)) as tar:
+            while (member := tar.next()) is not None:
                 name = _safe_name(path, member)
-                if member.offset_data + member.size > _MAX_UNPACKED:
+                if max(member.offset_data + member.size, tar.offset) > _MAX_UNPACKED:
                     raise DataError(
                         f"{path} unpacks to more than {_MAX_UNPACKED // _GIB} GiB (at member '{member.name}'); "
                         "wanted a set of small images."
@@ -59,8 +62,9 @@ def members(path: Path, wanted: Callable[[str], bool], largest: int) -> Iterator
                     )
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file
+                stream.left = member.size
                 yield name, content.read()
-            _check_end(path, stream, tar.offset)
+            _check_end(path, file, tar.offset)
     except EOFError as error:
         raise DataError(f"{path} is truncated: its compressed stream stops before its end. {MEND}") from error
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
@@ -69,6 +73,53 @@ def members(path: Path, wanted: Callable[[str], bool], largest: int) -> Iterator
         raise DataError(f"{path} is damaged or no tar archive ({error}). {MEND}") from error
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+class _Stream:
+    """The unpacked bytes of an archive, read once, front to back, and never more than `left` of them."""
+
+    def __init__(self, path: Path, stream: IO[bytes]):
+        self.path, self.left = path, 0
+        self._stream = stream
+        self.tell, self.seekable = stream.tell, stream.seekable
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise DataError(
+                f"{self.path}: the headers at byte {self.tell():,} go on for {size:,} bytes; wanted at most "
+                f"{_MAX_HEADERS:,} for each member. Pack the archive again."
+            )
+        self.left -= size
+        return self._stream.read(size)
+
+    def seek(self, position: int) -> int:
+        if position < self.tell():  # a size below zero: the archive would never end
+            raise DataError(f"{self.path} is damaged: byte {self.tell():,} leads back to {position:,}. {MEND}")
+        return self._stream.seek(position)
+
+
+class _Tar(tarfile.TarFile):
+    """Reads one member after the other and keeps none of them."""
+
+    def __init__(self, stream: _Stream):
+        self._stream = stream
+        super().__init__(fileobj=stream)  # type: ignore[arg-type]
+
+    def next(self) -> tarfile.TarInfo | None:
+        self._stream.left = _MAX_HEADERS
+        self.members.clear()  # type: ignore[attr-defined]
+        try:
+            member = super().next()
+        except DataError:
+            raise
+        except (LookupError, OverflowError, RecursionError, ValueError) as error:  # numbers that are none, and the like
+            raise tarfile.ReadError(f"{type(error).__name__}: {error}") from error
+        if sum(len(key) + len(value) for key, value in self.pax_headers.items()) > _MAX_HEADERS:
+            raise DataError(
+                f"{self._stream.path}: the headers for all members have more than {_MAX_HEADERS:,} bytes. "
+                "Pack the archive again."
+            )
+        return member
 
 
 def _opened(path: Path) -> IO[bytes]:

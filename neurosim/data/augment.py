@@ -13,7 +13,7 @@ from neurosim.data.dataset import DataError
 
 @dataclass(frozen=True)
 class Augment:
-    """Pads each image on all sides, cuts a window of its size at a random place, and mirrors every other one.
+    """Pads each image on all sides, cuts a window of its size at a random place, and mirrors it with probability one half.
 
     Which window, and which are mirrored, is drawn by NumPy from the seed of the call, and no state is kept: the same
     seed gives the same images on every device, and a run that is resumed goes on as if it had not stopped.
@@ -23,16 +23,16 @@ class Augment:
     shape
         Shape of one image, ``(height, width)`` or ``(channels, height, width)``.
     crop_padding
-        Pixels of padding on each side; 0 leaves the images in place.
+        Pixels of padding on each side, fewer than the smaller side of the image has; 0 leaves the images in place.
     flip
-        Whether an image is mirrored left to right, with probability one half.
+        Whether images are mirrored, left to right.
     fill
         Value of the padding, for all channels or for each: that of black, see `neurosim.data.normalise.black`.
 
     Raises
     ------
     DataError
-        When the padding is negative or `fill` has neither one value nor one for each channel.
+        When the padding is negative or as wide as the image, or `fill` has neither one value nor one for each channel.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +44,12 @@ class Augment:
         channels = 1 if len(self.shape) == 2 else self.shape[0]
         if self.crop_padding < 0:
             raise DataError(f"crop_padding = {self.crop_padding}; wanted 0 or more pixels.")
+        height, width = self.shape[-2:]
+        if self.crop_padding >= min(height, width):
+            raise DataError(
+                f"crop_padding = {self.crop_padding} for images of {height} x {width} pixels; wanted at most "
+                f"{min(height, width) - 1}, so that some of each image is left in the window."
+            )
         if len(self.fill) not in (1, channels):
             raise DataError(f"fill has {len(self.fill)} values; wanted 1 or {channels}, one for each channel.")
 

@@ -3,13 +3,16 @@
 Binary: records of a label byte (CIFAR-100: coarse, then fine) and 3,072 pixels, 32x32 red, then green, then blue.
 Python: pickled dicts with the same pixels as an array ``data`` (N, 3072) and a list of labels. A pickle can name any
 function to be called, so it is read by an unpickler that knows the few names those files need and refuses all others.
+Those few lead to objects of this module: nothing of NumPy is called while a pickle is read.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +82,7 @@ class CifarPython(Form):
             batch = unpickle(file)
             data, labels = (batch.get(key) for key in ("data", self.labels)) if isinstance(batch, dict) else (0, 0)
             if not (
-                isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape == (records, _PIXELS)
+                isinstance(data, PickledArray) and data.shape == (records, _PIXELS)
                 and isinstance(labels, list) and len(labels) == records and all(type(k) is int for k in labels)
             ):  # fmt: skip
                 raise DataError(
@@ -87,7 +90,7 @@ class CifarPython(Form):
                     f"and '{self.labels}', a list of {records} numbers. {MEND}"
                 )
             _check_labels(file, np.array(labels), self.classes)
-            parts.append((data, np.array(labels)))
+            parts.append((data.array, np.array(labels)))
         return _joined(parts)
 
 
@@ -158,7 +161,9 @@ CIFAR100 = PublishedSource(
 
 
 def unpickle(file: File) -> Any:
-    """Return the object of a pickle made of dicts, lists, texts, numbers and uint8 arrays.
+    """Return the object of a pickle made of dicts, lists, texts, numbers and uint8 arrays (as `PickledArray`).
+
+    Bytes come as text, one character each, as those of Python 2 do.
 
     Raises
     ------
@@ -167,49 +172,127 @@ def unpickle(file: File) -> Any:
     """
     try:
         return _Unpickler(file).load()
-    except DataError:
-        raise
+    except DataError as error:
+        raise DataError(f"{file.where} cannot be unpickled: {error} {MEND}") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise DataError(f"{file.where} cannot be unpickled ({type(error).__name__}: {error}). {MEND}") from error
 
 
-def _uint8(name: str, *_: object) -> np.dtype:
-    """In the place of ``numpy.dtype``: a new object, because the pickle then sets its state."""
+class PickledArray:
+    """A uint8 array out of a pickle: its bytes and its shape, checked against each other.
+
+    Attributes
+    ----------
+    shape
+        Its shape.
+    """
+
+    # What a pickle can lay its hands on has no attributes but these, and a __setstate__, without which it could set them.
+    __slots__ = ("_columns_first", "_raw", "shape")
+
+    def __init__(self) -> None:
+        self.shape, self._columns_first, self._raw = (0,), False, memoryview(b"")
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, columns_first, raw = state
+        _demand(dtype is _UINT8, "a type", dtype)
+        is_shape = type(shape) is tuple and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)
+        _demand(is_shape, "a shape", shape)
+        if not isinstance(raw, str):  # a text has the bytes of Python 2
+            raw = memoryview(raw)  # in which a bytearray keeps its length
+        length = len(raw.encode("latin1")) if isinstance(raw, str) else raw.nbytes
+        if length != math.prod(shape):
+            raise DataError(f"It has an array of the shape {shape} with {length:,} bytes.")
+        self.shape, self._columns_first, self._raw = shape, bool(columns_first), raw
+
+    @property
+    def array(self) -> np.ndarray:
+        """The array. It is made here, where a pickle cannot ask for it over and over."""
+        raw = self._raw.encode("latin1") if isinstance(self._raw, str) else self._raw
+        return np.frombuffer(raw, np.uint8).reshape(self.shape, order="F" if self._columns_first else "C")
+
+
+class _UInt8:
+    """What ``numpy.dtype`` makes: one object for all, whose state (byte order, fields) says nothing of uint8."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Name:
+    """What a name in a pickle stands for: no class and no function, whose attributes a pickle could set."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]):
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise DataError("It sets the state of a function.")
+
+
+def _demand(right: bool, what: str, got: object) -> None:
+    if not right:
+        raise DataError(f"It has an array with {what} that no CIFAR batch has: {reprlib.repr(got)}.")
+
+
+def _ndarray(*_: object) -> object:
+    raise DataError("It calls 'numpy.ndarray', which no CIFAR batch does. Do not trust this file.")
+
+
+def _reconstruct(kind: object, *_: object) -> PickledArray:
+    """An empty array, of which the pickle then sets the state."""
+    _demand(kind is _NDARRAY, "a class", kind)
+    return PickledArray()
+
+
+def _from_buffer(raw: object, dtype: object, shape: object, order: object) -> PickledArray:
+    array = PickledArray()
+    array.__setstate__((1, shape, dtype, order == "F", raw))
+    return array
+
+
+def _dtype(name: object, *_: object) -> _UInt8:
     if name not in ("u1", "|u1", "uint8"):
-        raise DataError(f"A pickled array has the type {name!r}; wanted uint8. {MEND}")
-    return np.dtype("u1", copy=True)
+        raise DataError(f"A pickled array has the type {reprlib.repr(name)}; wanted uint8.")
+    return _UINT8
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """In the place of ``_codecs.encode``, by which Python 3 writes bytes for Python 2."""
+def _latin1(text: str, encoding: object) -> str:
+    """For ``_codecs.encode``, by which Python 3 writes bytes for Python 2: left as the text that Python 2 had."""
     if encoding != "latin1":
-        raise DataError(f"A pickle asks for the encoding {encoding!r}; wanted latin1. {MEND}")
-    return text.encode("latin1")
+        raise DataError(f"It asks for the encoding {reprlib.repr(encoding)}; wanted latin1.")
+    return text
 
 
-_RECONSTRUCT, _FROM_BUFFER = (np.zeros(1, np.uint8).__reduce_ex__(protocol)[0] for protocol in (2, 5))
+_UINT8 = _UInt8()
+_NDARRAY = _Name(_ndarray)
 _ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _uint8,
-    ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Name(_dtype),
+    ("_codecs", "encode"): _Name(_latin1),
     # NumPy 2 moved its private modules.
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
+    ("numpy.core.multiarray", "_reconstruct"): _Name(_reconstruct),
+    ("numpy._core.multiarray", "_reconstruct"): _Name(_reconstruct),
+    ("numpy.core.numeric", "_frombuffer"): _Name(_from_buffer),
+    ("numpy._core.numeric", "_frombuffer"): _Name(_from_buffer),
 }
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: File):
         super().__init__(io.BytesIO(file.content), encoding="latin1")  # the files are from Python 2
-        self.where = file.where
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self.where} is a pickle that asks for '{module}.{name}', which no CIFAR batch needs: nothing of it "
-                f"was run. Do not trust this file. {MEND}"
+                f"It asks for '{module}.{name}', which no CIFAR batch needs: nothing of it was run. "
+                "Do not trust this file."
             )
         return _ALLOWED[module, name]
 

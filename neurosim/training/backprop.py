@@ -16,7 +16,11 @@ from neurosim.backends.engine import Options
 from neurosim.backends.result import Result
 from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Circuit
+from neurosim.errors import DivergenceError
 from neurosim.training.config import TrainConfig
+
+#: Added to a run's seed for its feedback weights, so that they are no other seed's initial weights.
+FEEDBACK = 1_000_000
 
 
 class _Aligned(torch.autograd.Function):
@@ -43,7 +47,7 @@ class BackpropEngine:
 
     def __init__(self, circuit: Circuit, weights: dict[str, np.ndarray], options: Options, config: TrainConfig):
         self.net = ReferenceNet(circuit, weights, options.dtype, options.device)
-        self.options = options
+        self.arrays, self.options = self.net.arrays, options
         self.transform: Any = None
         self.workers: Workers | None = None
         self.noise = None
@@ -51,15 +55,15 @@ class BackpropEngine:
         self.feedback: dict[str, torch.Tensor] = {}
         names = self.net.reference.weights
         if config.method == "feedback_alignment":
-            drawn = circuit.initial_weights(config.seed + 1)
-            self.feedback = {n: self.net.arrays.asarray(drawn[n]) for n in names}
+            drawn = circuit.initial_weights(config.seed + FEEDBACK)
+            self.feedback = {n: self.arrays.asarray(drawn[n]) for n in names}
             self.net.drive = self._aligned_drive  # type: ignore[method-assign]
         elif config.method == "direct_feedback_alignment":
             classes = self.net.parameters[names[-1]].shape[1]
             for l, name in enumerate(names[:-1]):
                 rng = np.random.default_rng([config.seed, 3, l])
                 drawn = rng.uniform(-1.0, 1.0, (classes, self.net.parameters[name].shape[1])) / np.sqrt(classes)
-                self.feedback[name] = self.net.arrays.asarray(drawn)
+                self.feedback[name] = self.arrays.asarray(drawn)
 
     @property
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -70,21 +74,19 @@ class BackpropEngine:
         return product if bias is None else product + self.net.parameters[bias]
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {n: self.net.arrays.to_numpy(p).copy() for n, p in self.net.parameters.items()}
+        return {n: self.arrays.to_numpy(p).copy() for n, p in self.net.parameters.items()}
 
     def set_weights(self, weights: dict[str, np.ndarray]) -> None:
         for name, parameter in self.net.parameters.items():
-            parameter.data.copy_(self.net.arrays.asarray(weights[name]))
+            parameter.data.copy_(self.arrays.asarray(weights[name]))
 
-    def present(self, stimuli: dict[str, Any], *, learn: str = "on", ends: bool = True, **_: Any) -> Result:
+    def present(self, stimuli: dict[str, Any], *, learn: str = "on", ends: bool = True) -> Result:
+        """As an engine's, but there are no states to record or to keep (`ends`)."""
         started = time.perf_counter()
         answers = []
         for start in range(0, len(stimuli["image"]), self.options.batch):
             rows = slice(start, start + self.options.batch)
-            images, targets = (
-                self.net.arrays.asarray(stimuli["image"][rows]),
-                self.net.arrays.asarray(stimuli["target"][rows]),
-            )
+            images, targets = (self.arrays.asarray(stimuli[name][rows]) for name in ("image", "target"))
             if learn == "on":
                 direct = self.method == "direct_feedback_alignment"
                 rates, gradients = (
@@ -92,6 +94,7 @@ class BackpropEngine:
                     if direct
                     else self.net.backward(images, targets)
                 )
+                self._check(rates)
                 with torch.no_grad():
                     for gradient in gradients.values() if self.workers else ():
                         self.workers.average(gradient)  # type: ignore[union-attr]
@@ -99,7 +102,17 @@ class BackpropEngine:
             else:
                 with torch.no_grad():
                     rates = self.net.forward(images)
-            answers.append(self.net.arrays.to_numpy(rates))
+                self._check(rates)
+            answers.append(self.arrays.to_numpy(rates))
         result = Result("backprop", self.options.dtype, {}, readout=np.concatenate(answers))
         result.seconds = time.perf_counter() - started
         return result
+
+    def _check(self, rates: torch.Tensor) -> None:
+        finite = self.arrays.finite(rates)
+        if self.workers is not None:  # all of them stop
+            finite = self.workers.largest(float(not finite)) == 0
+        if not finite:
+            raise DivergenceError(
+                f"The output rates of the net under {self.method} became NaN or infinite: its weights diverged. Lower learning_rate."
+            )

@@ -14,6 +14,8 @@ from neurosim import registry
 from neurosim.errors import NeurosimError, unknown
 
 OPTIMISERS = ("none", "sgd", "adam")
+#: What a sweep file holds beside the keys of an experiment file.
+SWEEP_KEYS = ("seeds", "run", "grid")
 #: Plain torch references that the trainer runs like a circuit: the same net, data order and budget.
 REFERENCES = ("backprop", "feedback_alignment", "direct_feedback_alignment")
 
@@ -105,7 +107,12 @@ class TrainConfig:
             raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.method not in ("circuit", *REFERENCES):
             raise unknown("method", self.method, ("circuit", *REFERENCES))
-        if self.optimiser == "none" and self.method == "circuit" and (self.decay != 1 or self.clip is not None):
+        if self.method in REFERENCES and (self.optimiser == "none" or self.level != "torch:steady"):
+            raise NeurosimError(
+                f"method = '{self.method}' with optimiser = '{self.optimiser}' and level = '{self.level}': a reference net is plain torch, its "
+                "gradients go through an optimiser (sgd, adam) and it knows no level. Leave level out."
+            )
+        if self.optimiser == "none" and (self.decay != 1 or self.clip is not None):
             raise NeurosimError(
                 f"decay = {self.decay}, clip = {self.clip}: both belong to an update transform, and optimiser = 'none' has none. "
                 "Leave them out, or use --set optimiser=sgd."
@@ -220,7 +227,8 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         if key not in schedule_keys and key not in found.parameters:
             raise unknown(f"setting of {model} or of its schedule", key, [*found.parameters, *sorted(schedule_keys)])
     wanted = {**given, **{k: v for k, v in settings.items() if k in schedule_keys and k not in found.parameters}}
-    if wanted.get("level", "torch:steady") != "torch:steady":
+    circuit_learns = wanted.get("method", "circuit") == "circuit"
+    if wanted.get("level", "torch:steady") != "torch:steady" and circuit_learns:
         wanted.setdefault("optimiser", "none")
         if wanted["level"].startswith("brian2"):
             wanted.setdefault("dtype", "float64")
@@ -232,8 +240,36 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
     schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
-    if schedule.get("optimiser") == "none" and schedule.get("method", "circuit") == "circuit" and "decay" not in wanted:
+    if schedule.get("optimiser") == "none" and "decay" not in wanted:
         schedule.pop("decay", None)  # a preset's, for its transform
     if isinstance(schedule.get("optimise"), str):
         schedule["optimise"] = tuple(schedule["optimise"].split(","))
     return TrainConfig(model, circuit, **schedule)
+
+
+def pair(key: str, value: Any) -> str:
+    """``sizes=64,8,10``."""
+    return f"{key.removeprefix('settings.')}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The table ``settings`` spread out as keys ``settings.KEY``."""
+    flat = {k: v for k, v in values.items() if k != "settings"}
+    return flat | {f"settings.{k}": v for k, v in table_of(values.get("settings", {}), "settings").items()}
+
+
+def table_of(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise NeurosimError(f"{what} = {value!r}; wanted a table.")
+    return value
+
+
+def label(config: TrainConfig) -> str:
+    """What tables and folders call a run: its name, else its model, or the method where that is a reference."""
+    return config.name or (config.method if config.method in REFERENCES else config.model)
+
+
+def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
+    """The keys in which two configurations differ, settings as ``settings.KEY``."""
+    one, other = flat(asdict(a)), flat(asdict(b))
+    return [key for key in {**one, **other} if one.get(key) != other.get(key)]

@@ -20,18 +20,27 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 from neurosim.simulation import versions
-from neurosim.training.config import REFERENCES, TrainConfig, check_keys, read_toml, resolve
+from neurosim.training.config import (
+    SWEEP_KEYS,
+    TrainConfig,
+    check_keys,
+    differing,
+    flat,
+    label,
+    pair,
+    read_toml,
+    resolve,
+    table_of,
+)
 from neurosim.training.run import CONFIG, ORIGIN, read_result
 
-#: What a sweep file holds beside the keys of an experiment file.
-KEYS = ("seeds", "run", "grid")
 LOG = "log.txt"
 #: Seconds that a run waits for a process that still trains in its folder (one whose parent was killed writes its checkpoint first).
 PATIENCE = 120.0
@@ -51,11 +60,11 @@ def expand(path: str | Path) -> list[TrainConfig]:
     NeurosimError
         An unknown key or setting (the nearest is named), a grid entry that is no list, the same run twice.
     """
-    shared = read_toml(path, KEYS)
-    seeds, runs, grid = (shared.pop(key, default) for key, default in zip(KEYS, (None, [{}], {}), strict=True))
+    shared = read_toml(path, SWEEP_KEYS)
+    seeds, runs, grid = (shared.pop(key, default) for key, default in zip(SWEEP_KEYS, (None, [{}], {}), strict=True))
     if not isinstance(runs, list):
         raise NeurosimError(f"'{path}': run = {runs!r}; wanted tables, each headed by [[run]].")
-    grid = flat(_table(grid, f"'{path}': grid"))
+    grid = flat(table_of(grid, f"'{path}': grid"))
     check_keys({key.partition(".")[0]: 0 for key in grid}, f"[grid] of {path}")
     for key, values in grid.items():
         if not isinstance(values, tuple) or not values:
@@ -100,34 +109,6 @@ def _configuration(given: Mapping[str, Any], chosen: Mapping[str, Any], seed: An
 def _at(chosen: Mapping[str, Any]) -> str:
     """``-learning_rate=0.01-sizes=64,8,10``: a point of the grid."""
     return "".join(f"-{pair(key, value)}" for key, value in chosen.items())
-
-
-def pair(key: str, value: Any) -> str:
-    """``sizes=64,8,10``."""
-    return f"{key.removeprefix('settings.')}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The table ``settings`` spread out as keys ``settings.KEY``."""
-    flat = {k: v for k, v in values.items() if k != "settings"}
-    return flat | {f"settings.{k}": v for k, v in _table(values.get("settings", {}), "settings").items()}
-
-
-def _table(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise NeurosimError(f"{what} = {value!r}; wanted a table.")
-    return value
-
-
-def label(config: TrainConfig) -> str:
-    """What tables and folders call a run: its name, else its model, or the method where that is a reference."""
-    return config.name or (config.method if config.method in REFERENCES else config.model)
-
-
-def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
-    """The keys in which two configurations differ, settings as ``settings.KEY``."""
-    one, other = flat(asdict(a)), flat(asdict(b))
-    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def folders(configs: Sequence[TrainConfig], out: Path) -> dict[Path, TrainConfig]:
@@ -187,6 +168,8 @@ def train_one(job: Job, stop: Stop) -> dict[str, Any]:
 
     Returns what ``result.json`` holds; ``{"failed": why}`` if the process said why it could not finish; nothing if the sweep was stopped.
     """
+    if stop.is_set():
+        return {}
     job.folder.mkdir(parents=True, exist_ok=True)
     with open(job.folder / LOG, "ab") as log:
         if not _locked(log, stop):

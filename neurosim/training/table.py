@@ -17,12 +17,11 @@ import numpy as np
 from scipy import stats
 
 from neurosim.errors import NeurosimError, unknown
-from neurosim.training.config import TrainConfig
+from neurosim.training.config import TrainConfig, differing, flat, label, pair
 from neurosim.training.run import CONFIG, RESULT, read_origin, read_result
-from neurosim.training.sweep import differing, flat, label, pair
 
 #: Metric -> what tables call it, unit, factor to that unit, decimals, +1 where more is better.
-METRICS = {
+MEASURED = {
     "test_accuracy": ("Test accuracy", "%", 100.0, 2, 1),
     "validation_accuracy": ("Validation accuracy", "%", 100.0, 2, 1),
     "test_loss": ("Test loss", "", 1.0, 4, -1),
@@ -112,11 +111,11 @@ def collect(folders: Iterable[str | Path]) -> list[Row]:
 
 def summarise(rows: Sequence[Row], baseline: str | None = None, metric: str = "test_accuracy") -> list[Summary]:
     """Statistics by method and data set, the baseline (None: `BASELINE`, if it is there) first."""
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    if metric not in MEASURED:
+        raise unknown("metric", metric, MEASURED)
     for row in rows:
         if row.finished and metric not in row.result:
-            have = ", ".join(name for name in METRICS if name in row.result)
+            have = ", ".join(name for name in MEASURED if name in row.result)
             raise NeurosimError(
                 f"{row.folder / RESULT} has no {metric} (a run with test = false leaves the test set alone). It has {have}: "
                 "choose one of those with --metric."
@@ -133,7 +132,7 @@ def summarise(rows: Sequence[Row], baseline: str | None = None, metric: str = "t
 
 
 def _summary(name: str, data: str, rows: Sequence[Row], baseline: str, metric: str) -> Summary:
-    *_, factor, _, sign = METRICS[metric]
+    *_, factor, _, sign = MEASURED[metric]
     here = {who: [r for r in rows if (label(r.config), r.config.data) == (who, data)] for who in (name, baseline)}
     own, other = ({r.config.seed: r.result for r in here[who] if r.finished} for who in (name, baseline))
     values = np.array([factor * result[metric] for result in own.values()])
@@ -177,7 +176,7 @@ NONE = "–"
 
 
 def _tables(summaries: Sequence[Summary], metric: str) -> list[Table]:
-    title, unit, _, places, _ = METRICS[metric]
+    title, unit, _, places, _ = MEASURED[metric]
     sets = sorted({s.data for s in summaries})
     by = {(s.method, s.data): s for s in summaries}
     methods = list(dict.fromkeys(s.method for s in summaries))
@@ -262,7 +261,13 @@ def _what_was_run(rows: Sequence[Row]) -> str:
     groups = {(label(row.config), row.config.data): row.config for row in rows}
     first, *_ = configs = list(groups.values())
     varied = {k for config in configs for k in differing(config, first)} - {"seed", "name", "data"}
-    common = {"model", "epochs", "batch_size", "settings.sizes"} - varied
+    usual = TrainConfig(first.model)
+    common = (
+        {"model", "epochs", "batch_size", "settings.sizes", *differing(first, usual)}
+        - varied
+        - {"seed", "name", "data"}
+    )
+    common = {k for k in common if not k.startswith("settings.") or k == "settings.sizes"}
     lines = ["**What was run**\n", f"- all: {_listed(first, common)}"]
     lines += [f"- {name} on {data}: {_listed(config, varied)}" for (name, data), config in groups.items() if varied]
     used = sorted({", ".join(f"{k} {v}" for k, v in row.versions.items()) for row in rows if row.versions})

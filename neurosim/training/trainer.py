@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -24,7 +25,7 @@ from neurosim import data as datasets
 from neurosim import registry
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
-from neurosim.backends.torch.workers import Workers
+from neurosim.backends.torch.workers import Workers, is_first
 from neurosim.data.augment import Augment
 from neurosim.data.normalise import black
 from neurosim.errors import DivergenceError, NeurosimError, unknown
@@ -139,8 +140,7 @@ class Trainer:
         if self.workers.size > 1:
             self.engine.workers = self.workers
         if config.level.startswith("torch") or config.method in REFERENCES:
-            arrays = getattr(self.engine, "arrays", None) or self.engine.net.arrays
-            self.splits["train"] = {k: arrays.asarray(v) for k, v in self.splits["train"].items()}
+            self.splits["train"] = {k: self.engine.arrays.asarray(v) for k, v in self.splits["train"].items()}
         self.chunk = 1 if steady else BATCHES
         self.at = Position()
         self.metrics: list[dict[str, Any]] = []
@@ -184,9 +184,9 @@ class Trainer:
         if self.transform is not None:
             self.transform.begin_epoch(number)
         order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(train["image"]))
-        started = time.perf_counter() - at.seconds
         for first in range(at.batches, len(order) // batch, self.chunk):
             last = min(first + self.chunk, len(order) // batch)
+            started = time.perf_counter()
             rows = order[first * batch : last * batch]
             fields = {name: values[rows] for name, values in train.items()}
             if self.augment is not None:
@@ -199,7 +199,7 @@ class Trainer:
             at.right, at.loss, at.samples, at.unsettled = (
                 old + new for old, new in zip((at.right, at.loss, at.samples, at.unsettled), sums, strict=True)
             )
-            at.batches, at.seconds = last, time.perf_counter() - started
+            at.batches, at.seconds = last, at.seconds + time.perf_counter() - started
             if bar is not None:
                 bar.update(last - first)
                 bar.set_postfix(accuracy=f"{at.right / at.samples:.3f}", refresh=False)
@@ -293,9 +293,7 @@ class Trainer:
                 self.at = Position(number + 1)
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
-                    for name, rows in ((METRICS, self.metrics), (TIMING, self.timing)):
-                        with open(folder / name, "a") as file:
-                            file.write(as_lines(rows[-1:]))
+                    self._write_rows(folder)
                 between()
                 epochs.update(1)
                 epochs.set_postfix(
@@ -347,8 +345,11 @@ class Trainer:
             engine.noise.step = step
         self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
         if self.workers.first:
-            write_whole(folder / METRICS, as_lines(self.metrics).encode())
-            write_whole(folder / TIMING, as_lines(self.timing).encode())
+            self._write_rows(folder)
+
+    def _write_rows(self, folder: Path) -> None:
+        write_whole(folder / METRICS, as_lines(self.metrics).encode())
+        write_whole(folder / TIMING, as_lines(self.timing).encode())
 
     def _noisy(self) -> list[Any]:
         return [engine for engine in (self.engine, self.reader) if engine.noise is not None]
@@ -363,6 +364,7 @@ def train(
     weights: Mapping[str, np.ndarray] | None = None,
     progress: bool = True,
     command: str | None = None,
+    overwrite: bool = False,
     **schedule: Any,
 ) -> Run | dict[str, Any]:
     """Train a model and touch the test set once, at the end.
@@ -381,12 +383,14 @@ def train(
         Weights to start from.
     command
         What the run folder notes as the command.
+    overwrite
+        Replace an earlier run in the folder; without it, such a folder is refused.
 
     Returns
     -------
     The `Run` of the folder, or its result where nothing is kept.
     """
-    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command)
+    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command, overwrite)
 
 
 def start(
@@ -396,8 +400,14 @@ def start(
     weights: Mapping[str, np.ndarray] | None = None,
     progress: bool = True,
     command: str | None = None,
+    overwrite: bool = False,
 ) -> Run | dict[str, Any]:
     """As `train`, by a configuration."""
+    if out is not None and is_first() and (Path(out) / CONFIG).is_file():
+        if not overwrite:
+            raise NeurosimError(f"The folder '{out}' holds a run already; give another one, or overwrite=True.")
+        with _locked(Path(out)):  # refused while another process trains there
+            pass
     trainer = Trainer(config, data_dir, weights, progress)
     if out is None:
         trainer.fit()
@@ -407,9 +417,10 @@ def start(
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, RESULT, checkpoint.NAME):  # of an earlier run that this one overwrites
             (folder / name).unlink(missing_ok=True)
+        folder_of_data = data_dir or os.environ.get(datasets.ENVIRONMENT)
         origin = {
             "command": command or shlex.join(sys.argv),
-            "data_dir": data_dir and str(Path(data_dir).absolute()),
+            "data_dir": folder_of_data and str(Path(folder_of_data).absolute()),
             "weights": weights is not None,
             "threads": torch.get_num_threads(),
             "workers": trainer.workers.size,
@@ -420,7 +431,8 @@ def start(
         if weights is not None:  # which the configuration does not tell
             trainer.save_checkpoint(folder)
         write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
-    return _finish(trainer, folder)
+    with _locked(folder):
+        return _finish(trainer, folder)
 
 
 def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
@@ -442,6 +454,7 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
     if "failed" in result:
         raise NeurosimError(f"The run in '{folder}' failed: {result['failed']} It would fail again at the same place.")
     if result:
+        (folder / checkpoint.NAME).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return load(folder)
     origin, kept = read_origin(folder), (folder / checkpoint.NAME).is_file()
     if origin.get("weights") and not kept:
@@ -449,13 +462,38 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
             f"The run in '{folder}' was started from other weights than its {CONFIG} tells, and has no {checkpoint.NAME} that holds them. "
             f"Start it again: {origin.get('command')} (with --overwrite, or another --out)."
         )
-    trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), origin.get("data_dir"), None, progress)
+    data_dir = origin.get("data_dir")
+    if data_dir and not Path(data_dir).is_dir():  # moved, or another machine
+        data_dir = None
+    trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), data_dir, None, progress)
     _warn_of_round_off(origin, trainer.workers)
-    if kept:
-        trainer.restore(folder)
-    elif trainer.workers.first:
-        _begin(trainer, folder)
-    return _finish(trainer, folder)
+    with _locked(folder):
+        if kept:
+            trainer.restore(folder)
+        elif trainer.workers.first:
+            _begin(trainer, folder)
+        return _finish(trainer, folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two trainings in one folder would spoil it; the lock, held by the first worker, ends with its process, however that ends."""
+    if not is_first():
+        yield
+        return
+    with open(folder / CONFIG) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NeurosimError(
+                f"Another process is training in '{folder}'; wait until it ends, or stop it, then resume."
+            ) from None
+        except OSError as error:  # a file system without locks
+            print(
+                f"warning: '{folder}' cannot be locked ({error}); see to it that one process trains there",
+                file=sys.stderr,
+            )
+        yield
 
 
 def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:

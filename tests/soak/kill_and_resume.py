@@ -235,7 +235,7 @@ def disturb(case: Case, folder: Path, rng: np.random.Generator, kills: list[Kill
     arguments, mine, ended = [*case.command, "--out", str(folder)], [], False
     while len(mine) < most:
         startup = bool(rng.random() < 1 / 6)
-        moment = float(rng.uniform(0.0, case.startup if startup else max(left(folder), 0.2) * case.seconds))
+        moment = float(rng.uniform(0.0, case.startup if startup else 0.9 * max(left(folder), 0.2) * case.seconds))
         if not killed(arguments, folder, moment, startup):
             ended = True  # what was left took less time than that
             break
@@ -247,6 +247,8 @@ def disturb(case: Case, folder: Path, rng: np.random.Generator, kills: list[Kill
         arguments = (
             ["train", "--resume", str(folder)] if resumable else [*case.command, "--out", str(folder), "--overwrite"]
         )
+        if at.startswith("finished"):
+            break
     if not ended:
         finish(arguments, folder, timeout)
     found = differences(folder, case.expected)

@@ -45,6 +45,9 @@ class TorchArrays:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def asarray(self, values: Any) -> torch.Tensor:
+        """Arrays are copied; a tensor that is right already is taken as it is."""
+        if isinstance(values, torch.Tensor):
+            return values.to(device=self.device, dtype=self.dtype)
         return torch.tensor(np.asarray(values), dtype=self.dtype, device=self.device)
 
     def to_numpy(self, values: torch.Tensor) -> np.ndarray:

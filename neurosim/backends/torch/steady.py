@@ -185,7 +185,7 @@ class SteadyEngine:
 
     def _trial(self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool) -> int:
         batch = len(next(iter(fields.values()), range(self.options.batch)))
-        fields = {n: v if isinstance(v, torch.Tensor) else self.arrays.asarray(v) for n, v in fields.items()}
+        fields = {n: self.arrays.asarray(v) for n, v in fields.items()}
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, residual, before = 0, 0.0, None

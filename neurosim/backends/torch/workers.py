@@ -12,27 +12,44 @@ import os
 import torch
 import torch.distributed as dist
 
+from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.errors import NeurosimError
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes files and shows progress."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave() -> None:
+    """End the group of workers, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 class Workers:
-    """This process among its fellows; alone, every reduction is the identity."""
+    """This process among its fellows; alone, every reduction is the identity.
+
+    On ``cuda`` each takes the GPU of its number on the machine.
+    """
 
     def __init__(self, device: str = "cpu"):
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        self.device = device
+        self.first, self.device = is_first(), device
         if self.size == 1:
             return
-        if device.startswith("cuda"):
+        if device.startswith("cuda:"):
+            raise NeurosimError(
+                f"device = '{device}' under torchrun: each worker takes a GPU of its own; wanted 'cuda'."
+            )
+        cuda = device == "cuda"
+        if cuda:
             self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        TorchArrays(device=self.device)  # complains where there is no such device
+        if cuda:
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
-        return self.rank == 0
+            dist.init_process_group("nccl" if cuda else "gloo")
 
     def share(self, batch: int) -> slice:
         """The rows of a batch that are this worker's."""
@@ -63,7 +80,3 @@ class Workers:
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return sums.tolist()
-
-    def close(self) -> None:
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
