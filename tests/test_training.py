@@ -6,7 +6,9 @@ run against the same run again.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from neurosim import data
 from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import ghost_units
-from neurosim.training import TrainConfig, Trainer, load, resolve, train
+from neurosim.training import TrainConfig, Trainer, load, resolve, resume, train
 from neurosim.training.optimisers import Transform
 from neurosim.training.run import save_weights
 from tests.oracles import ghost_units as oracle
@@ -567,3 +569,61 @@ def test_states_that_outlive_a_trial_cannot_be_trained(tmp_path, delta):
     path.write_text(DELTA.replace('"out.y": "target"})', '"out.y": "target"}, reset=False)'))
     with pytest.raises(NeurosimError, match=r"outlive a trial .*needs reset = True"):
         train(f"{path}:circuit", limit=64, epochs=1, optimiser="none", progress=False)
+
+
+# ---------------------------------------------------------------- what must not pass in silence
+
+
+@pytest.mark.parametrize("method", ["backprop", "feedback_alignment", "direct_feedback_alignment"])
+def test_a_reference_that_diverges_has_failed(tmp_path, method):
+    schedule = {
+        "method": method,
+        "optimiser": "sgd",
+        "learning_rate": 1e15,
+        "epochs": 2,
+        "limit": 64,
+        "progress": False,
+    }
+    with pytest.raises(NeurosimError, match=f"net under {method} became NaN or infinite"):
+        train("predictive_coding", tmp_path, settings={"sizes": (64, 16, 12, 10)}, **schedule)
+    assert "became NaN or infinite" in json.loads((tmp_path / "result.json").read_text())["failed"]
+
+
+@pytest.mark.parametrize("given", [{"level": "brian2:dense"}, {"optimiser": "none"}])
+def test_a_reference_knows_no_level_and_needs_an_optimiser(given):
+    with pytest.raises(NeurosimError, match="a reference net is plain torch"):
+        resolve("ghost_units", method="backprop", **given)
+
+
+def test_an_earlier_run_is_not_replaced_unasked(tmp_path):
+    first = short(tmp_path, seed=1)
+    with pytest.raises(NeurosimError, match="holds a run already; give another one, or overwrite=True"):
+        short(tmp_path, seed=2)
+    np.testing.assert_array_equal(load(tmp_path).weights["W1"], first.weights["W1"])
+    assert short(tmp_path, seed=2, overwrite=True).config.seed == 2
+
+
+def test_one_training_at_a_time_in_a_folder(tmp_path):
+    """The lock is that of a process which trains there; here it is held as that process would."""
+    short(tmp_path)
+    (tmp_path / "result.json").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with open(tmp_path / "config.toml") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        for attempt in (lambda: resume(tmp_path, progress=False), lambda: short(tmp_path, overwrite=True)):
+            with pytest.raises(NeurosimError, match="Another process is training in"):
+                attempt()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert resume(tmp_path, progress=False).result["test_accuracy"] > 0
+
+
+def test_weights_of_a_run_bring_its_normalisation(tmp_path, monkeypatch):
+    """A net trained on normalised pixels is shown normalised pixels; digits have no published constants, so they are given some."""
+    constants = ((0.5,), (0.25,))
+    published = sys.modules["neurosim.data.normalise"]._PUBLISHED  # its name in the package is the function's
+    monkeypatch.setitem(published, "digits", {"standard": constants})
+    short(tmp_path / "run", normalise="standard", epochs=1)
+    seen = []
+    monkeypatch.setattr(neurosim, "simulate", lambda circuit, images, labels, **_: seen.append(images) or 1 / 0)
+    assert main(["simulate", "ghost_units", "--weights", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 1
+    np.testing.assert_allclose(seen[0], (data.load("digits").test_images[:4] - 0.5) / 0.25)

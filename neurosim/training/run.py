@@ -2,7 +2,7 @@
 
 ``config.toml``         the resolved configuration
 ``run.json``            the exact command, folder of the data, versions, threads
-``metrics.jsonl``       one line per epoch, the same whenever the run is repeated
+``metrics.jsonl``       one line per epoch, the same whenever the run is repeated (same machine, threads, versions)
 ``timing.jsonl``        seconds and samples per second of each epoch
 ``weights.safetensors`` weights after the last whole epoch
 ``checkpoint.safetensors`` what `neurosim train --resume` goes on from, while the run is unfinished
