@@ -1,5 +1,7 @@
 """neurosim: write a circuit once, run it in Brian2, batched in torch, and at its steady state."""
 
+from typing import TYPE_CHECKING, Any
+
 from neurosim.cells import SOURCE, Cell, Derivative, Hold, Pool
 from neurosim.circuit import Circuit, FeedForward, Population, Ratio, Readout
 from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, Like, OneToOne, Projection, Tied, Uniform
@@ -9,7 +11,10 @@ from neurosim.protocol import Phase, Protocol
 # ruff: isort: split
 from neurosim.compare import compare
 from neurosim.simulation import simulate
-from neurosim.training import load, train
+from neurosim.training import load
+
+if TYPE_CHECKING:
+    from neurosim.training import train
 
 __version__ = "0.1.0"
 
@@ -42,3 +47,12 @@ __all__ = [
     "simulate",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`train` loads torch: imported when it is asked for."""
+    if name != "train":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from neurosim.training import train
+
+    return train

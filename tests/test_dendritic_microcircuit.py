@@ -186,12 +186,12 @@ def truth(settings, weights, x, y, batch, factors=(1, 1, 1), normals=None):
 
 
 def normals_of(circuit, batch, seed, steps):
-    """The numbers that neurosim/backends/noise.py documents: one stream per population and noise variable."""
+    """The numbers that neurosim/backends/noise.py documents: per population and noise variable a seed for each 64 steps."""
     drawn = {}
     for name, p in circuit.plan.populations.items():
         for noise in p.noises:
-            stream = np.random.default_rng([seed, 2, zlib.crc32(f"{name}.{noise}".encode())])
-            drawn[name] = stream.standard_normal((steps, batch, p.n))
+            seeds = [[seed, 2, zlib.crc32(f"{name}.{noise}".encode()), k] for k in range(-(-steps // 64))]
+            drawn[name] = np.concatenate([np.random.default_rng(s).standard_normal((64, batch, p.n)) for s in seeds])
     return lambda step, name, shape: drawn[name][step]
 
 

@@ -63,6 +63,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "feedback alignment": ("ghost_units", GHOST, {"method": "feedback_alignment"}),
     "direct feedback alignment": ("ghost_units", GHOST, {"method": "direct_feedback_alignment", "optimiser": "sgd"}),
 }  # fmt: skip
+#: Brian2 builds its objects anew for each of these; one case of each of its levels is quick enough for every day.
+SLOW = ("dense, plastic ghosts", "dense, whole trials", "equations")
 #: Checkpoints after which a run is stopped: in the first epoch, at its end before it is evaluated, in the second, before the test.
 POSITIONS = (1, 4, 8, 11)
 FEW = {"trajectory": (1, 5, 7), "dense": (4,), "equations": (1,)}  # calls of two batches there
@@ -129,7 +131,7 @@ def few_digits(monkeypatch) -> None:
     monkeypatch.setattr(data, "load", lambda *a, **k: few)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in CASES])
 def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, case):
     monkeypatch.setattr(trainer, "BATCHES", 2)  # engines in time: checkpoints within an epoch
     config = configure(case)
@@ -657,7 +659,14 @@ def go_on(tmp_path: Path, words: list[str], out: Path, **more: int) -> Child:
     )
 
 
-@pytest.mark.parametrize(("level", "kills"), [("torch:steady", 4), ("brian2:dense", 2), ("torch:trajectory", 2)])
+@pytest.mark.parametrize(
+    ("level", "kills"),
+    [
+        ("torch:steady", 4),
+        pytest.param("brian2:dense", 2, marks=pytest.mark.slow),
+        pytest.param("torch:trajectory", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_random_moments(tmp_path, undisturbed, level, kills):
     """Signal 9; each moment is drawn anew, so that other runs of this test try others."""
     expected, seconds = undisturbed[level]
