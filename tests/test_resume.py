@@ -548,12 +548,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, capsys, f
     with monkeypatch.context() as patch:
 
         def opened(path: Any, mode: str = "r") -> Any:
-            # Lines are appended; resuming writes them anew as a whole file before.
-            meant = full in str(path) and mode == ("a" if full.endswith("jsonl") else "wb")
-            return FullDisk(open(path, mode)) if meant else open(path, mode)
+            return FullDisk(open(path, mode)) if full in str(path) and mode == "wb" else open(path, mode)
 
         patch.setattr(files, "open", opened, raising=False)
-        patch.setattr(trainer, "open", opened, raising=False)
         assert main(["train", "--resume", str(folder)]) == 1
     err = capsys.readouterr().err
     assert "The disk is full: free some space" in err
