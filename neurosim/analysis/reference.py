@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -47,12 +47,25 @@ class ReferenceNet:
 
     def outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Drives and rates of the output layer, (samples, classes) each."""
-        rates, drives = images, images
-        for weight, bias, transfer in zip_longest(self.reference.weights, self.reference.biases, self._transfers):
-            s = {"u": self.drive(rates, weight, bias)}
-            transfer(s)
-            drives, rates = s["u"], s["r"]
+        *_, (drives, rates, _) = self._layers(images)
         return drives, rates
+
+    def _layers(
+        self, images: torch.Tensor, apart: bool = False
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[str]]]:
+        """Drives, rates and parameters of each layer, from the input up; `apart`: no gradient passes from layer to layer."""
+        rates = images
+        for weight, bias, transfer in zip_longest(self.reference.weights, self.reference.biases, self._transfers):
+            s = {"u": self.drive(rates.detach() if apart else rates, weight, bias)}
+            transfer(s)
+            rates = s["r"]
+            yield s["u"], rates, [weight] if bias is None else [weight, bias]
+
+    def _loss_gradient(self, drives: torch.Tensor, rates: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Gradient of the mean loss by the output rates."""
+        s = {"u": drives.detach(), "r": rates.detach(), "target": targets}
+        self._error(s)
+        return -s["error"] / len(targets)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Rates of the output layer, (samples, classes)."""
@@ -61,30 +74,22 @@ class ReferenceNet:
     def backward(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Rates of the output layer, and the gradient of the mean loss by projection, by autograd."""
         drives, rates = self.outputs(images)
-        s = {"u": drives.detach(), "r": rates.detach(), "target": targets}
-        self._error(s)
         names = list(self.parameters)
-        gradients = torch.autograd.grad(rates, [self.parameters[n] for n in names], -s["error"] / len(images))
+        loss = self._loss_gradient(drives, rates, targets)
+        gradients = torch.autograd.grad(rates, [self.parameters[n] for n in names], loss)
         return rates, dict(zip(names, gradients, strict=True))
 
     def backward_direct(
         self, images: torch.Tensor, targets: torch.Tensor, feedback: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """As `backward`, but each hidden layer's rates receive dC/da_L through `feedback` (by the name of its W), and errors stop there."""
-        names, rates, layers = self.reference.weights, images, []
-        for weight, bias, transfer in zip_longest(names, self.reference.biases, self._transfers):
-            s = {"u": self.drive(rates.detach(), weight, bias)}
-            transfer(s)
-            rates = s["r"]
-            layers.append((s["u"], rates, [weight] if bias is None else [weight, bias]))
+        layers = list(self._layers(images, apart=True))
         drives, rates, _ = layers[-1]
-        s = {"u": drives.detach(), "r": rates.detach(), "target": targets}
-        self._error(s)
-        loss = -s["error"] / len(images)
+        loss = self._loss_gradient(drives, rates, targets)
         (error,) = torch.autograd.grad(rates, drives, loss, retain_graph=True)
         gradients: dict[str, torch.Tensor] = {}
         for _, out, parameters in layers:
-            sent = loss if parameters[0] == names[-1] else error @ feedback[parameters[0]]
+            sent = loss if out is rates else error @ feedback[parameters[0]]
             found = torch.autograd.grad(out, [self.parameters[n] for n in parameters], sent)
             gradients |= dict(zip(parameters, found, strict=True))
         return rates.detach(), gradients

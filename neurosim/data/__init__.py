@@ -198,8 +198,8 @@ def _source(name: str) -> Source:
 def _own(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     """The folder or archive that ``images:PATH`` names."""
     path = Path(name.removeprefix(images.PREFIX)).expanduser()
-    given = data_dir or os.environ.get(ENVIRONMENT)
-    places = [path, Path(given).expanduser() / path] if given and not path.is_absolute() else [path]
+    given = given_directory(data_dir)
+    places = [path, given / path] if given and not path.is_absolute() else [path]
     for place in places:
         if path.name and place.exists():
             return place
@@ -223,13 +223,17 @@ def _directory(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
 
 def _named(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, str]:
     """Return the data directory and who named it: `data_dir`, else ``NEUROSIM_DATA``."""
-    given, origin = data_dir, "--data-dir"
-    if given is None:
-        given, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT
+    given = given_directory(data_dir)
     if given is None:
         raise DataError(
             f"Data set '{name}' is kept in files, and no data directory was given. Give one with "
             f"--data-dir (data_dir= in Python) or in the environment variable {ENVIRONMENT}. "
             f"Without files there is '{digits.NAME}', which is embedded."
         )
-    return Path(given).expanduser(), origin
+    return given, ENVIRONMENT if data_dir is None else "--data-dir"
+
+
+def given_directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Return `data_dir`, else what ``NEUROSIM_DATA`` names; None where neither is given."""
+    named = (os.environ.get(ENVIRONMENT) or None) if data_dir is None else data_dir
+    return None if named is None else Path(named).expanduser()

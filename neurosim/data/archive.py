@@ -14,8 +14,6 @@ from typing import IO
 from neurosim.data.dataset import DataError
 from neurosim.data.source import MEND, unreadable
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
-
 # A small archive can unpack to anything. The largest archive known here, STL-10, unpacks to 3.1 GB.
 _MAX_UNPACKED = 16 << 30
 _GIB = 1 << 30

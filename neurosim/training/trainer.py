@@ -135,7 +135,7 @@ class Trainer:
         else:
             self.engine = engine_class(config.level)(self.circuit.plan, drawn, options)
         self.transform: Any = None
-        if config.optimiser != "none" or config.method in REFERENCES:
+        if config.optimiser != "none":
             self._set_transform()
         if self.workers.size > 1:
             self.engine.workers = self.workers
@@ -417,10 +417,10 @@ def start(
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, RESULT, checkpoint.NAME):  # of an earlier run that this one overwrites
             (folder / name).unlink(missing_ok=True)
-        folder_of_data = data_dir or os.environ.get(datasets.ENVIRONMENT)
+        folder_of_data = datasets.given_directory(data_dir)
         origin = {
             "command": command or shlex.join(sys.argv),
-            "data_dir": folder_of_data and str(Path(folder_of_data).absolute()),
+            "data_dir": folder_of_data and str(folder_of_data.absolute()),
             "weights": weights is not None,
             "threads": torch.get_num_threads(),
             "workers": trainer.workers.size,
