@@ -3,10 +3,22 @@
 from typing import TYPE_CHECKING, Any
 
 from neurosim.cells import SOURCE, Cell, Derivative, Hold, Pool
-from neurosim.circuit import Circuit, FeedForward, Population, Ratio, Readout
-from neurosim.connectivity import Constant, Dense, Given, Glorot, Kernel, Like, OneToOne, Projection, Tied, Uniform
-from neurosim.plasticity import PlasticityRule
-from neurosim.protocol import Phase, Protocol
+from neurosim.circuit import Angle, Circuit, FeedForward, Population, Ratio, Readout, Silent, SmallestEigenvalue
+from neurosim.connectivity import (
+    Constant,
+    Dense,
+    Given,
+    Glorot,
+    Gram,
+    Kernel,
+    Like,
+    OneToOne,
+    Projection,
+    Tied,
+    Uniform,
+)
+from neurosim.plasticity import InverseCorrelation, PlasticityRule
+from neurosim.protocol import Phase, Protocol, RandomSign, Relaxation
 
 # ruff: isort: split
 from neurosim.compare import compare
@@ -20,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SOURCE",
+    "Angle",
     "Cell",
     "Circuit",
     "Constant",
@@ -28,7 +41,9 @@ __all__ = [
     "FeedForward",
     "Given",
     "Glorot",
+    "Gram",
     "Hold",
+    "InverseCorrelation",
     "Kernel",
     "Like",
     "OneToOne",
@@ -38,8 +53,12 @@ __all__ = [
     "Population",
     "Projection",
     "Protocol",
+    "RandomSign",
     "Ratio",
     "Readout",
+    "Relaxation",
+    "Silent",
+    "SmallestEigenvalue",
     "Tied",
     "Uniform",
     "compare",

@@ -12,7 +12,7 @@ import numpy as np
 from neurosim.cells import ONE, Cell
 from neurosim.connectivity import Projection
 from neurosim.errors import unknown
-from neurosim.protocol import Protocol
+from neurosim.protocol import Protocol, Relaxation
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,43 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """A measure of a circuit: the number of cells of `population.variable` that are 0 for every sample, at the end of `phase`.
+
+    Where there are any at the end of a training, a warning says `cure`.
+    """
+
+    variable: str
+    phase: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Angle:
+    """A measure of weights: the angle (degrees) between the weights of one projection and those of `to`, transposed.
+
+    ``arccos(<A, B^T>/(|A| |B|))`` with the Frobenius norm.
+    """
+
+    of: str
+    to: str
+
+
+@dataclass(frozen=True)
+class SmallestEigenvalue:
+    """A measure of weights: the smallest eigenvalue of the symmetric part of a projection's square weights.
+
+    Where it falls below -1e-4 times the largest, they are no longer positive definite: training stops, and says `cure`.
+    """
+
+    of: str
+    cure: str
+
+
+Measure = Ratio | Silent | Angle | SmallestEigenvalue
+
+
+@dataclass(frozen=True)
 class Circuit:
     """Populations, projections and a protocol, checked as a whole.
 
@@ -86,7 +123,10 @@ class Circuit:
     reference
         The feed-forward net whose gradient the update is compared with, if there is one.
     measures
-        Named measures that training reports, such as what is left of a cancelled feedback.
+        Named measures that training reports, such as what is left of a cancelled feedback: `Ratio`, `Silent`, `Angle`,
+        `SmallestEigenvalue`.
+    relaxation
+        A published scheme of approaching the fixed point, if the circuit has one; see `Relaxation`.
     citation
         Source of the model, and what in it is reconstruction.
 
@@ -103,7 +143,8 @@ class Circuit:
     protocol: Protocol
     readout: Readout | None = None
     reference: FeedForward | None = None
-    measures: Mapping[str, Ratio] = field(default_factory=dict)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    relaxation: Relaxation | None = None
     citation: str = ""
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.files import write_whole
 
 INTERRUPTED = 130
+SOLVER = "of torch:steady: anderson (default), sweeps, or relaxation: the circuit's published scheme"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _shared(simulate, level="brian2:dense")
     _dynamics(simulate)
     simulate.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to record (default: all states)")
+    simulate.add_argument("--solver", default="anderson", help=SOLVER)
     simulate.add_argument("--stride", type=int, default=1, metavar="K", help="record every K steps (default 1)")
 
     compare = add(
@@ -135,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--levels", nargs="+", metavar="LEVEL", help="levels to compare (default: all that can run it)"
     )
+    compare.add_argument("--solver", default="anderson", help=SOLVER)
     compare.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables of the figure beside the states")
 
     train = add(
@@ -367,7 +370,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from neurosim.backends.torch.workers import is_first, leave
     from neurosim.training import resolve, resume
-    from neurosim.training.run import RESULT, accuracy_text
+    from neurosim.training.run import RESULT, accuracy_text, remarks
     from neurosim.training.trainer import start
 
     if arguments.resume:
@@ -397,6 +400,8 @@ def _train(arguments: argparse.Namespace) -> None:
         print(f"the run in {out} has finished already: {accuracy_text(result)}")
         return
     print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
+    for line in remarks(run):
+        print(line, file=sys.stderr if line.startswith("warning") else sys.stdout)
     print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
 
 
@@ -490,7 +495,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     failed: list[Path] = []
 
     def tell(folder: Path, result: dict[str, Any], when: str = "") -> None:
-        if "validation_accuracy" in result:
+        if result and "failed" not in result:
             tqdm.write(f"finished{when}  {folder}: {accuracy_text(result)}, {result['seconds']:.1f} s")
         else:
             failed.append(folder)
@@ -615,6 +620,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return dict(
         dt=arguments.dt, seed=arguments.seed or 0, batch_size=arguments.batch_size, plasticity=arguments.plasticity,
         dtype=arguments.dtype or "float64", device=arguments.device or "cpu", codegen=arguments.codegen or "numpy",
+        solver=arguments.solver,
     )  # fmt: skip
 
 

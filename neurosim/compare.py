@@ -69,6 +69,7 @@ def compare(
     data: str = "",
     record: Sequence[str] | None = None,
     predictions: bool = False,
+    solver: str = "anderson",
     progress: bool = True,
 ) -> Comparison:
     """Run a circuit on several levels and say in numbers how far they differ.
@@ -93,7 +94,7 @@ def compare(
     fields = stimuli(circuit, images, labels)
     common: dict[str, Any] = dict(
         dt=dt, seed=seed, weights=weights, batch_size=batch_size, dtype="float64", device=device, codegen=codegen,
-        progress=progress,
+        solver=solver, progress=progress,
     )  # fmt: skip
 
     def run(level: str, learn: str, recorded: Sequence[str] = (), **changed: Any) -> Result:

@@ -50,6 +50,19 @@ class Glorot:
 
 
 @dataclass(frozen=True)
+class Gram:
+    """A A^T with A drawn from `Glorot`: square, symmetric, positive (semi)definite."""
+
+    gain: float = 1.0
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        if n_pre != n_post:
+            raise CircuitError(f"Gram weights between {n_pre} and {n_post} cells; wanted equal numbers.")
+        a = Glorot(self.gain).draw(rng, n_pre, n_post)
+        return a @ a.T
+
+
+@dataclass(frozen=True)
 class Uniform:
     """Uniform on [low, high]."""
 
@@ -119,7 +132,7 @@ class Projection:
     connectivity
         `Dense`, `OneToOne` or `Kernel`.
     weights
-        How the initial weights are drawn (`Glorot`, `Uniform`, `Constant`, `Given`), or `Like` those of another.
+        How the initial weights are drawn (`Glorot`, `Gram`, `Uniform`, `Constant`, `Given`), or `Like` those of another.
     rule
         The plasticity rule of the weights, or None.
     tied

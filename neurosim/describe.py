@@ -56,16 +56,23 @@ def describe(circuit: Circuit) -> str:
         lines.append(
             f"  {q.rule.rule.name} ({q.name}, ...): dw/dt = {q.rule.rhs}; {values}; applied: {q.rule.rule.apply}"
             + (f"; low-passed by {q.rule.rule.filter}" if q.rule.rule.filter else "")
+            + ("; as the exact inverse correlation of each batch" if q.rule.rule.exact else "")
         )
     lines += ["", "Protocol"]
-    for phase in plan.phases:
-        shared = ", ".join(f"{n} = {v:g}" for n, v in phase.shared.items())
+    for phase, mirrored in zip(plan.phases, plan.mirrored, strict=True):
+        shared = ", ".join(f"{n} = {'' if v == mirrored.shared[n] else '+-'}{v:g}" for n, v in phase.shared.items())
         plastic = ", ".join(dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic))  # type: ignore[union-attr]
         parts = [f"{phase.seconds * 1e3:g} ms", *([shared] if shared else []), f"plastic: {plastic or 'nothing'}"]
         lines.append(f"  {phase.name}: {'; '.join(parts)}")
     clamps = {f"{p}.{v}": s for phase in plan.phases for (p, v), s in phase.clamps.items()}
     if clamps:
         lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
+    scheme = circuit.relaxation
+    if scheme is not None:
+        sweeps = ", ".join(f"{count} in {phase}" for phase, count in scheme.sweeps.items())
+        lines.append(
+            f"  published relaxation (steady level): {' > '.join(scheme.order)}; sweeps: {sweeps}; step {scheme.dt}"
+        )
     if circuit.readout:
         lines.append(f"  readout: largest {circuit.readout.variable} at the end of phase {circuit.readout.phase}")
     return "\n".join(lines)

@@ -16,11 +16,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neurosim.cells import Derivative, Hold
+from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
 from neurosim.connectivity import Dense, Given, Kernel, Like, OneToOne, Projection
 from neurosim.equations import (
     CellEquations,
@@ -44,9 +45,7 @@ from neurosim.equations import (
 from neurosim.equations.units import DIMENSIONLESS, Dimension
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, suggest, unknown
 from neurosim.plasticity import PlasticityRule
-
-if TYPE_CHECKING:
-    from neurosim.circuit import Circuit, Population
+from neurosim.protocol import RandomSign
 
 #: Fields of a stimulus that a clamp may name.
 STIMULUS_FIELDS = ("image", "target")
@@ -208,7 +207,7 @@ class ProjectionPlan:
     weight_dimension: Dimension
     factor: float = 1.0  # of a tie
 
-    @property
+    @cached_property
     def key(self) -> DriveKey:
         """Two projections with one key have the same drive."""
         return (self.root, self.transpose, self.factor, self.source, self.variable)
@@ -224,6 +223,7 @@ class PhasePlan:
     clamps: dict[tuple[str, str], str]
     plastic: tuple[str, ...]  # projections
     holds: tuple[tuple[str, Hold], ...]  # (population, hold) taken at this phase's end
+    sign: int = 1  # of the random signs
 
 
 class Plan:
@@ -258,14 +258,25 @@ class Plan:
         for plan in self.projections.values():
             self.populations[plan.target].ports[plan.port].append(plan)
         self.phases = tuple(self._phases())
+        random = [*circuit.protocol.shared.values(), *(v for p in circuit.protocol.phases for v in p.shared.values())]
+        self.mirrored = self.phases  # with the other sign of what has a random one
+        if any(isinstance(value, RandomSign) for value in random):
+            self.mirrored = tuple(self._phases(-1))
         self._check_readout()
+        self._check_relaxation()
 
     def until(self, phase: str) -> Plan:
         """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
         names = [p.name for p in self.phases]
-        short = copy.copy(self)
-        short.phases = self.phases[: names.index(phase) + 1]
+        short, count = copy.copy(self), names.index(phase) + 1
+        short.phases, short.mirrored = self.phases[:count], self.mirrored[:count]
         return short
+
+    def trial_phases(self, seed: int, trial: int) -> tuple[PhasePlan, ...]:
+        """The phases of a trial, random signs drawn from the seed and the trial's number."""
+        if self.mirrored is self.phases:
+            return self.phases
+        return self.mirrored if np.random.default_rng([seed, 5, trial]).integers(2) else self.phases
 
     # ---------------------------------------------------------------- populations
 
@@ -619,14 +630,36 @@ class Plan:
             low_pass = seconds(rule.filter)
             if low_pass <= 0:
                 raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
+        self._check_whole_matrix(rule, source, target, where)
+        # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
+        foreign = [[n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)]
         try:
-            return RulePlan(rule, rhs, parameters, shared, separate(rhs), filter=low_pass)
+            return RulePlan(rule, rhs, parameters, shared, separate(rhs, *foreign), filter=low_pass)
         except NotSeparable as error:
             return RulePlan(rule, rhs, parameters, shared, None, str(error), low_pass)
 
+    def _check_whole_matrix(
+        self, rule: PlasticityRule, source: PopulationPlan, target: PopulationPlan, where: str
+    ) -> None:
+        """What `symmetric` and `exact` ask of a rule."""
+        for name, asked in (("symmetric", rule.symmetric), ("exact", rule.exact is not None)):
+            if asked and (source.n != target.n or rule.apply == "now"):
+                raise CircuitError(
+                    f"{where}: {name} with apply = '{rule.apply}' between {source.n} and {target.n} cells; wanted square weights and "
+                    "apply='phase' or 'trial'."
+                )
+        if rule.exact is None:
+            return
+        if rule.apply != "trial" or rule.filter is not None or rule.bounds != (None, None):
+            raise CircuitError(f"{where}: an exact form takes apply='trial', no filter and no bounds.")
+        if not 0 < rule.exact.forgetting < 1:
+            raise CircuitError(f"{where}: forgetting = {rule.exact.forgetting}; wanted a number above 0 and below 1.")
+        if rule.exact.rate not in source.dimensions:
+            raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', rule.exact.rate, source.dimensions)}")
+
     # ---------------------------------------------------------------- protocol
 
-    def _phases(self) -> Iterator[PhasePlan]:
+    def _phases(self, sign: int = 1) -> Iterator[PhasePlan]:
         protocol = self.circuit.protocol
         if not protocol.phases:
             raise CircuitError("The protocol has no phase; give Protocol(phases=(Phase('free', '100*ms'),)).")
@@ -650,6 +683,7 @@ class Plan:
                         f"Phase '{phase.name}' gives no value for the shared variable '{name}'; add it there or to "
                         "Protocol(shared={...})."
                     )
+            numbers = {n: sign * v.value if isinstance(v, RandomSign) else v for n, v in shared.items()}
             clamps: dict[tuple[str, str], str] = {}
             for name, source in {**protocol.clamps, **phase.clamps}.items():
                 population, _, variable = name.partition(".")
@@ -670,7 +704,7 @@ class Plan:
             holds = tuple(
                 (p.name, hold) for p in self.populations.values() for hold in p.holds if hold.phase == phase.name
             )
-            yield PhasePlan(phase.name, length, shared, clamps, plastic, holds)
+            yield PhasePlan(phase.name, length, numbers, clamps, plastic, holds, sign)
 
     def _check_readout(self) -> None:
         readout = self.circuit.readout
@@ -678,13 +712,56 @@ class Plan:
             self.variable(readout.variable)
             if readout.phase not in [p.name for p in self.phases]:
                 raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in self.phases])}")
-        for measure in self.circuit.measures.values():
-            for name in (*measure.of, *measure.to):
-                self.variable(name)
+        for name, measure in self.circuit.measures.items():
+            if isinstance(measure, Ratio | Silent):
+                for variable in (*measure.of, *measure.to) if isinstance(measure, Ratio) else (measure.variable,):
+                    self.variable(variable)
+                if measure.phase not in [p.name for p in self.phases]:
+                    raise CircuitError(
+                        f"Measure '{name}': {unknown('phase', measure.phase, [p.name for p in self.phases])}"
+                    )
+                continue
+            owners = [p.name for p in self.projections.values() if p.root == p.name]
+            for projection in (measure.of, measure.to) if isinstance(measure, Angle) else (measure.of,):
+                if projection not in owners:
+                    raise CircuitError(
+                        f"Measure '{name}': {unknown('projection with weights of its own', projection, owners)}"
+                    )
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
                 if name not in self.projections:
                     raise CircuitError(f"Reference: {unknown('projection', name, self.projections)}")
+
+    def _check_relaxation(self) -> None:
+        scheme = self.circuit.relaxation
+        if scheme is None:
+            return
+        with_states = [p.name for p in self.populations.values() if p.ode]
+        for name in (*scheme.order, *scheme.instant):
+            if name not in with_states:
+                raise CircuitError(f"Relaxation: {unknown('population with states', name, with_states)}")
+        if sorted(scheme.order) != sorted(with_states):
+            raise CircuitError(
+                f"Relaxation: the order {', '.join(scheme.order)} must visit each population with states once: "
+                f"{', '.join(with_states)}."
+            )
+        names = [p.name for p in self.phases]
+        for phase in (*scheme.sweeps, *scheme.restart):
+            if phase not in names:
+                raise CircuitError(f"Relaxation: {unknown('phase', phase, names)}")
+        for phase, count in scheme.sweeps.items():
+            if count < 1:
+                raise CircuitError(f"Relaxation: {count} sweeps in phase '{phase}'; wanted at least one.")
+        for restart in scheme.restart.values():
+            for state, variable in restart.items():
+                population, _ = self.variable(state)
+                self.variable(f"{population}.{variable}")
+        if seconds(scheme.dt) <= 0 or scheme.slowing < 0 or seconds(scheme.floor) < 0:
+            raise CircuitError(
+                f"Relaxation: dt = {scheme.dt}, slowing = {scheme.slowing}, floor = {scheme.floor}; wanted a step above 0, the others "
+                "at least 0."
+            )
+        self.check_step(seconds(scheme.dt))
 
     # ---------------------------------------------------------------- what the engines ask
 

@@ -8,6 +8,29 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class InverseCorrelation:
+    """The exact change of weights W that are the inverse of a forgetting correlation of the source's rates r.
+
+    With ``C <- forgetting*C + (1 - forgetting)*mean_s r_s r_s^T`` over the b samples of a trial, ``W = C^-1`` becomes, by
+    Woodbury's identity with Z = R W (R: samples x cells) and gamma = (1 - forgetting)/forgetting,
+
+        W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/forgetting
+
+    computed in float64 and symmetrised. W stays positive definite; directions in which r never points grow by 1/forgetting a trial.
+
+    Parameters
+    ----------
+    rate
+        Variable of the source population that is r, as it stands at the end of the rule's last phase.
+    forgetting
+        The factor of the old correlation, above 0 and below 1.
+    """
+
+    rate: str
+    forgetting: float
+
+
+@dataclass(frozen=True)
 class PlasticityRule:
     """A plasticity rule, on in the phases that list its name.
 
@@ -30,6 +53,12 @@ class PlasticityRule:
         Time constant, a text with units, of a low-pass between the right-hand side F and the weight:
         ``filter dD/dt = -D + F``, ``dw/dt = D``, one trace D per synapse. D starts at 0 (in each trial where the
         protocol resets the states) and stands still while the rule is off. None: ``dw/dt = F``.
+    symmetric
+        Add the symmetric part of a collected change only (square weights, `apply` "phase" or "trial"): rounding then leaves
+        symmetric weights symmetric.
+    exact
+        The form that the rule takes for a batch of samples where that is no sum of outer products. It replaces the equation, which
+        stays beside it as what one synapse does; `brian2:equations`, which has synapses only, refuses it by name.
     """
 
     name: str
@@ -38,3 +67,5 @@ class PlasticityRule:
     apply: Literal["now", "phase", "trial"] = "now"
     bounds: tuple[float | None, float | None] = (None, None)
     filter: str | None = None
+    symmetric: bool = False
+    exact: InverseCorrelation | None = None

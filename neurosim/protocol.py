@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class RandomSign:
+    """A shared value whose sign is drawn anew for each trial, + or - with equal chance; the same for all such values of a trial.
+
+    The sign of a trial follows from the run's seed and the number of the trial alone, so every level draws the same.
+    """
+
+    value: float
+
+
+@dataclass(frozen=True)
 class Phase:
     """A stretch of a trial.
 
@@ -17,7 +27,7 @@ class Phase:
     duration
         A text with units, such as ``"60*ms"``.
     shared
-        Values of shared variables in this phase, on top of the protocol's.
+        Values of shared variables in this phase, on top of the protocol's: a number or a `RandomSign`.
     clamps
         ``{"population.input": field}`` on top of the protocol's; field is a field of the stimulus
         (``image``, ``target``).
@@ -27,7 +37,7 @@ class Phase:
 
     name: str
     duration: str
-    shared: Mapping[str, float] = field(default_factory=dict)
+    shared: Mapping[str, float | RandomSign] = field(default_factory=dict)
     clamps: Mapping[str, str] = field(default_factory=dict)
     plastic: tuple[str, ...] = ()
 
@@ -43,7 +53,7 @@ class Protocol:
     clamps
         Clamps of every phase: ``{"population.input": field of the stimulus}``.
     shared
-        Values of shared variables where a phase says nothing.
+        Values of shared variables where a phase says nothing: a number or a `RandomSign`.
     reset
         Start the states of every trial from their initial values (default), or go on from the last trial.
     dt
@@ -52,6 +62,40 @@ class Protocol:
 
     phases: tuple[Phase, ...]
     clamps: Mapping[str, str] = field(default_factory=dict)
-    shared: Mapping[str, float] = field(default_factory=dict)
+    shared: Mapping[str, float | RandomSign] = field(default_factory=dict)
     reset: bool = True
     dt: str = "0.1*ms"
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A published scheme by which a circuit approaches its fixed point, offered by the steady level as ``solver="relaxation"``.
+
+    Each sweep visits the populations of `order` one after another; each reads what the earlier ones have just become (Gauss-Seidel).
+    A population's states move by one Euler step, ``x <- x + dt_s f``, those of an `instant` population to their steady state. The scheme
+    does not ask whether it has settled: what is left is reported as the residual.
+
+    Parameters
+    ----------
+    order
+        Populations in the order in which a sweep visits them; those without states are left out.
+    sweeps
+        Number of sweeps in each phase. A phase that is not named is one in which no cell's equations change, such as the window of a
+        rule at the end of another phase.
+    dt
+        Euler step of a phase's first sweep, a text with units.
+    slowing, floor
+        Sweep s, counted from 0, takes the step ``max(dt/(1 + slowing*s), floor)``.
+    instant
+        Populations that follow their drives at once.
+    restart
+        ``{phase: {"population.state": variable}}``: what states are set to when the phase begins.
+    """
+
+    order: tuple[str, ...]
+    sweeps: Mapping[str, int]
+    dt: str
+    slowing: float = 0.0
+    floor: str = "0*ms"
+    instant: tuple[str, ...] = ()
+    restart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

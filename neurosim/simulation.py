@@ -106,6 +106,7 @@ def simulate(
     device: str = "cpu",
     codegen: str = "numpy",
     stride: int = 1,
+    solver: str = "anderson",
     progress: bool = True,
 ) -> Any:
     """Present images to a circuit, one trial after another, and return a `Result`.
@@ -135,6 +136,8 @@ def simulate(
         Of the torch levels. Brian2 runs in float64.
     codegen
         Of the Brian2 levels: ``numpy`` starts at once, ``cython`` compiles first and is faster on long runs.
+    solver
+        Of the steady level: ``anderson`` (default), ``sweeps``, or ``relaxation``, the circuit's published scheme.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def simulate(
     recorded = [circuit.plan.variable(name) for name in record]
     engine = build_engine(
         circuit, level, weights, seed, batch=batch_size, dt=step_size(dt), dtype=dtype, device=device, codegen=codegen,
-        progress=progress,
+        method=solver, progress=progress,
     )  # fmt: skip
     try:
         result = engine.present(fields, learn=plasticity, record=recorded, stride=stride)

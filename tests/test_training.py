@@ -140,7 +140,12 @@ def transformed(optimiser: str, steps: int, **values):
     transform = Transform(config, weights, ["a"])
     for epoch in range(1, steps + 1):
         transform.begin_epoch(epoch)
-        transform(weights, {"a": change.clone(), "b": change.clone()})
+        for name, weight in weights.items():  # as the steady level does
+            rate = transform.rate(name)
+            if rate is None:
+                transform({name: change.clone()})
+            else:
+                weight += rate * change
     return weights["a"].numpy(), weights["b"].numpy(), change.numpy()
 
 
@@ -149,6 +154,18 @@ def test_sgd_adds_the_rate_times_the_change():
     a, b, change = transformed("sgd", 3, learning_rate=0.1, decay=0.5)
     np.testing.assert_allclose(a, 0.1 * change * (1 + 0.5 + 0.25), rtol=1e-14)
     np.testing.assert_allclose(b, 3 * change, rtol=1e-14)
+
+
+def test_final_decay_takes_over():
+    """Closed form: rates c (1 + d + f^2 + f^3) where d is the decay of the first two epochs and f the final one."""
+    a, _, change = transformed("sgd", 4, learning_rate=0.1, decay=0.5, final_after=2, final_decay=0.2)
+    np.testing.assert_allclose(a, 0.1 * change * (1 + 0.5 + 0.2**2 + 0.2**3), rtol=1e-14)
+
+
+def test_clipped_sgd_sees_the_change():
+    """Closed form: a change of norm n above the limit c is scaled by c/n."""
+    a, _, change = transformed("sgd", 1, learning_rate=0.1, clip=1.0)
+    np.testing.assert_allclose(a, 0.1 * change / np.linalg.norm(change), rtol=1e-5)
 
 
 def test_adam_moves_by_the_rate_along_the_sign():

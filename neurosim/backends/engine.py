@@ -33,7 +33,8 @@ class Options:
     progress
         Show a progress bar when a run lasts longer than two seconds.
     tolerance, max_sweeps, method
-        Steady level: largest residual of the fixed point (in the states' base units), limit of sweeps, ``"anderson"`` or ``"sweeps"``.
+        Steady level: largest residual of the fixed point (in the states' base units), limit of sweeps, and ``"anderson"``, ``"sweeps"`` or
+        ``"relaxation"`` (the circuit's published scheme, which asks for no tolerance).
     """
 
     batch: int = 1
@@ -52,6 +53,7 @@ class Engine(Protocol):
     """A circuit lowered to one level. `present` may be called again and again; weights and noise go on from call to call."""
 
     noise: Noise | None
+    trial: int  # trials (batches) presented so far; with the seed it fixes the random signs
 
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options): ...
 

@@ -45,6 +45,7 @@ class Arrays(Protocol):
     def add_scaled(self, weights: Any, change: Any, scale: float) -> None: ...
     def outer(self, pre: Any, post: Any, scale: float) -> Any: ...
     def gram(self, a: Any, b: Any) -> Any: ...
+    def inverse_correlation(self, weights: Any, rates: Any, forgetting: float) -> Any: ...
     def clip_(self, weights: Any, low: float | None, high: float | None) -> None: ...
     def finite(self, values: Any) -> bool: ...
 
@@ -67,6 +68,7 @@ class Part:
     pre: str
     scale: float
     weighted: bool
+    decay: float | None  # the number k where the term is no more than k w
     expression: str  # of the pre factor
     total: Any = None  # lazy: sum over steps of the post factor
     gram: Any = None  # lazy: g x^T, with which a post factor reaches the drive
@@ -95,6 +97,8 @@ class Stepper:
         Step in seconds.
     noise
         The cells' white noise.
+    seed, trial
+        What the random signs of the protocol follow from; `trial` counts on with each trial.
     learn
         ``"on"``, ``"off"``, or ``"held"`` (changes are collected, weights stay).
     record, stride
@@ -103,8 +107,9 @@ class Stepper:
 
     def __init__(
         self, plan: Plan, arrays: Arrays, weights: dict[str, Any], *, level: str, batch: int, dt: float, noise: Noise,
-        learn: Learn, record: list[tuple[str, str]], stride: int = 1, ends: bool = True,
+        learn: Learn, record: list[tuple[str, str]], stride: int = 1, ends: bool = True, seed: int = 0, trial: int = 0,
     ):  # fmt: skip
+        self.seed, self.trial = seed, trial
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
         self.noise = noise
@@ -120,6 +125,7 @@ class Stepper:
         self._timed = [self.state[p.name] for p in plan.populations.values() if p.timed]
         self.constants = {p.name: constants_of(p, arrays, dt) for p in plan.populations.values()}
         self.collected: dict[str, Any] = {}
+        self.exact: dict[str, Any] = {}  # rates that an exact rule waits with
         for projection in plan.plastic():
             rule = projection.rule
             assert rule is not None
@@ -155,6 +161,11 @@ class Stepper:
         if self.learn != "off":
             for name in phase.plastic:
                 projection = self.plan.projections[name]
+                assert projection.rule is not None
+                exact = projection.rule.rule.exact
+                if exact is not None:
+                    factors[projection.source].append(Assignment(f"ns_exact_{name}", f"1*{exact.rate}"))
+                    continue
                 for term, post, pre in self.plan.rule_factors(projection, self.level):
                     for factor, text, block in (
                         (post, term.post, factors[projection.target]), (pre, term.pre, factors[projection.source])
@@ -180,13 +191,15 @@ class Stepper:
             projection = self.plan.projections[name]
             rule = projection.rule
             assert rule is not None
+            if rule.rule.exact is not None:
+                continue
             values = {**phase.shared, **rule.parameters}
             parts = []
             for term, post, pre in self.plan.rule_factors(projection, self.level):
                 coefficient = evaluate(term.coefficient, values)
                 if coefficient != 0:
                     scale = self.dt * coefficient / self.batch
-                    parts.append(Part(post, pre, scale, term.w_power > 0, term.pre))
+                    parts.append(Part(post, pre, scale, term.w_power > 0, term.decay, term.pre))
             if not parts and rule.filter is None:
                 continue
             source = self.plan.populations[projection.source]
@@ -211,7 +224,7 @@ class Stepper:
                 fields = {name: self.arrays.asarray(values[rows]) for name, values in stimuli.items()}
                 if self.plan.circuit.protocol.reset or trial == 0:
                     self._reset()
-                for index, phase in enumerate(self.plan.phases):
+                for index, phase in enumerate(self.plan.trial_phases(self.seed, self.trial)):
                     self.kept.begin(phase, trial)
                     for _ in self._phase(index, phase, fields):
                         yield
@@ -220,6 +233,8 @@ class Stepper:
                     self.kept.end()
                 if self.learn == "on":
                     self._apply("trial")
+                self._apply_exact()
+                self.trial += 1
 
     def _reset(self) -> None:
         for p in self.plan.populations.values():
@@ -256,6 +271,7 @@ class Stepper:
         for (population, variable), source in phase.clamps.items():
             state[population][variable][...] = fields[source]
         plastic = self._plastic(phase)
+        exact = [n for n in phase.plastic if self.plan.projections[n].rule.rule.exact] if self.learn != "off" else []  # type: ignore[union-attr]
         fill = self._drives(plastic)
         count = self.counts[index]
         ordinary, final = self._program(index, False), self._program(index, True)
@@ -279,6 +295,11 @@ class Stepper:
                 self.kept.finish(phase, self._values)
             for q in plastic:
                 q.learn(last)
+            for name in exact if last else ():
+                source = self.plan.projections[name].source
+                self.exact[name] = self.expand(
+                    state[source][f"ns_exact_{name}"], (self.batch, self.plan.populations[source].n)
+                )
             if last and self.learn == "on":
                 self._apply("phase", phase.plastic)
             if self.kept.step % CHECK_EVERY == 0 or last:
@@ -353,9 +374,20 @@ class Stepper:
             projection = self.plan.projections[name]
             assert projection.rule is not None
             if projection.rule.rule.apply == when and (names is None or name in names):
-                self.weights[name] += change
+                self.weights[name] += 0.5 * (change + change.T) if projection.rule.rule.symmetric else change
                 change[...] = 0.0
                 self.bound(projection)
+
+    def _apply_exact(self) -> None:
+        for name, rates in self.exact.items():
+            projection = self.plan.projections[name]
+            assert projection.rule is not None and projection.rule.rule.exact is not None
+            new = self.arrays.inverse_correlation(self.weights[name], rates, projection.rule.rule.exact.forgetting)
+            if self.learn == "held":
+                self.collected[name] += new - self.weights[name]
+            else:
+                self.weights[name][...] = new
+        self.exact.clear()
 
     # ---------------------------------------------------------------- what is kept
 
@@ -433,7 +465,12 @@ class Plastic:
                     self.arrays.add_outer(self.into, self._pre(part), part.total, part.scale)
             return
         weighted = [p for p in self.parts if p.weighted]
-        decay = [self.arrays.outer(self._pre(p), self._post(p), p.scale) * self.weights for p in weighted]
+        decay = [
+            self.arrays.outer(self._pre(p), self._post(p), p.scale) * self.weights
+            if p.decay is None
+            else self.weights * (p.scale * self.stepper.batch * p.decay)
+            for p in weighted
+        ]
         into, share, keep = self.into, 1.0, 1.0
         if self.tau is not None:  # the weight follows the trace, the trace follows the product
             self.arrays.add_scaled(self.into, self.trace, self.stepper.dt)

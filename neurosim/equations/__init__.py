@@ -11,7 +11,7 @@ sys.excepthook = _hook
 from neurosim.equations.parse import CellEquations, check_name, is_noise, parse_cell, parse_reset, parse_rule  # noqa: E402
 from neurosim.equations.render import compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
 from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
-from neurosim.equations.steady import linear_rates, solve_steady  # noqa: E402
+from neurosim.equations.steady import linear_rates, linear_terms, solve_steady  # noqa: E402
 from neurosim.equations.units import dimensions_of, is_condition, quantity, seconds, unit_text  # noqa: E402
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "is_condition",
     "is_noise",
     "linear_rates",
+    "linear_terms",
     "names_in",
     "parse_cell",
     "parse_reset",

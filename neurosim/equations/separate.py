@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sympy
@@ -23,16 +24,35 @@ class Term:
     pre: str
     w_power: int
 
+    @property
+    def decay(self) -> float | None:
+        """The number k of a term ``coefficient * k * w``, which needs no product; None for other terms."""
+        try:
+            return float(self.post) * float(self.pre) if self.w_power else None
+        except ValueError:
+            return None
 
-def separate(rhs: str) -> tuple[Term, ...]:
+
+def separate(
+    rhs: str, foreign_post: Collection[str] = (), foreign_pre: Collection[str] = ()
+) -> tuple[Term, ...]:
     """Terms of a rule's right-hand side; those with one pre factor, one power of w and proportional coefficients are joined.
+
+    Names of the rule itself that the post or the pre cell does not know (`foreign_post`, `foreign_pre`) may stand in coefficients only.
 
     Raises
     ------
     NotSeparable
-        A factor mixes pre and post variables in a non-linear way, or w appears with a power above 1.
+        A factor mixes pre and post variables in a non-linear way, w appears with a power above 1, or a factor holds a foreign name.
     """
     products = _products(str_to_sympy(rhs), rhs)
+    for _, post, pre, _ in products:
+        for factor, foreign in ((post, foreign_post), (pre, foreign_pre)):
+            for name in sorted({str(s) for s in factor.free_symbols} & set(foreign)):
+                raise NotSeparable(
+                    f"'{factor}' in 'dw/dt = {rhs}' mixes the rule's own '{name}' with variables of a cell; give the cell a parameter "
+                    f"of that value and write {name}_pre or {name}_post."
+                )
     merged: dict[tuple[sympy.Expr, int], list[tuple[sympy.Expr, sympy.Expr]]] = {}
     for coefficient, post, pre, power in products:
         parts = merged.setdefault((pre, power), [])
@@ -82,7 +102,7 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
             pre *= factor
         elif side == "w" and factor.as_base_exp()[0].is_Symbol and factor.as_base_exp()[1].is_Integer:
             power += int(factor.as_base_exp()[1])
-        elif isinstance(expanded := sympy.expand(factor), sympy.Add):
+        elif isinstance(expanded := sympy.expand(factor, deep=False), sympy.Add):
             rest = sympy.Mul(*(f for f in sympy.Mul.make_args(expression) if f is not factor))
             return [p for argument in expanded.args for p in _products(argument * rest, rhs)]
         else:

@@ -45,6 +45,20 @@ def _known(ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: M
     return cut
 
 
+def _nonlinear(subexpressions: Mapping[str, str], numbers: Mapping[str, float]) -> set[str]:
+    """Subexpressions that are not affine in what they read (once the earlier ones are known)."""
+    cut: set[str] = set()
+    inlined: dict[sympy.Symbol, sympy.Expr] = {}
+    values = {_symbol(n): sympy.Float(v) for n, v in numbers.items()}
+    for name, text in subexpressions.items():
+        expression = str_to_sympy(text).xreplace(inlined).xreplace(values)
+        if any(_opaque(expression, x) or sympy.diff(expression, x).free_symbols for x in expression.free_symbols):
+            cut.add(name)
+        else:
+            inlined[_symbol(name)] = expression
+    return cut
+
+
 def _opaque(expression: sympy.Expr, state: sympy.Symbol) -> bool:
     """A function that SymPy does not differentiate (clip, int, ...) holds the state."""
     return any(
@@ -115,6 +129,21 @@ def _solve(
         raise ValueError("its equations have no unique steady state (a state without leak)")
     solution = list(next(iter(sympy.linsolve(equations, moving))).args)
     return {str(x): sympy_to_str(e) for x, e in zip(moving, solution, strict=True)}, held
+
+
+def linear_terms(
+    ode: Mapping[str, str], subexpressions: Mapping[str, str], sent: Iterable[str], numbers: Mapping[str, float]
+) -> dict[str, list[tuple[str, float]]]:
+    """Right-hand sides as sums ``coefficient * term`` with numbers as coefficients.
+
+    A term is a text in ports, states, parameters that are arrays, and subexpressions that are sent or not affine; the constant's is ``"1"``.
+    """
+    cut = _nonlinear(subexpressions, numbers) | (set(sent) & set(subexpressions))
+    terms: dict[str, list[tuple[str, float]]] = {}
+    for x, rhs in _inline(ode, subexpressions, cut, numbers).items():
+        parts = sympy.expand(rhs).as_coefficients_dict()
+        terms[x] = [(sympy_to_str(term), float(coefficient)) for term, coefficient in parts.items() if coefficient != 0]
+    return terms
 
 
 def linear_rates(

@@ -31,23 +31,30 @@ class _Panel(NamedTuple):
 
 
 _TRAINING, _VALIDATION = "--", "-"
+
+
+def _followed(what: str) -> tuple[tuple[str, str], ...]:
+    """The validation set's curve; in a run that held none out, the test set's."""
+    return (f"validation_{what}", _VALIDATION), (f"test_{what}", _VALIDATION)
+
+
 _PANELS = [
-    _Panel("accuracy (%)", (("train_accuracy", _TRAINING), ("validation_accuracy", _VALIDATION)), 100.0),
-    _Panel("loss", (("train_loss", _TRAINING), ("validation_loss", _VALIDATION)), log=True),
+    _Panel("accuracy (%)", (("train_accuracy", _TRAINING), *_followed("accuracy")), 100.0),
+    _Panel("loss", (("train_loss", _TRAINING), *_followed("loss")), log=True),
     _Panel("ghost residual", (("ghost_residual", _VALIDATION),), log=True),
 ]
 _KEYS = [key for panel in _PANELS for key, _ in panel.curves]
 
 
 def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None = None) -> Figure:
-    """Draw accuracy and loss over epochs, training dashed and validation solid; and the ghost residual if there is one.
+    """Draw accuracy and loss over epochs, training dashed and validation (test, where none was held out) solid; and the ghost residual if there is one.
 
     Parameters
     ----------
     runs
         ``{label: rows}``, or ``{label: [rows of seed 0, rows of seed 1, ...]}``, which is drawn as the mean with a
-        band of one standard deviation. A row has ``epoch`` and any of ``train_accuracy``, ``validation_accuracy``
-        (fractions), ``train_loss``, ``validation_loss``, ``ghost_residual``; None where there is no value. Where
+        band of one standard deviation. A row has ``epoch`` and any of ``train_accuracy``, ``validation_accuracy``,
+        ``test_accuracy`` (fractions), ``train_loss``, ``validation_loss``, ``test_loss``, ``ghost_residual``; None where there is no value. Where
         seeds are shorter than others or not finite, the mean is over those that remain, and the legend says so.
     title
         By default none.

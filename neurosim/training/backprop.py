@@ -50,7 +50,7 @@ class BackpropEngine:
         self.arrays, self.options = self.net.arrays, options
         self.transform: Any = None
         self.workers: Workers | None = None
-        self.noise = None
+        self.noise, self.trial = None, 0
         self.method = config.method
         self.feedback: dict[str, torch.Tensor] = {}
         names = self.net.reference.weights
@@ -98,7 +98,7 @@ class BackpropEngine:
                 with torch.no_grad():
                     for gradient in gradients.values() if self.workers else ():
                         self.workers.average(gradient)  # type: ignore[union-attr]
-                    self.transform(self._weights, {n: -g for n, g in gradients.items()})
+                    self.transform({n: -g for n, g in gradients.items()})
             else:
                 with torch.no_grad():
                     rates = self.net.forward(images)

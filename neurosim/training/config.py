@@ -51,7 +51,9 @@ class TrainConfig:
         Update transform of the rules named in `optimise`: ``none`` (changes are added as the rule says), ``sgd``
         (times `learning_rate`), ``adam``. Needs torch:steady.
     learning_rate, decay
-        Of the transform; the rate is multiplied by `decay` after each epoch.
+        Of the transform; the rate of epoch n, counted from 1, is ``learning_rate * decay**(n - 1)``.
+    final_after, final_decay
+        After `final_after` epochs the rate is ``learning_rate * final_decay**(n - 1)`` (None: no such change).
     clip
         Largest norm of a batch's changes, those of all optimised weights taken together; longer ones are scaled down to it (None: none).
     optimise
@@ -68,6 +70,9 @@ class TrainConfig:
         Seconds between checkpoints.
     test
         Touch the test set at the end (default). Runs that serve a choice, such as that of a learning rate, say false.
+    hold_out
+        Keep the last part of the training set for validation (default). False: train on all of it and follow the test set after each
+        epoch, as many published protocols do; the last epoch is reported, and nothing may be chosen by such a run.
     """
 
     model: str
@@ -85,6 +90,8 @@ class TrainConfig:
     optimiser: str = "adam"
     learning_rate: float = 0.005
     decay: float = 1.0
+    final_after: int | None = None
+    final_decay: float | None = None
     clip: float | None = None
     optimise: tuple[str, ...] = ("feedforward",)
     dt: str = "1*ms"
@@ -97,6 +104,7 @@ class TrainConfig:
     limit: int | None = None
     checkpoint: float = 60.0
     test: bool = True
+    hold_out: bool = True
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -111,6 +119,14 @@ class TrainConfig:
             raise NeurosimError(
                 f"method = '{self.method}' with optimiser = '{self.optimiser}' and level = '{self.level}': a reference net is plain torch, its "
                 "gradients go through an optimiser (sgd, adam) and it knows no level. Leave level out."
+            )
+        if (self.final_after is None) != (self.final_decay is None):
+            raise NeurosimError(
+                f"final_after = {self.final_after}, final_decay = {self.final_decay}: one says when, the other how fast; give both or none."
+            )
+        if not self.test and not self.hold_out:
+            raise NeurosimError(
+                "test = false leaves the test set alone, hold_out = false follows it in place of a validation set; wanted one of them."
             )
         if self.optimiser == "none" and (self.decay != 1 or self.clip is not None):
             raise NeurosimError(
@@ -185,15 +201,15 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-_LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1}
-_NUMBERS = ("learning_rate", "decay", "clip", "tolerance", "checkpoint")
+_LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1, "final_after": 1}
+_NUMBERS = ("learning_rate", "decay", "final_decay", "clip", "tolerance", "checkpoint")
 
 
 def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
-    if name in ("limit", "clip") and value is None:
+    if name in ("limit", "clip", "final_after", "final_decay") and value is None:
         return ""
-    if name in ("flip", "test"):
+    if name in ("flip", "test", "hold_out"):
         return "" if isinstance(value, bool) else "true or false"
     if name in _LEAST:
         right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
@@ -240,8 +256,9 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
     schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
-    if schedule.get("optimiser") == "none" and "decay" not in wanted:
-        schedule.pop("decay", None)  # a preset's, for its transform
+    for key in ("decay", "final_after", "final_decay") if schedule.get("optimiser") == "none" else ():
+        if key not in wanted:
+            schedule.pop(key, None)  # a preset's, for its transform
     if isinstance(schedule.get("optimise"), str):
         schedule["optimise"] = tuple(schedule["optimise"].split(","))
     return TrainConfig(model, circuit, **schedule)

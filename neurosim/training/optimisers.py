@@ -9,10 +9,10 @@ from neurosim.training.config import TrainConfig
 
 
 class Transform:
-    """Adds the changes of a trial to the weights, those of `names` through torch's SGD or Adam.
+    """Adds the changes of a trial to the weights of `names`, through torch's SGD or Adam.
 
     A rule's change is a direction to go: ``w += rate * change`` (sgd), or Adam (Kingma & Ba 2015) maximising along it, with the rate
-    ``learning_rate * decay**(epoch - 1)``. With `clip`, changes whose common norm is larger are scaled down to it before.
+    ``learning_rate * decay**(epoch - 1)`` (`final_decay` in place of `decay` after `final_after` epochs). With `clip`, changes whose common norm is larger are scaled down to it before.
     """
 
     def __init__(self, config: TrainConfig, weights: dict[str, torch.Tensor], names: list[str]):
@@ -27,14 +27,21 @@ class Transform:
 
     def begin_epoch(self, number: int) -> None:
         """Set the learning rate of an epoch, counted from 1."""
-        self.optimiser.param_groups[0]["lr"] = self.config.learning_rate * self.config.decay ** (number - 1)
+        config, decay = self.config, self.config.decay
+        if config.final_after is not None and config.final_decay is not None and number > config.final_after:
+            decay = config.final_decay
+        self.optimiser.param_groups[0]["lr"] = config.learning_rate * decay ** (number - 1)
 
-    def __call__(self, weights: dict[str, torch.Tensor], changes: dict[str, torch.Tensor]) -> None:
+    def rate(self, name: str) -> float | None:
+        """The factor with which a projection's change may be added straight to the weights; None where the optimiser must see it."""
+        if name not in self.parameters:
+            return 1.0
+        plain = self.config.optimiser == "sgd" and self.config.clip is None
+        return self.optimiser.param_groups[0]["lr"] if plain else None
+
+    def __call__(self, changes: dict[str, torch.Tensor]) -> None:
         for name, change in changes.items():
-            if name in self.parameters:
-                self.parameters[name].grad = change
-            else:
-                weights[name] += change
+            self.parameters[name].grad = change
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip, foreach=True)
         self.optimiser.step()

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from neurosim import registry
-from neurosim.circuit import Circuit
+from neurosim.circuit import Circuit, Silent
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 from neurosim.training.config import TrainConfig
@@ -96,7 +96,23 @@ def read_origin(folder: Path) -> dict[str, Any]:
 def accuracy_text(result: Mapping[str, Any]) -> str:
     """The accuracy of a finished run in words: on the test set, or on the validation set where that was left alone."""
     part = "test" if "test_accuracy" in result else "validation"
-    return f"{part} accuracy {result[f'{part}_accuracy']:.4f}"
+    note = "" if result.get("hold_out", True) else " (trained on all training images, last epoch)"
+    return f"{part} accuracy {result[f'{part}_accuracy']:.4f}{note}"
+
+
+def remarks(run: Run) -> list[str]:
+    """What a user should know of a finished run beside its accuracy: residuals of a published relaxation, silent cells."""
+    last = run.metrics[-1] if run.metrics else {}
+    lines = []
+    if "residual" in last:
+        residuals = ", ".join(f"{value:.1e} in {phase}" for phase, value in last["residual"].items())
+        lines.append(
+            f"distance from the fixed point left by the published relaxation (largest of the last epoch): {residuals}"
+        )
+    for name, measure in registry.model(run.config.model).circuit(run.config.settings).measures.items():
+        if isinstance(measure, Silent) and last.get(name):
+            lines.append(f"warning: {last[name]} cells of {measure.variable} are 0 for every sample: {measure.cure}")
+    return lines
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 from neurosim import data as datasets
 from neurosim import registry
+from neurosim.analysis.weights import angle, eigenvalues
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.backends.torch.workers import Workers, is_first
+from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
 from neurosim.data.augment import Augment
 from neurosim.data.normalise import black
 from neurosim.errors import DivergenceError, NeurosimError, unknown
@@ -49,6 +51,8 @@ from neurosim.training.run import (
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50
+#: Weights count as indefinite where their smallest eigenvalue is below this share of the largest (rounding reaches 1e-7 in float32).
+INDEFINITE = 1e-4
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Position:
     samples: float = 0.0
     unsettled: float = 0.0
     seconds: float = 0.0
+    residual: dict[str, float] = field(default_factory=dict)  # of a published relaxation, the largest by phase
 
 
 class Trainer:
@@ -117,6 +122,11 @@ class Trainer:
             self.augment = Augment(dataset.shape, config.crop, config.flip, black(dataset.name, config.normalise))
         drawn = dict(weights) if weights is not None else self.circuit.initial_weights(config.seed)
         self.splits = {name: stimuli(self.circuit, *dataset.split(name)) for name in ("train", "validation", "test")}
+        #: The split that is followed from epoch to epoch.
+        self.followed = "validation" if config.hold_out else "test"
+        if not config.hold_out:
+            held = self.splits.pop("validation")
+            self.splits["train"] = {k: np.concatenate([v, held[k]]) for k, v in self.splits["train"].items()}
         if config.limit:
             self.splits["train"] = {k: v[: config.limit] for k, v in self.splits["train"].items()}
         if len(self.splits["train"]["image"]) < config.batch_size:
@@ -173,7 +183,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- one epoch
 
-    def epoch(self, number: int, bar: Any = None, between: Callable[[], None] | None = None) -> dict[str, float]:
+    def epoch(self, number: int, bar: Any = None, between: Callable[[], None] | None = None) -> dict[str, Any]:
         """Train one epoch, or the rest of the one in which the run stands; `between` is called after each call of the engine.
 
         Returns loss and accuracy over its batches (read in the free phase, before each update).
@@ -199,6 +209,8 @@ class Trainer:
             at.right, at.loss, at.samples, at.unsettled = (
                 old + new for old, new in zip((at.right, at.loss, at.samples, at.unsettled), sums, strict=True)
             )
+            for phase in self._relaxed:
+                at.residual[phase] = max(at.residual.get(phase, 0.0), result.settling[phase])
             at.batches, at.seconds = last, at.seconds + time.perf_counter() - started
             if bar is not None:
                 bar.update(last - first)
@@ -207,8 +219,16 @@ class Trainer:
                 between()
         return {
             "train_loss": at.loss / at.samples, "train_accuracy": at.right / at.samples, "samples": at.samples,
-            "unsettled": int(at.unsettled),
+            "unsettled": int(at.unsettled), **({"residual": dict(at.residual)} if self._relaxed else {}),
         }  # fmt: skip
+
+    @cached_property
+    def _relaxed(self) -> tuple[str, ...]:
+        """Phases that follow a published relaxation, whose residuals are reported."""
+        scheme = self.circuit.relaxation
+        if scheme is None or self.config.solver != "relaxation" or self.config.level != "torch:steady":
+            return ()
+        return tuple(scheme.sweeps) if self.config.method not in REFERENCES else ()
 
     def _augmented(self, images: Any, seed: list[int]) -> Any:
         """Training images, shifted and mirrored by a seed of this call of the engine."""
@@ -227,16 +247,49 @@ class Trainer:
         rows = own[np.arange(filled).clip(max=len(own) - 1)]
         if self.reader is not self.engine:
             self.reader.set_weights(self.engine.weights())
-        wanted = self.circuit.measures if measures and self.reader is not self.engine else {}
+        wanted = self._of_states() if measures else {}
         result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(wanted))
         right, loss = self.workers.total(*_score(result.readout[: len(own)], _numpy(fields["target"][own])))
         row: dict[str, Any] = {"accuracy": right / total, "loss": loss / total}
         for name, measure in wanted.items():
             kept = result.ends[measure.phase]
+            if isinstance(measure, Silent):
+                active = self.workers.total(*(kept[measure.variable][: len(own)] != 0).sum(axis=0).tolist())
+                row[name] = active.count(0)
+                continue
             sums = [x for names in (measure.of, measure.to) for x in _squares(kept, names, len(own))]
             of, of_count, to, to_count = self.workers.total(*sums)
             row[name] = np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny)
         return row
+
+    def _of_states(self) -> dict[str, Ratio | Silent]:
+        """Measures of the circuit's states; a reference net has none."""
+        if self.config.method in REFERENCES:
+            return {}
+        return {name: m for name, m in self.circuit.measures.items() if isinstance(m, Ratio | Silent)}
+
+    def weight_measures(self) -> dict[str, float]:
+        """Measures of the circuit's weights; those that a reference net lacks are left out."""
+        found: dict[str, float] = {}
+        weights = self.engine.weights() if self.circuit.measures else {}
+        for name, measure in self.circuit.measures.items():
+            if isinstance(measure, Angle) and measure.of in weights:
+                found[name] = angle(weights[measure.of], weights[measure.to].T)
+            elif isinstance(measure, SmallestEigenvalue) and measure.of in weights:
+                found[name] = eigenvalues(weights[measure.of])[0]
+        return found
+
+    def check_definite(self) -> None:
+        """Raise `DivergenceError` where weights that must be positive definite no longer are."""
+        weights = self.engine.weights() if self.circuit.measures else {}
+        for measure in self.circuit.measures.values():
+            if isinstance(measure, SmallestEigenvalue) and measure.of in weights:
+                low, high = eigenvalues(weights[measure.of])
+                if not low >= -INDEFINITE * high:
+                    raise DivergenceError(
+                        f"The weights {measure.of} are no longer positive definite: eigenvalues from {low:.3g} to {high:.3g}. "
+                        f"{measure.cure[0].upper()}{measure.cure[1:]}."
+                    )
 
     # ---------------------------------------------------------------- the whole run
 
@@ -275,16 +328,18 @@ class Trainer:
                 ) as bar:
                     row = self.epoch(number, bar, between)
                 seconds = self.at.seconds
-                checked = self.evaluate("validation", measures=True)
+                checked = self.evaluate(self.followed, measures=True)
                 self.metrics.append(
                     {
                         "epoch": number,
                         "train_loss": row["train_loss"],
-                        "validation_loss": checked["loss"],
+                        f"{self.followed}_loss": checked["loss"],
                         "train_accuracy": row["train_accuracy"],
-                        "validation_accuracy": checked["accuracy"],
-                        **{name: checked.get(name) for name in self.circuit.measures},
-                        "unsettled": row["unsettled"],
+                        f"{self.followed}_accuracy": checked["accuracy"],
+                        **{name: None for name in self.circuit.measures},
+                        **{name: checked[name] for name in self.circuit.measures if name in checked},
+                        **self.weight_measures(),
+                        **{key: row[key] for key in ("unsettled", "residual") if key in row},
                     }
                 )
                 self.timing.append(
@@ -294,10 +349,12 @@ class Trainer:
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
                     self._write_rows(folder)
+                self.check_definite()
                 between()
                 epochs.update(1)
                 epochs.set_postfix(
-                    train=f"{row['train_accuracy']:.3f}", validation=f"{checked['accuracy']:.3f}", refresh=False
+                    {"train": f"{row['train_accuracy']:.3f}", self.followed: f"{checked['accuracy']:.3f}"},
+                    refresh=False,
                 )
         if folder is not None:
             self.save_checkpoint(folder)
@@ -311,10 +368,12 @@ class Trainer:
         if self.transform is not None:
             tensors |= {f"optimiser/{n}": w for n, w in self.transform.state().items()}
         noise = [engine.noise.step for engine in self._noisy()]
+        trials = [engine.trial for engine in (self.engine, self.reader)]
         state = {
             "config": self.config.to_toml(),
             "at": asdict(self.at),
             "noise": noise,
+            "trials": trials,
             "metrics": self.metrics,
             "timing": self.timing,
         }
@@ -343,6 +402,8 @@ class Trainer:
             )
         for engine, step in zip(self._noisy(), state["noise"], strict=True):
             engine.noise.step = step
+        for engine, trial in zip((self.engine, self.reader), state["trials"], strict=True):
+            engine.trial = trial
         self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
         if self.workers.first:
             self._write_rows(folder)
@@ -525,9 +586,14 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
         trainer.fit(folder)
         result = _result(trainer)
     except DivergenceError as error:
+        reason = str(error)
+        try:  # weights out of range say more than the state that gave way
+            trainer.check_definite()
+        except DivergenceError as cause:
+            reason = reason if str(cause) in reason else f"{reason} {cause}"
         if trainer.workers.first:
-            _write_result(folder, {**_labels(trainer.config), "failed": str(error)})
-        raise NeurosimError(f"{error} Metrics and weights of the last whole epoch are kept in {folder}.") from error
+            _write_result(folder, {**_labels(trainer.config), "failed": reason})
+        raise NeurosimError(f"{reason} Metrics and weights of the last whole epoch are kept in {folder}.") from error
     if trainer.workers.first:
         _write_result(folder, result)
         (folder / checkpoint.NAME).unlink(missing_ok=True)
@@ -537,13 +603,16 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
 
 def _result(trainer: Trainer) -> dict[str, Any]:
     tested: dict[str, Any] = {}
-    if trainer.config.test:
+    last = trainer.metrics[-1]
+    if not trainer.config.hold_out:  # read already
+        tested = {"test_accuracy": last["test_accuracy"], "test_loss": last["test_loss"], "hold_out": False}
+    elif trainer.config.test:
         found = trainer.evaluate("test")
         tested = {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
     return {
         **_labels(trainer.config),
         **tested,
-        "validation_accuracy": trainer.metrics[-1]["validation_accuracy"],
+        **({"validation_accuracy": last["validation_accuracy"]} if trainer.config.hold_out else {}),
         "seconds": sum(row["seconds"] for row in trainer.timing),
         "seconds_per_epoch": float(np.median([row["seconds"] for row in trainer.timing])),
     }

@@ -76,6 +76,14 @@ class NumpyArrays:
     def gram(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a @ b.T
 
+    def inverse_correlation(self, weights: np.ndarray, rates: np.ndarray, forgetting: float) -> np.ndarray:
+        """See `neurosim.plasticity.InverseCorrelation`."""
+        z = rates @ weights
+        gamma = (1.0 - forgetting) / forgetting
+        small = np.eye(len(rates)) * (len(rates) / gamma) + rates @ z.T
+        new = (weights - z.T @ np.linalg.solve(small, z)) / forgetting
+        return 0.5 * (new + new.T)
+
     def clip_(self, weights: np.ndarray, low: float | None, high: float | None) -> None:
         np.clip(weights, low, high, out=weights)
 

@@ -58,7 +58,7 @@ class DenseEngine:
                 self._group(p.name)
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
         self.network = b2.Network(*self.groups.values(), *self.synapses)
-        self.noise = Noise(plan, options.seed, options.batch, options.dt)
+        self.noise, self.trial = Noise(plan, options.seed, options.batch, options.dt), 0
         for obj in (
             *self.synapses,
             *(self.groups[p.name] for p in plan.populations.values() if not p.ode and not p.spiking),
@@ -124,7 +124,7 @@ class DenseEngine:
         options = self.options
         stepper = Stepper(
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
-            learn=learn, record=record or [], stride=stride, ends=ends,
+            learn=learn, record=record or [], stride=stride, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
         for name, p in self.plan.populations.items():
@@ -155,6 +155,7 @@ class DenseEngine:
         for _ in steps:  # the end of the last trial
             pass
         stepper.check_finite()
+        self.trial = stepper.trial
         result = stepper.result()
         result.seconds = time.perf_counter() - started
         return result

@@ -60,9 +60,16 @@ class EquationsEngine:
             raise UnsupportedError(
                 f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."
             )
+        for projection in plan.plastic():
+            assert projection.rule is not None
+            if projection.rule.rule.exact is not None:
+                raise UnsupportedError(
+                    f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: its exact form inverts a "
+                    "whole matrix, which no synapse can do by itself. Use brian2:dense or a torch level, or a rule without `exact`."
+                )
         self.plan, self.options = plan, options
         self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
-        self.noise = Noise(plan, options.seed, 1, options.dt)
+        self.noise, self.trial = Noise(plan, options.seed, 1, options.dt), 0
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
@@ -79,10 +86,12 @@ class EquationsEngine:
         trials = check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
             run = _Run(
-                self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record or [], stride, ends
-            )
+                self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record or [], stride, ends,
+                self.trial,
+            )  # fmt: skip
             result = run.run()
         self._weights = {name: w.copy() for name, w in result.weights.items()}
+        self.trial += trials
         result.seconds = time.perf_counter() - started
         return result
 
@@ -92,8 +101,9 @@ class _Run:
 
     def __init__(
         self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], trials: int,
-        noise: Noise, learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool,
+        noise: Noise, learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool, first: int,
     ):  # fmt: skip
+        self.first = first
         self.plan, self.options, self.stimuli, self.noise, self.learn = plan, options, stimuli, noise, learn
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
         self.objects: list[Any] = []
@@ -289,9 +299,10 @@ class _Run:
     def _steps(self, bar: tqdm) -> Any:
         """Before each step: what the protocol sets. After the last step of a phase: what is applied."""
         for trial in range(self.trials):
-            for index, phase in enumerate(self.plan.phases):
+            phases = self.plan.trial_phases(self.options.seed, self.first + trial)
+            for index, phase in enumerate(phases):
                 self.kept.begin(phase, trial)
-                self._begin(phase, index, trial)
+                self._begin(phases, index, trial)
                 moving = bool(set(phase.plastic) & {q.root for q in self.plan.projections.values() if q.root != q.name})
                 mark = self.kept.mark_step(self.counts[index])
                 for k in range(self.counts[index]):
@@ -314,8 +325,8 @@ class _Run:
                 bar.update(self.counts[index])
             self._apply("trial", None)
 
-    def _begin(self, phase: PhasePlan, index: int, trial: int) -> None:
-        plan = self.plan
+    def _begin(self, phases: tuple[PhasePlan, ...], index: int, trial: int) -> None:
+        plan, phase = self.plan, phases[index]
         for p in plan.populations.values():
             variables = self.groups[p.name].variables
             if index == 0 and (plan.circuit.protocol.reset or trial == 0):
@@ -343,7 +354,7 @@ class _Run:
                 on = q.name in phase.plastic
                 synapses.variables["ns_on"].get_value()[...] = float(on)
                 # While a rule is off it sees the shared values of a phase in which it is on: 0 * finite = 0.
-                seen = phase if on else next(p for p in plan.phases if q.name in p.plastic)
+                seen = phase if on else next(p for p in phases if q.name in p.plastic)
                 for name in q.rule.shared:
                     synapses.variables[f"ns_{name}"].get_value()[...] = seen.shared[name]
         self._tie()
@@ -372,7 +383,7 @@ class _Run:
                 continue
             if phase is None or q.name in phase.plastic:
                 weights, collected = self._view(q.name), self._view(q.name, "ns_collected")
-                weights += collected
+                weights += 0.5 * (collected + collected.T) if q.rule.rule.symmetric else collected
                 collected[...] = 0.0
                 low, high = q.rule.rule.bounds
                 if (low, high) != (None, None):

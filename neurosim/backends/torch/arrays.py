@@ -80,6 +80,15 @@ class TorchArrays:
     def gram(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a @ b.T
 
+    def inverse_correlation(self, weights: torch.Tensor, rates: torch.Tensor, forgetting: float) -> torch.Tensor:
+        """See `neurosim.plasticity.InverseCorrelation`; float64 inside."""
+        w, r = weights.double(), rates.double()
+        z = r @ w
+        gamma = (1.0 - forgetting) / forgetting
+        small = torch.eye(len(r), dtype=w.dtype, device=w.device).mul_(len(r) / gamma).add_(r @ z.T)
+        new = (w - z.T @ torch.linalg.solve(small, z)) / forgetting
+        return (0.5 * (new + new.T)).to(weights.dtype)
+
     def clip_(self, weights: torch.Tensor, low: float | None, high: float | None) -> None:
         weights.clamp_(low, high)
 

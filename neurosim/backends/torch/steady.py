@@ -6,6 +6,9 @@ sources: drives from the present rates, late variables, new states, new rates. S
 than the tolerance, by default with Anderson acceleration per sample (depth 6, undamped; Walker & Ni 2011). A sample that misses
 the tolerance is counted in `Result.unsettled`, never passed over in silence.
 
+With the method ``relaxation`` the circuit's own published scheme takes the place of this solver (`neurosim.protocol.Relaxation`): a fixed
+number of sweeps, the residual reported as it is.
+
 A rule's change is its right-hand side F at the fixed point times the length T of the phase; a filtered rule's is the exact
 integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 """
@@ -13,9 +16,9 @@ integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,20 +28,33 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
+from neurosim.backends.torch.relaxation import Step, euler_step
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
-from neurosim.equations import compile_block, evaluate, names_in, solve_steady
+from neurosim.equations import compile_block, evaluate, linear_terms, names_in, seconds, solve_steady
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
-METHODS = ("anderson", "sweeps")
+METHODS = ("anderson", "sweeps", "relaxation")
 
+#: Pre factor, post factor, scale.
+Product = tuple[torch.Tensor, torch.Tensor, float]
 Block = Callable[[dict[str, Any]], None]
-#: Receives the weights and a trial's changes, both by projection, and changes the weights in place.
-Transform = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], None]
+
+
+class Transform(Protocol):
+    """What may stand between a trial's changes and the weights."""
+
+    def rate(self, name: str) -> float | None:
+        """The factor with which a projection's change is added to its weights; None where the transform is to be called with it."""
+        ...
+
+    def __call__(self, changes: dict[str, torch.Tensor]) -> None:
+        """Change the weights by a trial's changes, by projection."""
+        ...
 
 
 @dataclass
@@ -51,12 +67,16 @@ class PopulationProgram:
     late: Block
     solve: Block
     finish: Block  # late variables for holds, rules, readout, recorders
+    late_of_step: Block
+    step: Step  # one Euler step of a published relaxation
+    fused: set[str]  # ports whose drives the step forms itself
+    sent: tuple[str, ...]  # variables that projections read
 
 
 class SteadyEngine:
     """See `neurosim.backends.engine.Engine`.
 
-    `transform`, when set, receives the changes of a whole trial in place of their being added to the weights. `workers`, when set,
+    `transform`, when set, stands between the changes of a whole trial and the weights. `workers`, when set,
     average every mean over samples with the other processes that present shares of the same batch.
     """
 
@@ -66,6 +86,11 @@ class SteadyEngine:
         plan.check_weights(weights)
         if options.method not in METHODS:
             raise unknown("method of the steady level", options.method, METHODS)
+        if options.method == "relaxation" and plan.circuit.relaxation is None:
+            raise UnsupportedError(
+                f"The circuit '{plan.circuit.name}' names no published relaxation, so method = 'relaxation' has no meaning for it. Use "
+                "'anderson' or 'sweeps'."
+            )
         for p in plan.populations.values():
             for found, what in (
                 (p.spiking, "its cells spike; a spiking cell has no steady rate of its own"),
@@ -82,12 +107,27 @@ class SteadyEngine:
         self._versions = dict.fromkeys(self._weights, 0)
         self._constants = {p.name: constants_of(p, self.arrays, options.dt) for p in plan.populations.values()}
         self._changes: dict[str, torch.Tensor] = {}
-        self._coefficients: dict[tuple[str, str], list[tuple[Term, str, str, float]]] = {}
-        self._programs: dict[tuple[int, bool, bool], list[PopulationProgram]] = {}
+        self._products: dict[str, list[Product]] = {}  # that a trial still has to add
+        self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
+        self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
+        self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
         self.transform: Transform | None = None
         self.workers: Workers | None = None
-        self.noise = None
+        self.noise, self.trial = None, 0
         self._order = _breadth_first(plan)
+        scheme = plan.circuit.relaxation
+        if scheme is not None:
+            self._step, self._floor = seconds(scheme.dt), seconds(scheme.floor)
+        self._read = {name for p in plan.populations.values() for name in p.shared}
+        self._find_units()
+
+    def _find_units(self) -> None:
+        """Fixed one-to-one weights that are all 1: their drives are the rates themselves."""
+        plastic = {q.name for q in self.plan.plastic()}
+        self._units = {
+            q.name for q in self.plan.projections.values()
+            if isinstance(q.connectivity, OneToOne) and q.name not in plastic and bool((self._weights[q.root] == 1).all())
+        }  # fmt: skip
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: self.arrays.to_numpy(w).copy() for name, w in self._weights.items()}
@@ -96,16 +136,22 @@ class SteadyEngine:
         for name, value in weights.items():
             self._weights[name].copy_(self.arrays.asarray(value))
             self._versions[name] += 1
+        self._find_units()
 
     # ---------------------------------------------------------------- programs
 
-    def _program(self, index: int, learn: bool, ends: bool) -> list[PopulationProgram]:
-        key = (index, learn, ends)
+    def _program(self, phase: PhasePlan, learn: bool, ends: bool) -> list[PopulationProgram]:
+        key = (phase.name, phase.sign, learn, ends)
         if key not in self._programs:
-            phase = self.plan.phases[index]
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
                 projection = self.plan.projections[name]
+                assert projection.rule is not None
+                if projection.rule.rule.exact is not None:
+                    factors[projection.source].append(
+                        Assignment(_waiting(name), f"1*{projection.rule.rule.exact.rate}")
+                    )
+                    continue
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL):
                     factors[projection.target].append(Assignment(post, term.post))
                     factors[projection.source].append(Assignment(pre, term.pre))
@@ -132,12 +178,20 @@ class SteadyEngine:
                 "Use torch:trajectory or a Brian2 level."
             ) from error
         needed = {n for text in solution.values() for n in names_in(text)}
+        terms: dict[str, list[tuple[str, float]]] = {}
+        if self.options.method == "relaxation":
+            scalars = {n: v for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
+            terms = linear_terms(p.ode, p.subexpressions, sent, numbers | scalars)
+        stepped = {n for parts in terms.values() for term, _ in parts for n in names_in(term)}
+        _, late_of_step = p.blocks(stepped)
+        needed |= stepped
         early, late = p.blocks(needed | sent)
         wanted = {v for pop, v in self._kept(ends).wanted(phase) if pop == p.name}
         wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
         wanted |= {n for a in factors for n in names_in(a.expression)}
         every = [a for block in p.blocks(needed | sent | wanted) for a in block]
         constants, functions = self._constants[p.name], self.arrays.functions
+        fused = self._fused(p, terms, late_of_step)
 
         def block(assignments: list[Assignment]) -> Block:
             return compile_block(map(pooled, assignments), functions, constants)
@@ -147,14 +201,29 @@ class SteadyEngine:
         return PopulationProgram(
             p.name, [x for x in p.ode if x not in held], block(early), block(late),
             compile_block(solve, functions, constants), block([*every, *factors]),
+            block(late_of_step), euler_step(terms, functions, constants, fused), set(fused), tuple(sent),
         )  # fmt: skip
+
+    def _fused(
+        self, p: PopulationPlan, terms: dict[str, list[tuple[str, float]]], late: list[Assignment]
+    ) -> dict[str, ProjectionPlan]:
+        """Ports that enter one state linearly and whose drive, formed anew in each sweep, nobody else reads."""
+        keys = [q.key for q in self.plan.projections.values()]
+        read = [n for parts in terms.values() for term, _ in parts for n in names_in(term)]
+        read += [n for a in late for n in names_in(a.expression)]
+        plain = {term for parts in terms.values() for term, _ in parts}
+        return {
+            port: feeding[0] for port, feeding in p.ports.items()
+            if port in plain and read.count(port) == 1 and len(feeding) == 1 and not isinstance(feeding[0].connectivity, OneToOne)
+            and keys.count(feeding[0].key) == 1 and self.plan.populations[feeding[0].source].ode
+        }  # fmt: skip
 
     def _kept(self, ends: bool) -> ResultBuilder:
         return ResultBuilder(self.plan, LEVEL, self.arrays.dtype_name, self.options.batch, 0.0, [], ends)
 
     # ---------------------------------------------------------------- the run
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def present(
         self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
         stride: int = 1, ends: bool = True,
@@ -166,7 +235,7 @@ class SteadyEngine:
         started = time.perf_counter()
         kept = self._kept(ends)
         unsettled = 0
-        self._changes = {}
+        self._changes, self._products, self._exact = {}, {}, {}
         samples = check_stimuli(self.plan, stimuli, 1) * (1 if stimuli else self.options.batch)
         first = True
         with tqdm(
@@ -177,7 +246,7 @@ class SteadyEngine:
                 unsettled += self._trial(fields, learn, kept, first)
                 bar.update(self.batch)
                 first = False
-        result = kept.result(self.weights(), {})
+        result = kept.result(self.weights() if ends else {}, {})
         if learn == "held":
             result.collected = {name: self.arrays.to_numpy(c).copy() for name, c in self._changes.items()}
         result.unsettled, result.seconds = unsettled, time.perf_counter() - started
@@ -189,14 +258,16 @@ class SteadyEngine:
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, residual, before = 0, 0.0, None
-        for index, phase in enumerate(self.plan.phases):
-            program = self._program(index, learn != "off", kept.keep_ends)
-            same = before is not None and phase.shared == before.shared and phase.clamps == before.clamps
-            if not (same and not before.holds and not (learn == "on" and before.plastic)):  # type: ignore[union-attr]
+        relax = self._relax if self.options.method != "relaxation" else self._follow
+        for phase in self.plan.trial_phases(self.options.seed, self.trial):
+            program = self._program(phase, learn != "off", kept.keep_ends)
+            if before is None or not self._continues(before, phase, learn):
                 self._enter(phase, before, fields)
-                residual, missed = self._relax(program, phase, kept)
+                residual, missed = relax(program, phase, kept)
                 unsettled += missed
-            # Else this is the fixed point of the phase before, with its residual.
+            else:  # this is the fixed point of the phase before, with its residual
+                for s in self.state.values():
+                    s.update(phase.shared)
             for p in program:
                 if not p.states:  # no sweep visits it
                     self._fill_ports(self.plan.populations[p.name])
@@ -207,9 +278,19 @@ class SteadyEngine:
             kept.finish(phase, self._values, residual)
             self._learn(phase, learn)
             before = phase
-        if learn == "on":
-            self._apply("trial")
+        if learn != "off":
+            self._apply("trial", learn)
+        self.trial += 1
         return unsettled
+
+    def _continues(self, before: PhasePlan, phase: PhasePlan, learn: Learn) -> bool:
+        """Whether nothing changes for the cells from one phase to the next."""
+        if phase.clamps != before.clamps or before.holds:
+            return False
+        if any(phase.shared[n] != before.shared[n] for n in self._read):
+            return False
+        rules = [self.plan.projections[n].rule for n in before.plastic] if learn == "on" else []
+        return self.transform is not None or all(r is not None and r.rule.apply == "trial" for r in rules)
 
     def _reset(self, batch: int) -> None:
         self.batch = batch
@@ -257,14 +338,7 @@ class SteadyEngine:
             if self.workers is not None:  # all go on until the whole batch has settled
                 largest = self.workers.largest(largest)
             if not np.isfinite(largest):
-                for p in moving:
-                    for x in p.states:
-                        finite = self.arrays.finite(self.state[p.name][x])
-                        if self.workers is not None:  # all end here, also those whose own samples are finite
-                            finite = self.workers.largest(float(not finite)) == 0
-                        if not finite:
-                            kept.begin(phase, 0)
-                            kept.diverged(p.name, x, kept.result(self.weights(), {}))
+                self._report_divergence(moving, phase, kept)
             if largest <= options.tolerance:
                 return largest, 0
             if inputs is not None and sweep:
@@ -272,6 +346,85 @@ class SteadyEngine:
                 self._scatter(moving, _anderson(history[-ANDERSON_DEPTH - 1 :]))
         assert residual is not None
         return float(residual.max()), int((residual > options.tolerance).sum())
+
+    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
+        """The circuit's published scheme; returns the largest distance of a state from its steady state, and 0."""
+        scheme = self.plan.circuit.relaxation
+        assert scheme is not None
+        if phase.name not in scheme.sweeps:
+            raise UnsupportedError(
+                f"The published relaxation of '{self.plan.circuit.name}' says nothing of phase '{phase.name}', in which its cells change; "
+                "add it to Relaxation(sweeps=...)."
+            )
+        by_name = {p.name: p for p in program}
+        order = [by_name[name] for name in scheme.order]
+        for name, variable in scheme.restart.get(phase.name, {}).items():
+            population, _, state = name.partition(".")
+            self.state[population][state] = self.state[population][variable] + 0.0
+        for p in program:  # clamps and shared values may have changed
+            self._refresh(p)
+        visits = [(p, self.plan.populations[p.name], self.state[p.name], p.name in scheme.instant) for p in order]
+        for sweep in range(scheme.sweeps[phase.name]):
+            h = max(self._step / (1.0 + scheme.slowing * sweep), self._floor)
+            for p, population, s, instant in visits:
+                self._fill_ports(population, () if instant else p.fused)
+                if instant:
+                    self._settle(p)
+                else:
+                    p.late_of_step(s)
+                    p.step(s, h, self.state, self._weights)
+                p.early(s)
+                self._seen[p.name] += 1
+        kept.step += scheme.sweeps[phase.name]
+        # Instant populations follow the last rates; then every port holds what the present rates drive.
+        for p in sorted(order, key=lambda p: p.name not in scheme.instant):
+            self._fill_ports(self.plan.populations[p.name])
+            if p.name in scheme.instant:
+                self._settle(p)
+                self._refresh(p)
+        residual = torch.stack([self._distance(p) for p in order]).amax()
+        largest = float(residual)
+        if self.workers is not None:
+            largest = self.workers.largest(largest)
+        if not np.isfinite(largest):
+            self._report_divergence(order, phase, kept)
+        return largest, 0
+
+    def _refresh(self, p: PopulationProgram) -> None:
+        """Early variables anew; the drives that they make count as old only where a sent one has changed."""
+        s = self.state[p.name]
+        before = [s.get(x) for x in p.sent]
+        p.early(s)
+        for old, x in zip(before, p.sent, strict=True):
+            same = old is s[x] or (isinstance(old, torch.Tensor) and torch.equal(old, s[x]))
+            if not same:
+                self._seen[p.name] += 1
+                return
+
+    def _settle(self, p: PopulationProgram) -> None:
+        """Put the states of a population at their steady state."""
+        s = self.state[p.name]
+        p.late(s)
+        p.solve(s)
+        for x in p.states:
+            s[x] = self.arrays.expand(s.pop(f"ns_new_{x}"), s[x].shape)
+
+    def _distance(self, p: PopulationProgram) -> torch.Tensor:
+        """Largest distance of a population's states from their steady state."""
+        s = self.state[p.name]
+        p.late(s)
+        p.solve(s)
+        return torch.stack([torch.amax(torch.abs(s.pop(f"ns_new_{x}") - s[x])) for x in p.states]).amax()
+
+    def _report_divergence(self, moving: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> None:
+        for p in moving:
+            for x in p.states:
+                finite = self.arrays.finite(self.state[p.name][x])
+                if self.workers is not None:  # all end here, also those whose own samples are finite
+                    finite = self.workers.largest(float(not finite)) == 0
+                if not finite:
+                    kept.begin(phase, 0)
+                    kept.diverged(p.name, x, kept.result(self.weights(), {}))
 
     def _sweep(self, moving: list[PopulationProgram]) -> torch.Tensor:
         """One visit to each population; the largest move of a state, per sample."""
@@ -292,9 +445,11 @@ class SteadyEngine:
                 self._seen[p.name] += 1
         return moves[0] if len(moves) == 1 else torch.stack(moves).amax(dim=0)
 
-    def _fill_ports(self, p: PopulationPlan) -> None:
+    def _fill_ports(self, p: PopulationPlan, leave: Collection[str] = ()) -> None:
         s = self.state[p.name]
         for port, feeding in p.ports.items():
+            if port in leave:
+                continue
             value = self._drive(feeding[0])
             for q in feeding[1:]:
                 value = value + self._drive(q)
@@ -304,13 +459,16 @@ class SteadyEngine:
         """A drive, computed once for each version of its source and of its weights."""
         source, root = self._seen[q.source], self._versions[q.root]
         cached = self._drives.get(q.key)
-        if cached is not None and cached[:2] == (source, root):
+        if cached is not None and cached[0] == source and cached[1] == root:
             return cached[2]
         rates = self.arrays.expand(self.state[q.source][q.variable], (self.batch, q.n_pre))
         weights = self._weights[q.root]
-        value = (
-            rates * weights if isinstance(q.connectivity, OneToOne) else self.arrays.drive(rates, weights, q.transpose)
-        )
+        if q.name in self._units:
+            value = rates
+        elif isinstance(q.connectivity, OneToOne):
+            value = rates * weights
+        else:
+            value = self.arrays.drive(rates, weights, q.transpose)
         if q.factor != 1.0:
             value = q.factor * value
         self._drives[q.key] = (source, root, value)
@@ -339,56 +497,91 @@ class SteadyEngine:
             projection = self.plan.projections[name]
             rule = projection.rule
             assert rule is not None
-            direct = learn == "on" and rule.rule.apply == "now" and self.transform is None
+            if rule.rule.exact is not None:
+                self._exact[name] = self.state[projection.source][_waiting(name)]
+                continue
             weights = self._weights[name]
-            fresh = not direct and name not in self._changes
-            if fresh:
-                self._changes[name] = torch.zeros_like(weights) if rule.filter else torch.empty_like(weights)
-            into = weights if direct else self._changes[name]
-            if rule.filter is None:
-                self._add_products(into, fresh, phase, projection, phase.seconds)
-            else:
-                product = torch.zeros_like(weights)
-                self._add_products(product, True, phase, projection, 1.0)
+            direct = learn == "on" and rule.rule.apply == "now" and self.transform is None
+            if rule.filter is not None:
+                products, product = self._right_side(phase, projection, 1.0)
+                product = torch.zeros_like(weights) if product is None else product
+                self._multiply(products, product, 1.0)
+                into = weights if direct else self._collected(name)
                 trace = self._traces.setdefault(name, torch.zeros_like(weights))
                 kept = np.exp(-phase.seconds / rule.filter)
                 tail = rule.filter * (1.0 - kept)
                 into.add_(product, alpha=phase.seconds - tail).add_(trace, alpha=tail)
                 trace.mul_(kept).add_(product, alpha=1.0 - kept)
+            else:
+                products, weighted = self._right_side(phase, projection, phase.seconds)
+                if weighted is not None and not direct and name not in self._changes:
+                    self._changes[name] = weighted
+                elif weighted is not None:
+                    (weights if direct else self._changes[name]).add_(weighted)
+                if direct:
+                    self._multiply(products, weights, 1.0)
+                else:
+                    self._products.setdefault(name, []).extend(products)
             if direct:
                 self._changed(projection)
         if learn == "on":
-            self._apply("phase", phase.plastic)
+            self._apply("phase", learn, phase.plastic)
 
-    def _add_products(
-        self, into: torch.Tensor, fresh: bool, phase: PhasePlan, projection: ProjectionPlan, length: float
-    ) -> None:
-        """Add a rule's right-hand side, the mean over the samples, times `length`; `fresh`: in place of what was there."""
-        if self.workers is not None and not fresh:
-            product = torch.empty_like(into)
-            self._add_products(product, True, phase, projection, length)
-            into.add_(product)
-            return
+    def _collected(self, name: str) -> torch.Tensor:
+        """What a projection's rule has collected, 0 at first."""
+        if name not in self._changes:
+            self._changes[name] = torch.zeros_like(self._weights[name])
+        return self._changes[name]
+
+    def _right_side(
+        self, phase: PhasePlan, projection: ProjectionPlan, length: float
+    ) -> tuple[list[Product], torch.Tensor | None]:
+        """A rule's right-hand side, the mean over the samples, times `length`: products still to be multiplied, and the terms with w."""
         post, pre = self.state[projection.target], self.state[projection.source]
-        weights, terms = self._weights[projection.name], self._terms(phase, projection)
-        # `into` may be the weights themselves: a term that holds w reads them as they were.
-        old = weights.clone() if into is weights and any(term.w_power for term, *_ in terms) else weights
-        for term, post_name, pre_name, coefficient in terms:
-            scale = coefficient * length / self.batch
-            f = self.arrays.expand(post[post_name], (self.batch, projection.n_post))
-            g = self.arrays.expand(pre[pre_name], (self.batch, projection.n_pre))
-            if term.w_power:
-                part = self.arrays.outer(g, f, scale) * old
-                into.copy_(part) if fresh else into.add_(part)
+        weights = self._weights[projection.name]
+        products: list[Product] = []
+        weighted = None
+        for term, post_name, pre_name, coefficient in self._terms(phase, projection):
+            scale = coefficient * length
+            if term.decay is not None:
+                part = scale * term.decay * weights
             else:
-                torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=scale, out=into)
-            fresh = False
-        if self.workers is not None:
-            self.workers.average(into)
+                f = self.arrays.expand(post[post_name], (self.batch, projection.n_post))
+                g = self.arrays.expand(pre[pre_name], (self.batch, projection.n_pre))
+                if not term.w_power:
+                    products.append((g, f, scale / self.batch))
+                    continue
+                part = self.arrays.outer(g, f, scale / self.batch) * weights
+                if self.workers is not None:
+                    self.workers.average(part)
+            weighted = part if weighted is None else weighted.add_(part)
+        return products, weighted
+
+    def _multiply(self, products: list[Product], into: torch.Tensor, rate: float, fresh: bool = False) -> None:
+        """Add products times `rate`; `fresh`: in place of what was there.
+
+        Those of one pre factor (a clamped source's is the same in all phases) are joined, the others stacked: one matrix product in all.
+        """
+        joined: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for g, f, scale in products:
+            _, known = joined.get(id(g), (g, None))
+            joined[id(g)] = (g, f * scale if known is None else known.add_(f, alpha=scale))
+        if not joined:
+            if fresh:
+                into.zero_()
+            return
+        pre, post = zip(*joined.values(), strict=True)
+        g, f = (pre[0], post[0]) if len(pre) == 1 else (torch.cat(pre), torch.cat(post))
+        if self.workers is None:
+            torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=rate, out=into)
+        else:
+            product = g.T @ f
+            self.workers.average(product)
+            into.mul_(0.0 if fresh else 1.0).add_(product, alpha=rate)
 
     def _terms(self, phase: PhasePlan, projection: ProjectionPlan) -> list[tuple[Term, str, str, float]]:
         """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""
-        key = (phase.name, projection.name)
+        key = (phase.name, phase.sign, projection.name)
         if key not in self._coefficients:
             assert projection.rule is not None
             values = {**phase.shared, **projection.rule.parameters}
@@ -405,25 +598,66 @@ class SteadyEngine:
             self._weights[projection.name].clamp_(low, high)
         self._versions[projection.name] += 1
 
-    def _apply(self, when: str, names: tuple[str, ...] | None = None) -> None:
+    def _apply(self, when: str, learn: Learn, names: tuple[str, ...] | None = None) -> None:
         """Add collected changes to the weights, or hand those of the whole trial to the transform."""
-        if self.transform is not None:
-            if when == "trial" and self._changes:
-                self.transform(self._weights, self._changes)
-                for name in self._changes:
-                    self._changed(self.plan.projections[name])
-                self._changes.clear()
+        transform = self.transform if learn == "on" else None
+        if transform is not None and when != "trial":
             return
-        for name in list(self._changes):
+        for name in {**self._changes, **self._products}:
             rule = self.plan.projections[name].rule
             assert rule is not None
-            if rule.rule.apply == when and (names is None or name in names):
-                self._weights[name] += self._changes.pop(name)
+            if (
+                transform is None
+                and learn == "on"
+                and (rule.rule.apply != when or (names is not None and name not in names))
+            ):
+                continue
+            weights, changes = self._weights[name], self._changes
+            rate = transform.rate(name) if transform is not None else 1.0 if learn == "on" else None
+            products = self._products.pop(name, [])
+            if name in changes or rate is None or rule.rule.symmetric:
+                fresh = name not in changes
+                into = changes.setdefault(name, torch.empty_like(weights) if fresh else weights)
+                self._multiply(products, into, 1.0, fresh)
+                if rule.rule.symmetric:
+                    changes[name] = 0.5 * (into + into.T)
+                if rate is not None:
+                    weights.add_(changes.pop(name), alpha=rate)
+            else:
+                self._multiply(products, weights, rate)
+            if rate is not None:
                 self._changed(self.plan.projections[name])
+        if transform is not None and self._changes:
+            transform(self._changes)
+            for name in self._changes:
+                self._changed(self.plan.projections[name])
+            self._changes.clear()
+        if when == "trial":
+            self._apply_exact(learn)
+
+    def _apply_exact(self, learn: Learn) -> None:
+        for name, rates in self._exact.items():
+            rule = self.plan.projections[name].rule
+            assert rule is not None and rule.rule.exact is not None
+            weights = self._weights[name]
+            if self.workers is not None:
+                rates = self.workers.gather(rates)
+            new = self.arrays.inverse_correlation(weights, rates, rule.rule.exact.forgetting)
+            if learn == "held":
+                self._collected(name).add_(new - weights)
+            else:
+                weights.copy_(new)
+                self._changed(self.plan.projections[name])
+        self._exact.clear()
 
     def _values(self, population: str, variable: str) -> np.ndarray:
         shape = (self.batch, self.plan.populations[population].n)
         return np.array(self.arrays.to_numpy(self.arrays.expand(self.state[population][variable], shape)))
+
+
+def _waiting(projection: str) -> str:
+    """Where the rates lie that an exact rule waits with."""
+    return f"ns_exact_{projection}"
 
 
 def _breadth_first(plan: Plan) -> list[str]:

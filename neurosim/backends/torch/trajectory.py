@@ -77,7 +77,7 @@ class TrajectoryEngine:
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
-        self.noise = Noise(plan, options.seed, options.batch, options.dt)
+        self.noise, self.trial = Noise(plan, options.seed, options.batch, options.dt), 0
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: self.arrays.to_numpy(w).copy() for name, w in self._weights.items()}
@@ -95,7 +95,7 @@ class TrajectoryEngine:
         options = self.options
         stepper = Stepper(
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
-            learn=learn, record=record or [], stride=stride, ends=ends,
+            learn=learn, record=record or [], stride=stride, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
         updates, thresholds = [], []
         for p in self.plan.populations.values():
@@ -116,6 +116,7 @@ class TrajectoryEngine:
             if thresholds:
                 stepper.note_spikes()
         stepper.check_finite()
+        self.trial = stepper.trial
         result = stepper.result()
         result.seconds = time.perf_counter() - started
         return result

@@ -64,6 +64,14 @@ class Workers:
             dist.all_reduce(tensor)
             tensor /= self.size
 
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all workers, one below another."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
     def largest(self, value: float) -> float:
         """The largest of the workers' values; NaN where one has it."""
         if self.size == 1:
