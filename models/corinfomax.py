@@ -115,7 +115,7 @@ COMMON: dict[str, Any] = dict(
 #: Of the training, where a preset says nothing.
 SCHEDULE: dict[str, Any] = dict(
     epochs=50, batch_size=20, optimiser="sgd", optimise=("feedforward", "feedback"), learning_rate=1.0, decay=0.95, final_decay=0.9,
-    final_after=15, solver="relaxation",
+    final_after=15, solver="relaxation", collapse=0.2,
 )  # fmt: skip
 
 
@@ -383,6 +383,7 @@ def _relaxation(p: dict[str, Any], top: int, step: float, interneurons: bool, sp
     return Relaxation(
         tuple(order), {"free": p["steps_free"], **dict.fromkeys(nudged, p["steps_nudged"])}, _ms(step),
         slowing=0.01 if slow else 0.0, floor=_ms(0.001 * step / p["mu"]) if slow else "0*ms",
+        unslowed=tuple(name for name in order if name.startswith("spa")),  # the authors' q has a step of its own
         instant=tuple(name for name in order if name.startswith("int")),
         restart={phase: {f"pyr{l}.u": "r" for l in range(1, top + 1)} for phase in nudged},
     )  # fmt: skip

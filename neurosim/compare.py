@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.backends import LEVELS, engine_class
+from neurosim.backends import LEVELS, STEADY, engine_class
 from neurosim.backends.result import Result
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 from neurosim.simulation import simulate, stimuli
 
-STEADY = "torch:steady"
 #: Cells per population whose traces a report keeps.
 CELLS = 3
 
@@ -94,12 +93,13 @@ def compare(
     fields = stimuli(circuit, images, labels)
     common: dict[str, Any] = dict(
         dt=dt, seed=seed, weights=weights, batch_size=batch_size, dtype="float64", device=device, codegen=codegen,
-        solver=solver, progress=progress,
+        progress=progress,
     )  # fmt: skip
 
     def run(level: str, learn: str, recorded: Sequence[str] = (), **changed: Any) -> Result:
         settings = {**common, **changed, "dtype": dtype if level.startswith("torch") else "float64"}
         kept = () if level == STEADY else recorded
+        settings |= {"solver": solver} if level == STEADY else {}
         chosen = slice(None) if "samples" not in settings else slice(settings.pop("samples"))
         return simulate(
             circuit, None if images is None else images[chosen], None if labels is None else labels[chosen], level=level,

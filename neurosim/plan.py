@@ -632,7 +632,9 @@ class Plan:
                 raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
         self._check_whole_matrix(rule, source, target, where)
         # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
-        foreign = [[n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)]
+        foreign = [
+            [n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)
+        ]
         try:
             return RulePlan(rule, rhs, parameters, shared, separate(rhs, *foreign), filter=low_pass)
         except NotSeparable as error:
@@ -737,7 +739,7 @@ class Plan:
         if scheme is None:
             return
         with_states = [p.name for p in self.populations.values() if p.ode]
-        for name in (*scheme.order, *scheme.instant):
+        for name in (*scheme.order, *scheme.instant, *scheme.unslowed):
             if name not in with_states:
                 raise CircuitError(f"Relaxation: {unknown('population with states', name, with_states)}")
         if sorted(scheme.order) != sorted(with_states):

@@ -86,6 +86,8 @@ class Relaxation:
         Euler step of a phase's first sweep, a text with units.
     slowing, floor
         Sweep s, counted from 0, takes the step ``max(dt/(1 + slowing*s), floor)``.
+    unslowed
+        Populations whose step is `dt` in every sweep.
     instant
         Populations that follow their drives at once.
     restart
@@ -97,5 +99,6 @@ class Relaxation:
     dt: str
     slowing: float = 0.0
     floor: str = "0*ms"
+    unslowed: tuple[str, ...] = ()
     instant: tuple[str, ...] = ()
     restart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim.backends import STEADY
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
@@ -149,6 +150,10 @@ def simulate(
         from neurosim.errors import unknown
 
         raise unknown("plasticity setting", plasticity, PLASTICITY)
+    if solver != "anderson" and level != STEADY:
+        raise NeurosimError(
+            f"solver = '{solver}' on {level}: only {STEADY} solves for a fixed point. Leave solver out, or use that level."
+        )
     fields = stimuli(circuit, images, labels)
     samples = len(fields["image"]) if fields else batch_size
     if batch_size < 1 or samples % batch_size:

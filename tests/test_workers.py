@@ -46,6 +46,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "filtered rules, anderson": ("dendritic_microcircuit", MICRO, {"optimiser": "adam", **ANDERSON}),
     "whole trials": ("equilibrium_propagation", SHORT, {"optimiser": "none"}),
     "predictive coding": ("predictive_coding", SHORT, {}),
+    "published relaxation": ("corinfomax", {"sizes": (64, 8, 10)}, {}),
+    "whole matrix, sparse": (
+        "corinfomax", {"sizes": (64, 8, 10), "lateral": "woodbury", "lam": 0.99, "constraint": "sparse"}, {"optimiser": "none"}
+    ),
     "backprop, clipped": ("ghost_units", GHOST, {"method": "backprop", "clip": 1e-3}),
     "direct feedback alignment": ("ghost_units", GHOST, {"method": "direct_feedback_alignment"}),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from neurosim.errors import unknown
 
+STEADY = "torch:steady"
 LEVELS: dict[str, str] = {
     "brian2:equations": "neurosim.backends.brian2.equations:EquationsEngine",
     "brian2:dense": "neurosim.backends.brian2.dense:DenseEngine",

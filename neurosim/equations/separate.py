@@ -33,9 +33,7 @@ class Term:
             return None
 
 
-def separate(
-    rhs: str, foreign_post: Collection[str] = (), foreign_pre: Collection[str] = ()
-) -> tuple[Term, ...]:
+def separate(rhs: str, foreign_post: Collection[str] = (), foreign_pre: Collection[str] = ()) -> tuple[Term, ...]:
     """Terms of a rule's right-hand side; those with one pre factor, one power of w and proportional coefficients are joined.
 
     Names of the rule itself that the post or the pre cell does not know (`foreign_post`, `foreign_pre`) may stand in coefficients only.

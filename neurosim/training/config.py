@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurosim import registry
+from neurosim.backends import STEADY
 from neurosim.errors import NeurosimError, unknown
 
 OPTIMISERS = ("none", "sgd", "adam")
@@ -68,6 +69,8 @@ class TrainConfig:
         Use only the first `limit` training samples (None: all).
     checkpoint
         Seconds between checkpoints.
+    collapse
+        Stop, and count the run as failed, when an epoch's training accuracy is this far (in [0, 1]) below the best so far (None: never).
     test
         Touch the test set at the end (default). Runs that serve a choice, such as that of a learning rate, say false.
     hold_out
@@ -102,6 +105,7 @@ class TrainConfig:
     device: str = "cpu"
     codegen: str = "numpy"
     limit: int | None = None
+    collapse: float | None = None
     checkpoint: float = 60.0
     test: bool = True
     hold_out: bool = True
@@ -128,9 +132,9 @@ class TrainConfig:
             raise NeurosimError(
                 "test = false leaves the test set alone, hold_out = false follows it in place of a validation set; wanted one of them."
             )
-        if self.optimiser == "none" and (self.decay != 1 or self.clip is not None):
+        if self.optimiser == "none" and (self.decay != 1 or self.clip is not None or self.final_decay is not None):
             raise NeurosimError(
-                f"decay = {self.decay}, clip = {self.clip}: both belong to an update transform, and optimiser = 'none' has none. "
+                f"decay = {self.decay}, final_decay = {self.final_decay}, clip = {self.clip}: they belong to an update transform, and optimiser = 'none' has none. "
                 "Leave them out, or use --set optimiser=sgd."
             )
         if self.optimiser != "none" and self.level != "torch:steady" and self.method == "circuit":
@@ -202,12 +206,12 @@ def _tuples(value: Any) -> Any:
 
 
 _LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1, "final_after": 1}
-_NUMBERS = ("learning_rate", "decay", "final_decay", "clip", "tolerance", "checkpoint")
+_NUMBERS = ("learning_rate", "decay", "final_decay", "clip", "collapse", "tolerance", "checkpoint")
 
 
 def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
-    if name in ("limit", "clip", "final_after", "final_decay") and value is None:
+    if name in ("limit", "clip", "collapse", "final_after", "final_decay") and value is None:
         return ""
     if name in ("flip", "test", "hold_out"):
         return "" if isinstance(value, bool) else "true or false"
@@ -248,6 +252,10 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         wanted.setdefault("optimiser", "none")
         if wanted["level"].startswith("brian2"):
             wanted.setdefault("dtype", "float64")
+    if "solver" in wanted and wanted.get("level", STEADY) != STEADY:
+        raise NeurosimError(
+            f"solver = '{wanted['solver']}' on {wanted['level']}: only {STEADY} solves for a fixed point. Leave one out."
+        )
     preset = found.preset(settings, wanted.get("data", "digits"))
     # Defaults are written down too, so that a saved run does not change with them.
     circuit = {
@@ -256,6 +264,8 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
     schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
+    if schedule.get("level", STEADY) != STEADY:
+        schedule.pop("solver", None)  # a preset's
     for key in ("decay", "final_after", "final_decay") if schedule.get("optimiser") == "none" else ():
         if key not in wanted:
             schedule.pop(key, None)  # a preset's, for its transform

@@ -279,6 +279,14 @@ class Trainer:
                 found[name] = eigenvalues(weights[measure.of])[0]
         return found
 
+    def _check_collapse(self) -> None:
+        accuracies = [row["train_accuracy"] for row in self.metrics]
+        if self.config.collapse is not None and accuracies[-1] < max(accuracies) - self.config.collapse:
+            raise DivergenceError(
+                f"The training accuracy fell from {max(accuracies):.3f} to {accuracies[-1]:.3f} in epoch {len(accuracies)}: the net collapsed. "
+                "Let the learning rates decay faster, or lower them (collapse=none goes on)."
+            )
+
     def check_definite(self) -> None:
         """Raise `DivergenceError` where weights that must be positive definite no longer are."""
         weights = self.engine.weights() if self.circuit.measures else {}
@@ -350,6 +358,7 @@ class Trainer:
                     save_weights(folder, self.engine.weights())
                     self._write_rows(folder)
                 self.check_definite()
+                self._check_collapse()
                 between()
                 epochs.update(1)
                 epochs.set_postfix(

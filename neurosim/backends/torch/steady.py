@@ -223,7 +223,7 @@ class SteadyEngine:
 
     # ---------------------------------------------------------------- the run
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def present(
         self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
         stride: int = 1, ends: bool = True,
@@ -363,16 +363,19 @@ class SteadyEngine:
             self.state[population][state] = self.state[population][variable] + 0.0
         for p in program:  # clamps and shared values may have changed
             self._refresh(p)
-        visits = [(p, self.plan.populations[p.name], self.state[p.name], p.name in scheme.instant) for p in order]
+        visits = [
+            (p, self.plan.populations[p.name], self.state[p.name], p.name in scheme.instant, p.name in scheme.unslowed)
+            for p in order
+        ]
         for sweep in range(scheme.sweeps[phase.name]):
-            h = max(self._step / (1.0 + scheme.slowing * sweep), self._floor)
-            for p, population, s, instant in visits:
+            slowed = max(self._step / (1.0 + scheme.slowing * sweep), self._floor)
+            for p, population, s, instant, unslowed in visits:
                 self._fill_ports(population, () if instant else p.fused)
                 if instant:
                     self._settle(p)
                 else:
                     p.late_of_step(s)
-                    p.step(s, h, self.state, self._weights)
+                    p.step(s, self._step if unslowed else slowed, self.state, self._weights)
                 p.early(s)
                 self._seen[p.name] += 1
         kept.step += scheme.sweeps[phase.name]
@@ -381,7 +384,8 @@ class SteadyEngine:
             self._fill_ports(self.plan.populations[p.name])
             if p.name in scheme.instant:
                 self._settle(p)
-                self._refresh(p)
+                p.early(self.state[p.name])
+                self._seen[p.name] += 1
         residual = torch.stack([self._distance(p) for p in order]).amax()
         largest = float(residual)
         if self.workers is not None:
@@ -577,7 +581,9 @@ class SteadyEngine:
         else:
             product = g.T @ f
             self.workers.average(product)
-            into.mul_(0.0 if fresh else 1.0).add_(product, alpha=rate)
+            if fresh:
+                into.zero_()
+            into.add_(product, alpha=rate)
 
     def _terms(self, phase: PhasePlan, projection: ProjectionPlan) -> list[tuple[Term, str, str, float]]:
         """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""
