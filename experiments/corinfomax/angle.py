@@ -39,9 +39,7 @@ def draw(batches: np.ndarray, angles: np.ndarray) -> Figure:
 
 def main() -> None:
     options = parse(parser(__doc__ or ""))
-    trainer = Trainer(
-        resolve("corinfomax", SETTINGS, data="mnist", epochs=1, hold_out=False, seed=0), progress=False
-    )
+    trainer = Trainer(resolve("corinfomax", SETTINGS, data="mnist", epochs=1, hold_out=False, seed=0), progress=False)
     rows: list[dict[str, float]] = []
 
     def read() -> None:

@@ -71,7 +71,7 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
         "",
         f"Digits, 64-100-10, preset `digits`, {EPOCHS} epochs, {seeds} seeds; test accuracy mean ± sd (n - 1) over the runs that did "
         "not fail, the other columns their median. Lateral share: rms of the lateral over rms of the other apical potential, end of "
-        "the free phase. Residual: largest distance (du) from the fixed point that the last epoch's free phases left.",
+        "the free phase. Residual: largest distance of a cell from its steady state at the end of a free phase, last epoch.",
         "",
         table(header, lines),
     ]
@@ -102,6 +102,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             axes.set_xscale("log")
             axes.set_xlabel("1 − λ (published: 10⁻⁵)")
         left.set_yscale("log")
+        left.set_ylim(3e-6, 300)
+        for rule in RULES:  # shares of weights that exploded lie far above the axis
+            high = [row for row in select(rows, lateral=rule) if (row["lateral_share"] or 0.0) > 300]
+            if high:
+                share, spot = np.median([row["lateral_share"] for row in high]), 1 - high[0]["lam"]
+                left.annotate(f"↑ {share:.0e}", (spot, 150), color=colours[rule], ha="center", va="center")
         left.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
         left.set_ylabel("lateral / other apical potential (rms ratio)")
         right.set_ylabel("test accuracy (%)")

@@ -16,7 +16,7 @@ integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
-from neurosim.backends.torch.relaxation import Step, euler_step
+from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, linear_terms, names_in, seconds, solve_steady
@@ -67,9 +67,7 @@ class PopulationProgram:
     late: Block
     solve: Block
     finish: Block  # late variables for holds, rules, readout, recorders
-    late_of_step: Block
-    step: Step  # one Euler step of a published relaxation
-    fused: set[str]  # ports whose drives the step forms itself
+    visit: Visit | None  # of a published relaxation
     sent: tuple[str, ...]  # variables that projections read
 
 
@@ -111,13 +109,18 @@ class SteadyEngine:
         self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
         self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
+        self._compiled: dict[tuple[str, int], Sweeps] = {}
         self.transform: Transform | None = None
         self.workers: Workers | None = None
         self.noise, self.trial = None, 0
         self._order = _breadth_first(plan)
         scheme = plan.circuit.relaxation
         if scheme is not None:
-            self._step, self._floor = seconds(scheme.dt), seconds(scheme.floor)
+            step, floor = seconds(scheme.dt), seconds(scheme.floor)
+            self._steps = {
+                phase: [(max(step / (1.0 + scheme.slowing * s), floor), step) for s in range(count)]
+                for phase, count in scheme.sweeps.items()
+            }
         self._read = {name for p in plan.populations.values() for name in p.shared}
         self._find_units()
 
@@ -128,6 +131,7 @@ class SteadyEngine:
             q.name for q in self.plan.projections.values()
             if isinstance(q.connectivity, OneToOne) and q.name not in plastic and bool((self._weights[q.root] == 1).all())
         }  # fmt: skip
+        self._compiled.clear()
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: self.arrays.to_numpy(w).copy() for name, w in self._weights.items()}
@@ -178,20 +182,14 @@ class SteadyEngine:
                 "Use torch:trajectory or a Brian2 level."
             ) from error
         needed = {n for text in solution.values() for n in names_in(text)}
-        terms: dict[str, list[tuple[str, float]]] = {}
-        if self.options.method == "relaxation":
-            scalars = {n: v for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
-            terms = linear_terms(p.ode, p.subexpressions, sent, numbers | scalars)
-        stepped = {n for parts in terms.values() for term, _ in parts for n in names_in(term)}
-        _, late_of_step = p.blocks(stepped)
-        needed |= stepped
+        visit = self._visit(p, sent, numbers, solution)
+        needed |= set(visit.needed) if visit else set()
         early, late = p.blocks(needed | sent)
         wanted = {v for pop, v in self._kept(ends).wanted(phase) if pop == p.name}
         wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
         wanted |= {n for a in factors for n in names_in(a.expression)}
         every = [a for block in p.blocks(needed | sent | wanted) for a in block]
         constants, functions = self._constants[p.name], self.arrays.functions
-        fused = self._fused(p, terms, late_of_step)
 
         def block(assignments: list[Assignment]) -> Block:
             return compile_block(map(pooled, assignments), functions, constants)
@@ -201,22 +199,26 @@ class SteadyEngine:
         return PopulationProgram(
             p.name, [x for x in p.ode if x not in held], block(early), block(late),
             compile_block(solve, functions, constants), block([*every, *factors]),
-            block(late_of_step), euler_step(terms, functions, constants, fused), set(fused), tuple(sent),
+            visit, tuple(sent),
         )  # fmt: skip
 
-    def _fused(
-        self, p: PopulationPlan, terms: dict[str, list[tuple[str, float]]], late: list[Assignment]
-    ) -> dict[str, ProjectionPlan]:
-        """Ports that enter one state linearly and whose drive, formed anew in each sweep, nobody else reads."""
-        keys = [q.key for q in self.plan.projections.values()]
-        read = [n for parts in terms.values() for term, _ in parts for n in names_in(term)]
-        read += [n for a in late for n in names_in(a.expression)]
-        plain = {term for parts in terms.values() for term, _ in parts}
-        return {
-            port: feeding[0] for port, feeding in p.ports.items()
-            if port in plain and read.count(port) == 1 and len(feeding) == 1 and not isinstance(feeding[0].connectivity, OneToOne)
-            and keys.count(feeding[0].key) == 1 and self.plan.populations[feeding[0].source].ode
-        }  # fmt: skip
+    def _visit(
+        self, p: PopulationPlan, sent: set[str], numbers: dict[str, float], solution: dict[str, str]
+    ) -> Visit | None:
+        """What the published relaxation does at a population, if it is asked for and the population has states."""
+        scheme = self.plan.circuit.relaxation
+        if scheme is None or self.options.method != "relaxation" or not p.ode:
+            return None
+        if p.name in scheme.instant:
+            terms: dict[str, list[tuple[str, float]]] = {}
+            read = {n for text in solution.values() for n in names_in(text)}
+        else:
+            scalars = {n: v for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
+            terms = linear_terms(p.ode, p.subexpressions, sent, numbers | scalars)
+            read = {n for parts in terms.values() for term, _ in parts for n in names_in(term)}
+        early, late = p.blocks(read | sent)
+        instant = solution if p.name in scheme.instant else None
+        return Visit(p, p.name in scheme.unslowed, terms, instant, late, early)
 
     def _kept(self, ends: bool) -> ResultBuilder:
         return ResultBuilder(self.plan, LEVEL, self.arrays.dtype_name, self.options.batch, 0.0, [], ends)
@@ -363,21 +365,12 @@ class SteadyEngine:
             self.state[population][state] = self.state[population][variable] + 0.0
         for p in program:  # clamps and shared values may have changed
             self._refresh(p)
-        visits = [
-            (p, self.plan.populations[p.name], self.state[p.name], p.name in scheme.instant, p.name in scheme.unslowed)
-            for p in order
-        ]
-        for sweep in range(scheme.sweeps[phase.name]):
-            slowed = max(self._step / (1.0 + scheme.slowing * sweep), self._floor)
-            for p, population, s, instant, unslowed in visits:
-                self._fill_ports(population, () if instant else p.fused)
-                if instant:
-                    self._settle(p)
-                else:
-                    p.late_of_step(s)
-                    p.step(s, self._step if unslowed else slowed, self.state, self._weights)
-                p.early(s)
-                self._seen[p.name] += 1
+            for port, feeding in self.plan.populations[p.name].ports.items():
+                if all(not self.plan.populations[q.source].ode for q in feeding):  # the same in all sweeps
+                    self._fill_port(self.plan.populations[p.name], port)
+        self._sweeps(phase, order)(self.state, self._weights, self._steps[phase.name])
+        for p in order:
+            self._seen[p.name] += 1
         kept.step += scheme.sweeps[phase.name]
         # Instant populations follow the last rates; then every port holds what the present rates drive.
         for p in sorted(order, key=lambda p: p.name not in scheme.instant):
@@ -393,6 +386,14 @@ class SteadyEngine:
         if not np.isfinite(largest):
             self._report_divergence(order, phase, kept)
         return largest, 0
+
+    def _sweeps(self, phase: PhasePlan, order: list[PopulationProgram]) -> Sweeps:
+        key = (phase.name, phase.sign)
+        if key not in self._compiled:
+            visits = [p.visit for p in order if p.visit is not None]
+            static = {p.name for p in self.plan.populations.values() if not p.ode}
+            self._compiled[key] = compile_sweeps(visits, self._units, static, self.arrays.functions, self._constants)
+        return self._compiled[key]
 
     def _refresh(self, p: PopulationProgram) -> None:
         """Early variables anew; the drives that they make count as old only where a sent one has changed."""
@@ -449,15 +450,16 @@ class SteadyEngine:
                 self._seen[p.name] += 1
         return moves[0] if len(moves) == 1 else torch.stack(moves).amax(dim=0)
 
-    def _fill_ports(self, p: PopulationPlan, leave: Collection[str] = ()) -> None:
-        s = self.state[p.name]
-        for port, feeding in p.ports.items():
-            if port in leave:
-                continue
-            value = self._drive(feeding[0])
-            for q in feeding[1:]:
-                value = value + self._drive(q)
-            s[port] = value
+    def _fill_ports(self, p: PopulationPlan) -> None:
+        for port in p.ports:
+            self._fill_port(p, port)
+
+    def _fill_port(self, p: PopulationPlan, port: str) -> None:
+        first, *more = p.ports[port]
+        value = self._drive(first)
+        for q in more:
+            value = value + self._drive(q)
+        self.state[p.name][port] = value
 
     def _drive(self, q: ProjectionPlan) -> torch.Tensor:
         """A drive, computed once for each version of its source and of its weights."""
