@@ -1,14 +1,15 @@
 """The sweeps of a published relaxation (see `neurosim.protocol.Relaxation`) as one function without a look-up inside.
 
-For small batches the time of a sweep goes into calls, not into arithmetic: 500 cells and 20 samples take 2 us to add, 1 us to find. So the
-visits of a sweep are written out as one text in local names, Euler steps as sums that add each term in place, and a product with dense
-weights that nobody else reads is added as it is formed.
+In small batches much of a sweep's time goes into calls, not into arithmetic. So the visits of a sweep are written out as one text in local
+names, Euler steps as sums that add each term in place, and a product with dense weights that nobody else reads is added as it is formed;
+also one that an instant population hands on cell by cell (a lateral interneuron) to the population that is visited next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Visit:
     solution: Mapping[str, str] | None
     late: list[Assignment]
     early: list[Assignment]
+    targets: tuple[str, ...]  # of its projections
 
     @property
     def needed(self) -> list[str]:
@@ -58,7 +60,7 @@ def compile_sweeps(
     functions, constants
         The namespace of the equations, and the constants of each population.
     """
-    namespace: dict[str, Any] = {**CONSTANTS, **functions, "ns_mm": torch.mm}
+    namespace: dict[str, Any] = {**CONSTANTS, **functions, "ns_mm": torch.mm, "ns_addmm": torch.addmm}
     lines: list[str] = []
     read: dict[str, str] = {}  # local name -> where it is taken from
 
@@ -88,7 +90,10 @@ def compile_sweeps(
         product = f"{sent}*{weights(q)}" if isinstance(q.connectivity, OneToOne) else f"ns_mm({sent}, {weights(q)})"
         return product if q.factor == 1.0 else f"{q.factor!r}*{product}"
 
-    for visit in visits:
+    relayed = _relayed(visits, units)
+    relays = {q.target for q in relayed.values()}  # settle at the phase's end
+    moved = [v for v in visits if v.population.name not in relays]
+    for visit in moved:
         p, name, needed = visit.population, visit.population.name, visit.needed
         step = "ns_first" if visit.unslowed else "ns_h"
         plain = {term for parts in visit.terms.values() for term, _ in parts}
@@ -97,6 +102,7 @@ def compile_sweeps(
             if port not in needed or all(q.source in static for q in feeding):
                 continue
             (q, *more) = feeding
+            q = relayed.get(q.name, q)
             dense = not more and not isinstance(q.connectivity, OneToOne)
             if dense and port in plain and needed.count(port) == 1:
                 fused[port] = q
@@ -108,19 +114,29 @@ def compile_sweeps(
             lines.append(f"ns_{x} = {rendered(name, text)}")
         for x, parts in visit.terms.items() if visit.solution is None else ():
             own = sum(coefficient for term, coefficient in parts if term == x)
-            lines.append(f"ns_{x} = {local(name, x)}*(1.0 + {step}*{own!r})")
-            for term, coefficient in parts:
+            begun, kept_share = False, f"1.0 + {step}*{own!r}"
+            for term, coefficient in sorted(parts, key=lambda part: part[0] not in fused):
                 if term in fused:
                     q = fused[term]
-                    product = f"{local(q.source, q.variable)}, {weights(q)}"
-                    lines.append(f"ns_{x}.addmm_({product}, alpha={step}*{coefficient * q.factor!r})")
-                elif term == "1":
+                    product = f"{local(q.source, q.variable)}, {weights(q)}, alpha={step}*{coefficient * q.factor!r}"
+                    before = local(name, x)
+                    lines.append(
+                        f"ns_{x}.addmm_({product})"
+                        if begun
+                        else f"ns_{x} = ns_addmm({before}, {product}, beta={kept_share})"
+                    )
+                    begun = True
+                    continue
+                if not begun:
+                    lines.append(f"ns_{x} = {local(name, x)}*({kept_share})")
+                    begun = True
+                if term == "1":
                     lines.append(f"ns_{x}.add_({step}*{coefficient!r})")
                 elif term != x:
                     lines.append(f"ns_{x}.add_({rendered(name, term)}, alpha={step}*{coefficient!r})")
         lines += [f"{local(name, x)} = ns_{x}" for x in states]
         lines += [assigned(name, a) for a in visit.early]
-    kept = [(v.population.name, x) for v in visits for x in (*v.population.ode, *(a.name for a in v.early))]
+    kept = [(v.population.name, x) for v in moved for x in (*v.population.ode, *(a.name for a in v.early))]
     source = "\n".join([
         "def ns_sweeps(ns_state, ns_weights, ns_steps):",
         *(f"    {found} = {origin}" for found, origin in read.items()),
@@ -130,3 +146,26 @@ def compile_sweeps(
     ])  # fmt: skip
     exec(compile(source, "<relaxation>", "exec"), namespace)
     return namespace["ns_sweeps"]
+
+
+def _relayed(visits: Sequence[Visit], units: Collection[str]) -> dict[str, ProjectionPlan]:
+    """Unit projections to the population visited next, and the dense projection whose drive they hand on at once.
+
+    The relay is an instant population of one state that takes on its only port's drive and sends to nobody else.
+    """
+    found: dict[str, ProjectionPlan] = {}
+    for visit, following in pairwise(visits):
+        p = visit.population
+        feeding = next(iter(p.ports.values()), [])
+        solution = list((visit.solution or {}).values())
+        if (
+            len(p.ports) != 1
+            or solution != list(p.ports)
+            or len(feeding) != 1
+            or isinstance(feeding[0].connectivity, OneToOne)
+        ):
+            continue
+        sent = [q for port in following.population.ports.values() for q in port if q.source == p.name]
+        if len(visit.targets) == 1 and len(sent) == 1 and sent[0].name in units:
+            found[sent[0].name] = feeding[0]
+    return found

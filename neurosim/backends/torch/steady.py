@@ -218,7 +218,8 @@ class SteadyEngine:
             read = {n for parts in terms.values() for term, _ in parts for n in names_in(term)}
         early, late = p.blocks(read | sent)
         instant = solution if p.name in scheme.instant else None
-        return Visit(p, p.name in scheme.unslowed, terms, instant, late, early)
+        targets = tuple(q.target for q in self.plan.projections.values() if q.source == p.name)
+        return Visit(p, p.name in scheme.unslowed, terms, instant, late, early, targets)
 
     def _kept(self, ends: bool) -> ResultBuilder:
         return ResultBuilder(self.plan, LEVEL, self.arrays.dtype_name, self.options.batch, 0.0, [], ends)
@@ -628,7 +629,7 @@ class SteadyEngine:
                 into = changes.setdefault(name, torch.empty_like(weights) if fresh else weights)
                 self._multiply(products, into, 1.0, fresh)
                 if rule.rule.symmetric:
-                    changes[name] = 0.5 * (into + into.T)
+                    changes[name] = (into + into.T).mul_(0.5)
                 if rate is not None:
                     weights.add_(changes.pop(name), alpha=rate)
             else:
