@@ -11,12 +11,15 @@ from conftest import run_circuit
 
 from neurosim import (
     SOURCE,
+    Angle,
     Cell,
     Circuit,
     Constant,
     Dense,
     Given,
+    Gram,
     Hold,
+    InverseCorrelation,
     Kernel,
     OneToOne,
     Phase,
@@ -25,7 +28,11 @@ from neurosim import (
     Population,
     Projection,
     Protocol,
+    RandomSign,
     Readout,
+    Relaxation,
+    Silent,
+    SmallestEigenvalue,
     Tied,
 )
 from neurosim.backends import engine_class
@@ -603,3 +610,130 @@ print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False"]
+
+
+# ---------------------------------------------------------------- relaxations, random signs, whole matrices, measures
+
+
+SCHEME = {"order": ("p",), "sweeps": {"free": 5}, "dt": "2*ms"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"order": ("q",)}, r"no population with states 'q'"),
+        ({"order": ("p", "p")}, r"must visit each population with states once: p"),
+        ({"sweeps": {"b": 5}}, r"Relaxation: There is no phase 'b'"),
+        ({"sweeps": {"free": 0}}, r"0 sweeps in phase 'free'; wanted at least one"),
+        ({"restart": {"free": {"p.v": "w"}}}, r"no variable of population p 'w'"),
+        ({"restart": {"c": {"p.v": "r"}}}, r"There is no phase 'c'"),
+        ({"instant": ("inp",)}, r"no population with states 'inp'"),
+        ({"slowing": -1.0}, r"wanted a step above 0, the others at least 0"),
+        ({"dt": "30*ms"}, r"dt = 30 ms is beyond the stability limit of explicit Euler for population 'p'"),
+    ],
+)
+def test_relaxations_that_make_no_sense(values, message):
+    with pytest.raises(NeurosimError, match=message):
+        circuit(relaxation=Relaxation(**{**SCHEME, **values}))
+
+
+@pytest.mark.parametrize("scheme", [{}, {"slowing": 0.5, "floor": "1*ms"}, {"slowing": 0.5, "unslowed": ("p",)}])
+def test_a_relaxation_is_euler_and_says_what_it_leaves(scheme):
+    """Closed form: tau dv/dt = -v + I makes v_n = I (1 - prod_s (1 - h_s/tau)); what is left is I - v_n."""
+    relaxed = circuit(relaxation=Relaxation(**{**SCHEME, **scheme}))
+    options = Options(method="relaxation", progress=False)
+    engine = engine_class("torch:steady")(relaxed.plan, relaxed.initial_weights(), options)
+    result = engine.present(STIMULUS, learn="off")
+    drive = 0.5 * STIMULUS["image"].sum()
+    steps = [2.0 if "unslowed" in scheme else max(2.0 / (1 + scheme.get("slowing", 0) * s), 1.0) for s in range(5)]
+    if not scheme:
+        steps = [2.0] * 5
+    left = drive * np.prod([1 - h / 10 for h in steps])
+    np.testing.assert_allclose(result.ends["free"]["p.v"], drive - left, rtol=1e-13)
+    np.testing.assert_allclose(result.settling["free"], left, rtol=1e-12)
+    assert result.unsettled == 0
+
+
+def test_a_circuit_without_relaxation_offers_none():
+    plain = circuit()
+    with pytest.raises(UnsupportedError, match="names no published relaxation"):
+        engine_class("torch:steady")(plain.plan, plain.initial_weights(), Options(method="relaxation"))
+
+
+def test_gram_weights_are_symmetric_and_positive():
+    weights = Gram().draw(np.random.default_rng(0), 6, 6)
+    assert np.array_equal(weights, weights.T)
+    assert np.linalg.eigvalsh(weights)[0] > -1e-12
+    # E[A A^T] = n/3 (limit of the uniform)^2 I, limit^2 = 6/(2n): ones on the diagonal
+    mean = np.mean([np.diag(Gram().draw(np.random.default_rng(k), 40, 40)) for k in range(50)])
+    assert abs(mean - 1.0) < 0.05
+    with pytest.raises(CircuitError, match="Gram weights between 3 and 4 cells"):
+        Gram().draw(np.random.default_rng(0), 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"symmetric": True}, r"symmetric with apply = 'now' between 2 and 3 cells; wanted square weights"),
+        ({"exact": InverseCorrelation("r", 0.9)}, r"exact with apply = 'now' between 2 and 3 cells"),
+    ],
+)
+def test_rules_of_whole_matrices(rule, message):
+    with pytest.raises(CircuitError, match=message):
+        circuit(rule=PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, **rule))
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"apply": "phase", "exact": InverseCorrelation("r", 0.9)}, r"takes apply='trial', no filter and no bounds"),
+        (
+            {"apply": "trial", "exact": InverseCorrelation("r", 1.0)},
+            r"forgetting = 1.0; wanted a number above 0 and below 1",
+        ),
+        ({"apply": "trial", "exact": InverseCorrelation("q", 0.9)}, r"no variable of inp 'q'"),
+    ],
+)
+def test_rules_of_an_inverse(rule, message):
+    with pytest.raises(CircuitError, match=message):
+        circuit(n=2, rule=PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, **rule))
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (Silent("p.q", "free", ""), r"no variable of population p 'q'"),
+        (Silent("p.r", "b", ""), r"Measure 'm': There is no phase 'b'"),
+        (Angle("W", "V"), r"Measure 'm': There is no projection with weights of its own 'V'"),
+        (SmallestEigenvalue("V", ""), r"Measure 'm': There is no projection with weights of its own 'V'"),
+    ],
+)
+def test_measures_name_what_there_is(measure, message):
+    with pytest.raises(NeurosimError, match=message):
+        circuit(measures={"m": measure})
+
+
+def test_a_rule_may_not_hide_its_own_numbers_in_a_factor():
+    """A factor is computed by its cell: a number that only the rule knows would be looked for in the wrong place."""
+    hidden = PlasticityRule("hebb", "dw/dt = eta*r_post*exp(-slope*r_pre)", {"eta": "20*Hz", "slope": 2.0})
+    for level in LEVELS[1:]:
+        with pytest.raises(UnsupportedError, match=r"mixes the rule's own 'slope' with variables of a cell.*slope_pre"):
+            plain = circuit(rule=hidden)
+            engine_class(level)(plain.plan, plain.initial_weights(), Options(dt=DT, progress=False)).present(STIMULUS)
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "torch:steady"])
+def test_a_random_sign_is_the_same_on_every_level(level):
+    """dw = +-1 per trial: the sum over trials counts the signs, which follow from the seed and the trial's number alone."""
+    rule = PlasticityRule("count", "dw/dt = sgn/T", {"T": "10*ms"}, apply="trial")
+    phases = (Phase("a", "10*ms", plastic=("count",)),)
+    counted = circuit(rule=rule, phases=phases, shared={"sgn": RandomSign(1.0)})
+    engine = engine_class(level)(counted.plan, counted.initial_weights(), Options(dt=DT, progress=False, seed=4))
+    signs = []
+    for _ in range(3):  # also from call to call
+        before = engine.weights()["W"]
+        engine.present({"image": np.ones((1, 2))})
+        signs.append(float((engine.weights()["W"] - before)[0, 0]))
+    drawn = [counted.plan.trial_phases(4, k)[0].shared["sgn"] for k in range(3)]
+    np.testing.assert_allclose(signs, drawn, atol=1e-12)
+    assert {counted.plan.trial_phases(4, k)[0].shared["sgn"] for k in range(20)} == {-1.0, 1.0}

@@ -40,6 +40,7 @@ MICRO = {"sizes": (64, 8, 10), "lateral": "self_predicting", "tau_w": "30*ms", "
 NOISY = {**MICRO, "sigma": 0.1}
 EQPROP = {"sizes": (64, 8, 10), "t_free": "40*ms", "t_nudged": "30*ms"}
 CODING = {"sizes": (64, 8, 10), "t_free": "40*ms", "t_clamped": "40*ms"}
+SIGNS = {"sizes": (64, 8, 10)}
 CLIPPED = {"decay": 0.9, "clip": 0.01}
 ONE = {"batch_size": 1, "limit": 3, "epochs": 1}
 
@@ -59,6 +60,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "dense, whole trials": ("equilibrium_propagation", EQPROP, {"level": "brian2:dense"}),
     "equations": ("ghost_units", {**PLASTIC, "sizes": (64, 4, 10)}, {"level": "brian2:equations", **ONE}),
     "equations, noise and filter": ("dendritic_microcircuit", {**NOISY, "sizes": (64, 4, 10)}, {"level": "brian2:equations", **ONE}),
+    "steady, random signs": ("corinfomax", SIGNS, {"optimiser": "sgd", "final_after": 1, "final_decay": 0.5}),
+    "trajectory, random signs": ("corinfomax", SIGNS, {"level": "torch:trajectory"}),
     "backprop": ("ghost_units", GHOST, {"method": "backprop", **CLIPPED}),
     "feedback alignment": ("ghost_units", GHOST, {"method": "feedback_alignment"}),
     "direct feedback alignment": ("ghost_units", GHOST, {"method": "direct_feedback_alignment", "optimiser": "sgd"}),
@@ -198,6 +201,7 @@ def test_given_weights_are_not_replaced_by_drawn_ones(tmp_path):
     [
         ("steady, adam", "optimiser"),
         ("trajectory, noise and filter", "noise"),
+        ("steady, random signs", "trials"),
         ("steady, none", "batches"),
         ("backprop", "weights"),
     ],
@@ -215,6 +219,8 @@ def test_a_checkpoint_that_forgets_is_noticed(tmp_path, monkeypatch, case, forgo
         tensors, state = read(folder)
         if forgotten == "noise":
             state["noise"] = [0, 0]
+        elif forgotten == "trials":
+            state["trials"] = [7, 7]
         elif forgotten == "batches":
             state["at"]["batches"] = 0
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import sys
 from typing import Any
 
@@ -22,7 +23,8 @@ from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import ghost_units
 from neurosim.training import TrainConfig, Trainer, load, resolve, resume, train
 from neurosim.training.optimisers import Transform
-from neurosim.training.run import save_weights
+from neurosim.training.run import accuracy_text, save_weights
+from neurosim.training.trainer import start
 from tests.oracles import ghost_units as oracle
 
 KEYS = [
@@ -637,3 +639,64 @@ def test_weights_of_a_run_bring_its_normalisation(tmp_path, monkeypatch):
     monkeypatch.setattr(neurosim, "simulate", lambda circuit, images, labels, **_: seen.append(images) or 1 / 0)
     assert main(["simulate", "ghost_units", "--weights", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 1
     np.testing.assert_allclose(seen[0], (data.load("digits").test_images[:4] - 0.5) / 0.25)
+
+
+# ---------------------------------------------------------------- all training images, collapse, measures
+
+
+def test_hold_out_false_trains_on_all_and_follows_the_test_set(tmp_path):
+    config = resolve("corinfomax", {"sizes": (64, 8, 10)}, epochs=2, hold_out=False)
+    trainer = Trainer(config, progress=False)
+    assert len(trainer.splits["train"]["image"]) == 1437  # 1294 and 143 held out
+    run = start(config, tmp_path / "run", progress=False)
+    assert [set(row) & {"test_accuracy", "validation_accuracy"} for row in run.metrics] == [{"test_accuracy"}] * 2
+    assert run.result["test_accuracy"] == run.metrics[-1]["test_accuracy"]
+    assert run.result["hold_out"] is False and "validation_accuracy" not in run.result
+    assert "all training images, last epoch" in accuracy_text(run.result)
+    with pytest.raises(NeurosimError, match="wanted one of them"):
+        resolve("corinfomax", hold_out=False, test=False)
+
+
+def test_a_collapse_ends_the_run_as_failed(tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.65])
+    epoch = Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda self, *a: epoch(self, *a) | {"train_accuracy": next(accuracies)})
+    config = resolve("corinfomax", {"sizes": (64, 8, 10)}, limit=40, epochs=3)
+    with pytest.raises(NeurosimError, match=r"fell from 0.900 to 0.650 in epoch 3: the net collapsed.*lower them"):
+        start(config, tmp_path / "run", progress=False)
+    assert "collapsed" in json.loads((tmp_path / "run" / "result.json").read_text())["failed"]
+
+
+def test_weights_that_lose_definiteness_end_the_run_by_name(tmp_path):
+    """The published lateral rule has no denominator: at lam = 0.9 it breaks."""
+    config = resolve("corinfomax", {"lam": 0.9, "lateral": "published"}, epochs=3)
+    with pytest.raises(
+        NeurosimError, match=r"B1 are no longer positive definite.*lateral=woodbury, or lam nearer to 1"
+    ):
+        start(config, tmp_path / "run", progress=False)
+
+
+def test_measures_of_weights_and_of_silent_cells():
+    """By NumPy from the weights, and from the rates of the free phase."""
+    trainer = Trainer(resolve("corinfomax", {"sizes": (64, 8, 10)}, limit=40, epochs=1), progress=False)
+    weights = trainer.engine.weights()
+    weights["W2"][:, [3, 7]] = -1.0  # two cells that nothing drives
+    trainer.engine.set_weights(weights)
+    row = trainer.evaluate("validation", measures=True)
+    assert row["silent_outputs"] >= 2
+    measured = trainer.weight_measures()
+    w, f = weights["W2"].ravel().astype(float), weights["F1"].T.ravel().astype(float)
+    cosine = w @ f / np.sqrt((w @ w) * (f @ f))
+    np.testing.assert_allclose(np.cos(np.radians(measured["angle_2"])), cosine, atol=1e-12)
+    smallest = min(np.linalg.eigvals(weights["B2"].astype(float)).real)
+    np.testing.assert_allclose(measured["smallest_eigenvalue_2"], smallest, atol=1e-7)
+
+
+def test_the_residual_of_a_published_relaxation_is_told(tmp_path, capsys):
+    assert main(["train", "corinfomax", "--set", "sizes=64,8,10", "--set", "limit=40", "--set", "epochs=1",
+                 "--set", "init=published", "--seed", "7", "--out", str(tmp_path / "run")]) == 0  # fmt: skip
+    said = capsys.readouterr()
+    assert re.search(r"left by the published relaxation .*: \d\.\de-\d\d in free, \d\.\de-\d\d in nudged", said.out)
+    row = load(tmp_path / "run").metrics[0]
+    assert set(row["residual"]) == {"free", "nudged"} and 0 < row["residual"]["free"] < 0.1
+    assert ("cells of pyr2.r are 0 for every sample" in said.err) == (row["silent_outputs"] > 0)

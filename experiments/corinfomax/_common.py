@@ -90,7 +90,7 @@ def train(settings: Mapping[str, Any], **schedule: Any) -> dict[str, Any]:
         try:  # weights out of range say more than the state that gave way
             trainer.check_definite()
         except DivergenceError as cause:
-            row["failed"] += f" {cause}"
+            row["failed"] += "" if str(cause) == row["failed"] else f" {cause}"
     curve = trainer.metrics
     return row | {"epochs_done": len(curve), "curve": curve, "seconds": time.process_time() - started}
 

@@ -89,14 +89,13 @@ def draw_accuracy(found: list[dict[str, Any]]) -> Figure:
             axes.axhline(float(AUTHORS[data].split()[0]), color=GREY, linestyle=":", linewidth=1.0)
             axes.set_title(NAMES[data])
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
         figure.axes[0].set_ylabel("accuracy (%)")
-        lines = (
-            ("test", PALETTE["blue"], "-"),
-            ("train", PALETTE["blue"], "--"),
-            ("authors' final test accuracy", GREY, ":"),
-        )
-        handles = [Line2D([], [], color=colour, linestyle=dashes, label=name) for name, colour, dashes in lines]
+        handles = [
+            Line2D([], [], color=PALETTE["blue"], label="test"),
+            Line2D([], [], color=PALETTE["blue"], linestyle="--", label="train"),
+            Line2D([], [], color=GREY, linestyle=":", label="authors' final test accuracy"),
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -113,7 +112,7 @@ def draw_angles(found: list[dict[str, Any]]) -> Figure:
                 axes.plot(range(len(values)), values, color=LINES[k], marker=markers[k], ms=3, linewidth=1.2)
         axes.axhline(90, color=GREY, linestyle=":", linewidth=1.0)
         axes.set_xlabel("epoch (0: drawn weights)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("angle between F₁ and W₂ᵀ (degrees)")
         handles = [
             Line2D([], [], color=LINES[k], marker=markers[k], ms=3, label=NAMES[data])

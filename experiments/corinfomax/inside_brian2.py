@@ -35,7 +35,10 @@ LEVELS = ("brian2:dense", "torch:steady")
 
 
 def run(level: str, seed: int) -> dict[str, Any]:
-    return train(SETTINGS, level=level, seed=seed, **SCHEDULE)
+    row = train(SETTINGS, level=level, seed=seed, **SCHEDULE)
+    curve = row.pop("curve")
+    angle = curve[-1]["angle_2"] if curve else None
+    return row | {"validation": [epoch["validation_accuracy"] for epoch in curve], "angle": angle}
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -49,8 +52,8 @@ def report(rows: list[dict[str, Any]]) -> str:
                 level,
                 listed([100 * row["test"] for row in done], 1),
                 mean_sd([row["test"] for row in done]),
-                mean_sd([row["curve"][-1]["validation_accuracy"] for row in done]),
-                mean_sd([row["curve"][-1]["angle_2"] for row in done], factor=1.0),
+                mean_sd([row["validation"][-1] for row in done]),
+                mean_sd([row["angle"] for row in done], factor=1.0),
                 len(some) - len(done),
                 f"{np.median([row['seconds'] for row in some]):.0f}",
             ]
@@ -89,7 +92,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         for axes, seed in zip(figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0], seeds, strict=True):
             for level, look in looks.items():
                 (row,) = select(rows, level=level, seed=seed)
-                curve = [100 * epoch["validation_accuracy"] for epoch in row["curve"]]
+                curve = [100 * accuracy for accuracy in row["validation"]]
                 axes.plot(range(1, len(curve) + 1), curve, label=level, **look)
             axes.set_xlabel("epoch")
             axes.set_title(f"seed {seed}")

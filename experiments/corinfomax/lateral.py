@@ -12,6 +12,7 @@ Finished runs are not repeated; delete results/lateral.json to begin anew. About
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from matplotlib.lines import Line2D
 from neurosim.analysis.report import save, select, table
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
 
-FORGETTING = (0.99999, 0.9999, 0.999, 0.99, 0.9)
+FORGETTING = (0.99999, 0.9999, 0.999, 0.99, 0.95, 0.9)
 RULES = ("published", "rank_one", "woodbury")
 EPOCHS = 8
 MEASURES = ("lateral_share", "smallest_eigenvalue_1", "smallest_eigenvalue_2")
@@ -78,6 +79,10 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
     return "\n".join([*text, "## Failed runs", "", *(messages or ["None."]), ""])
 
 
+def lams_of(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    return sorted({row["lam"] for row in rows}, reverse=True)
+
+
 def draw(rows: list[dict[str, Any]]) -> Figure:
     colours = dict(zip(RULES, (PALETTE["vermillion"], PALETTE["blue"], PALETTE["green"]), strict=True))
     shifts = dict(zip(RULES, (0.9, 1.0, 1.1), strict=True))  # side by side where they agree
@@ -86,7 +91,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         left, right = figure.subplots(1, 2)
         for rule in RULES:
             some = [row for row in select(rows, lateral=rule) if row["failed"] is None]
-            lams = sorted({row["lam"] for row in some})
+            lams = lams_of(some)
             for axes, name, factor in ((left, "lateral_share", 1.0), (right, "test", 100.0)):
                 spots = [shifts[rule] * (1 - row["lam"]) for row in some]
                 axes.plot(spots, [factor * row[name] for row in some], "o", color=colours[rule], ms=4, alpha=0.6)
@@ -104,10 +109,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         left.set_yscale("log")
         left.set_ylim(3e-6, 300)
         for rule in RULES:  # shares of weights that exploded lie far above the axis
-            high = [row for row in select(rows, lateral=rule) if (row["lateral_share"] or 0.0) > 300]
+            some = [row for row in select(rows, lateral=rule) if row["failed"] is None]
+            shares = [np.median([row["lateral_share"] for row in select(some, lam=lam)]) for lam in lams_of(some)]
+            high = [f"{share:.0e}" for share in shares if share > 300]
             if high:
-                share, spot = np.median([row["lateral_share"] for row in high]), 1 - high[0]["lam"]
-                left.annotate(f"↑ {share:.0e}", (spot, 150), color=colours[rule], ha="center", va="center")
+                text = f"{rule}: {', '.join(high)} ↑"
+                left.text(0.72, 0.99, text, transform=left.transAxes, color=colours[rule], ha="right", va="top")
         left.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
         left.set_ylabel("lateral / other apical potential (rms ratio)")
         right.set_ylabel("test accuracy (%)")

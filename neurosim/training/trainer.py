@@ -284,7 +284,7 @@ class Trainer:
         if self.config.collapse is not None and accuracies[-1] < max(accuracies) - self.config.collapse:
             raise DivergenceError(
                 f"The training accuracy fell from {max(accuracies):.3f} to {accuracies[-1]:.3f} in epoch {len(accuracies)}: the net collapsed. "
-                "Let the learning rates decay faster, or lower them (collapse=none goes on)."
+                "Let the learning rates decay faster, or lower them (--set collapse=None goes on)."
             )
 
     def check_definite(self) -> None:
