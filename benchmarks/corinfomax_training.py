@@ -119,7 +119,7 @@ def main(settings: Settings) -> None:
             )
             for name, s in SOLVERS.items()
         }  # fmt: skip
-        train = runs["published"].splits["train"]
+        train: dict[str, Any] = runs["published"].splits["train"]
         turns: dict[str, Any] = {"backprop": plain_backprop(train["image"], train["target"], sizes, batch)}
         turns |= {name: run.epoch for name, run in runs.items()}
         flops, times = {}, {name: [] for name in turns}

@@ -686,3 +686,38 @@ def test_relaxation_asks_for_a_published_scheme():
             solver="relaxation",
             progress=False,
         )
+
+
+@pytest.mark.parametrize("constraint", ["box", "sparse"])
+@pytest.mark.parametrize("phase", ["free", "nudged"])
+def test_the_residual_is_the_distance_to_the_steady_state(constraint, phase):
+    """Closed form from the values at the phase's end: u* = (v_A + v_B)/(2 + eps g) hidden, (v_B/eps + v_A)/(1/eps + 1 + g) output, qt* = sum r - 1 + q."""
+    circuit = corinfomax.circuit(
+        sizes=(8, 6, 4),
+        constraint=constraint,
+        eta_q=(0.2, 0.1),
+        steps_free=9,
+        steps_nudged=5,
+        random_sign=False,
+        lam=0.99,
+    )
+    rng = np.random.default_rng(0)
+    result = neurosim.simulate(
+        circuit,
+        rng.random((3, 8)),
+        np.array([0, 1, 2]),
+        level="torch:steady",
+        solver="relaxation",
+        batch_size=3,
+        plasticity="off",
+    )
+    ends, eps, g = result.ends[phase], 0.15, 0.5
+    gaps = [
+        (ends["pyr1.v_A"] + ends["pyr1.v_B"]) / (2 + eps * g) - ends["pyr1.u"],
+        (ends["pyr2.v_B"] / eps + ends["pyr2.v_A"]) / (1 / eps + 1 + g) - ends["pyr2.u"],
+    ]
+    if constraint == "sparse":
+        gaps += [ends[f"pyr{l}.r"].sum(1, keepdims=True) - 1 + ends[f"spa{l}.q"] - ends[f"spa{l}.qt"] for l in (1, 2)]
+    expected = max(np.abs(gap).max() for gap in gaps)
+    assert expected > 1e-5
+    np.testing.assert_allclose(result.settling[phase], expected, rtol=1e-10)

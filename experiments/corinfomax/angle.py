@@ -5,7 +5,7 @@ iterations; its curve starts at 90 degrees, reaches about 64 at 8,000 iterations
 
     python experiments/corinfomax/angle.py
 
-MNIST has to lie in the folder of the environment variable NEUROSIM_DATA. About 3 minutes.
+MNIST has to lie in the folder of the environment variable NEUROSIM_DATA. About 2 minutes.
 """
 
 from __future__ import annotations

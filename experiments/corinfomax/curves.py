@@ -1,7 +1,7 @@
 """Accuracy, and the angle between F_k and W_{k+1}^T, against epochs of the long runs.
 
-Reads the files metrics.jsonl of the folders results/DATA and results/DATA-seedN, which `neurosim train experiments/corinfomax/DATA.toml
---out ...` writes for DATA = mnist, fashion_mnist, cifar10_jpeg (unfinished runs too), and draws accuracy.png and angles.png. The training
+Reads the files metrics.jsonl of the folders results/DATA and results/DATA-seedN, copied from the run folders of `neurosim train
+experiments/corinfomax/DATA.toml` for DATA = mnist, fashion_mnist, cifar10_jpeg (unfinished runs too), and draws accuracy.png and angles.png. The training
 accuracy is the mean over an epoch, each sample read before its update. The angle at epoch 0 is that of the drawn weights. The authors'
 final test accuracies (their repository's notebooks, 50 epochs, 10 seeds; CIFAR-10 from uncompressed images) are marked in grey.
 
@@ -62,7 +62,17 @@ def report(found: list[dict[str, Any]]) -> str:
         angles = [mean_sd([run["angles"]["angle_2"][k] for run in some], factor=1.0) for k in (0, -1)]
         silent = ", ".join(str(row["silent_outputs"]) for row in last)
         lines.append([NAMES[data], len(some), ", ".join(map(str, epochs)), *columns, AUTHORS[data], *angles, silent])
-    header = ["data", "seeds", "epochs", "train (%)", "test (%)", "authors' test (%)", "angle at epoch 0", "angle at the end", "silent outputs"]  # fmt: skip
+    header = [
+        "data",
+        "seeds",
+        "epochs",
+        "train (%)",
+        "test (%)",
+        "authors' test (%)",
+        "angle at epoch 0",
+        "angle at the end",
+        "silent outputs",
+    ]
     return "\n".join(
         [
             "# Long runs",

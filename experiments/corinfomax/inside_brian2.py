@@ -8,7 +8,7 @@ accuracies within 2 points.
 
     python experiments/corinfomax/inside_brian2.py --seeds 3
 
-Finished runs are not repeated; delete results/inside_brian2.json to begin anew. About 5 minutes.
+Finished runs are not repeated; delete results/inside_brian2.json to begin anew. About 3 minutes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the model's preset says.
 
     python experiments/corinfomax/lateral.py --seeds 3
 
-Finished runs are not repeated; delete results/lateral.json to begin anew. About 5 minutes.
+Finished runs are not repeated; delete results/lateral.json to begin anew. About 3 minutes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ repository (MNIST and CIFAR-10, 50 epochs) stands beside it in the table; it is 
     python experiments/corinfomax/step_ablation.py --seeds 5
 
 MNIST has to lie in the folder of the environment variable NEUROSIM_DATA. Finished runs are not repeated; delete
-results/step_ablation.json to begin anew. About 20 minutes.
+results/step_ablation.json to begin anew. About 15 minutes of one core.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
                 [row["mu"] for row in some], [100 * row["test"] for row in some], "o", color=colour, ms=4, alpha=0.5
             )
             refused = [mu for mu in steps if mu >= limit()]
-            axes.plot(refused, [LOWEST] * len(refused), "x", color=PALETTE["vermillion"], ms=7, clip_on=False)
+            if refused:
+                axes.plot(refused, [LOWEST] * len(refused), "x", color=PALETTE["vermillion"], ms=7, clip_on=False)
         for data, axes in panels.items():
             axes.axvspan(limit(), 0.32, color=SHADES[2], lw=0)
             text = f"μ ≥ 2/(g_lk + g_A + g_B)\n= {limit():.4f}:\nthe circuit is refused"
@@ -142,7 +143,7 @@ def draw(rows: list[dict[str, Any]], seeds: int) -> Figure:
         cross = Line2D(
             [], [], color=PALETTE["vermillion"], marker="x", ms=7, linestyle="none", label="refused, no accuracy"
         )
-        names = ("digits: scaled, MNIST: published initial weights", "MNIST: scaled initial weights")
+        names = ("digits: scaled, MNIST: published start", "MNIST: scaled start")
         points = [
             Line2D([], [], color=PALETTE[c], marker="o", ms=4, label=n)
             for n, c in zip(names, ("blue", "green"), strict=True)

@@ -371,6 +371,7 @@ class SteadyEngine:
                     self._fill_port(self.plan.populations[p.name], port)
         self._sweeps(phase, order)(self.state, self._weights, self._steps[phase.name])
         for p in order:
+            p.early(self.state[p.name])  # all of them; the sweeps form those that they need
             self._seen[p.name] += 1
         kept.step += scheme.sweeps[phase.name]
         # Instant populations follow the last rates; then every port holds what the present rates drive.
