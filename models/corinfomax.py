@@ -241,7 +241,8 @@ def circuit(
     if interneurons:
         cure = f"use --set lateral=woodbury, or lam nearer to 1 (lam = {forgetting:g}, lateral = {lateral})"
         shares = [tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest")]
-        measures |= {"lateral_share": Ratio(*shares, phase="free_end")}
+        grown = f"B grows as lam^-t where rates never point: use lam nearer to 1 (lam = {forgetting:g}, lateral = {lateral})"
+        measures |= {"lateral_share": Ratio(*shares, phase="free_end", limit=100, cure=grown)}
         measures |= {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
     return Circuit(
         "corinfomax", tuple(populations), tuple(projections), _protocol(p, top, step, random_sign, interneurons),

@@ -64,11 +64,16 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A measure of a circuit: rms of the variables `of` over rms of the variables `to`, at the end of `phase`."""
+    """A measure of a circuit: rms of the variables `of` over rms of the variables `to`, at the end of `phase`.
+
+    Training stops where it passes `limit` (None: no limit), and says `cure`.
+    """
 
     of: tuple[str, ...]
     to: tuple[str, ...]
     phase: str
+    limit: float | None = None
+    cure: str = ""
 
 
 @dataclass(frozen=True)

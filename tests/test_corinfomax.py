@@ -692,7 +692,7 @@ def test_relaxation_asks_for_a_published_scheme():
 @pytest.mark.parametrize("phase", ["free", "nudged"])
 def test_the_residual_is_the_distance_to_the_steady_state(constraint, phase):
     """Closed form from the values at the phase's end: u* = (v_A + v_B)/(2 + eps g) hidden, (v_B/eps + v_A)/(1/eps + 1 + g) output, qt* = sum r - 1 + q."""
-    circuit = corinfomax.circuit(
+    circuit = model.circuit(
         sizes=(8, 6, 4),
         constraint=constraint,
         eta_q=(0.2, 0.1),

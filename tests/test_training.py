@@ -670,9 +670,15 @@ def test_a_collapse_ends_the_run_as_failed(tmp_path, monkeypatch):
 def test_weights_that_lose_definiteness_end_the_run_by_name(tmp_path):
     """The published lateral rule has no denominator: at lam = 0.9 it breaks."""
     config = resolve("corinfomax", {"lam": 0.9, "lateral": "published"}, epochs=3)
-    with pytest.raises(
-        NeurosimError, match=r"B1 are no longer positive definite.*lateral=woodbury, or lam nearer to 1"
-    ):
+    message = r"after \d+ sweeps.*B1 (hold NaN|are no longer).*lateral=woodbury, or lam nearer to 1"
+    with pytest.raises(NeurosimError, match=message):
+        start(config, tmp_path / "run", progress=False)
+
+
+def test_a_lateral_share_beyond_its_limit_ends_the_run(tmp_path):
+    """lam = 0.9: where rates never point B grows by 1/0.9 a batch, also in a form that stays definite."""
+    config = resolve("corinfomax", {"lam": 0.9, "lateral": "rank_one"}, epochs=8)
+    with pytest.raises(NeurosimError, match=r"lateral_share is .*, above 100\. B grows as lam\^-t.*lam nearer to 1"):
         start(config, tmp_path / "run", progress=False)
 
 

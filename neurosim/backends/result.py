@@ -160,10 +160,11 @@ class ResultBuilder:
             self.readouts.append(values(*self.plan.variable(readout.variable)))
 
     def diverged(self, population: str, variable: str, result: Result) -> NoReturn:
+        where = f"at step {self.step} (t = {self.step * self.dt * 1e3:g} ms, phase '{self._phase[0]}'; looked at every {CHECK_EVERY} steps)"
+        if self.dt == 0:  # the steady level has no time
+            where = f"after {self.step} sweeps (phase '{self._phase[0]}')"
         raise DivergenceError(
-            f"{self.level}: '{population}.{variable}' is not finite at step {self.step} (t = "
-            f"{self.step * self.dt * 1e3:g} ms, phase '{self._phase[0]}'; looked at every {CHECK_EVERY} steps). "
-            "Lower dt, the learning rate or the feedback gain.",
+            f"{self.level}: '{population}.{variable}' is not finite {where}. Lower dt, the learning rate or the feedback gain.",
             result,
         )
 

@@ -259,7 +259,7 @@ class Trainer:
                 continue
             sums = [x for names in (measure.of, measure.to) for x in _squares(kept, names, len(own))]
             of, of_count, to, to_count = self.workers.total(*sums)
-            row[name] = np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny)
+            row[name] = float(np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny))
         return row
 
     def _of_states(self) -> dict[str, Ratio | Silent]:
@@ -287,17 +287,25 @@ class Trainer:
                 "Let the learning rates decay faster, or lower them (--set collapse=None goes on)."
             )
 
-    def check_definite(self) -> None:
-        """Raise `DivergenceError` where weights that must be positive definite no longer are."""
+    def check_measures(self) -> None:
+        """Raise `DivergenceError` where weights that must be positive definite no longer are, or a ratio has passed its limit."""
         weights = self.engine.weights() if self.circuit.measures else {}
         for measure in self.circuit.measures.values():
             if isinstance(measure, SmallestEigenvalue) and measure.of in weights:
                 low, high = eigenvalues(weights[measure.of])
                 if not low >= -INDEFINITE * high:
-                    raise DivergenceError(
-                        f"The weights {measure.of} are no longer positive definite: eigenvalues from {low:.3g} to {high:.3g}. "
-                        f"{measure.cure[0].upper()}{measure.cure[1:]}."
-                    )
+                    what = f"are no longer positive definite: eigenvalues from {low:.3g} to {high:.3g}"
+                    what = "hold NaN or infinity" if np.isnan(low) else what
+                    raise DivergenceError(f"The weights {measure.of} {what}. {_sentence(measure.cure)}")
+        for name, measure in self.circuit.measures.items() if self.metrics else ():
+            value = self.metrics[-1].get(name)
+            if (
+                isinstance(measure, Ratio)
+                and measure.limit is not None
+                and value is not None
+                and not value <= measure.limit
+            ):
+                raise DivergenceError(f"{name} is {value:.3g}, above {measure.limit:g}. {_sentence(measure.cure)}")
 
     # ---------------------------------------------------------------- the whole run
 
@@ -357,7 +365,7 @@ class Trainer:
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
                     self._write_rows(folder)
-                self.check_definite()
+                self.check_measures()
                 self._check_collapse()
                 between()
                 epochs.update(1)
@@ -597,7 +605,7 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
     except DivergenceError as error:
         reason = str(error)
         try:  # weights out of range say more than the state that gave way
-            trainer.check_definite()
+            trainer.check_measures()
         except DivergenceError as cause:
             reason = reason if str(cause) in reason else f"{reason} {cause}"
         if trainer.workers.first:
@@ -668,6 +676,10 @@ def _score(readout: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     right = float((readout.argmax(axis=1) == targets.argmax(axis=1)).sum())
     with np.errstate(over="ignore"):  # a net that diverges is reported by its engine
         return right, float(0.5 * ((targets - readout) ** 2).sum())
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _squares(kept: dict[str, np.ndarray], names: tuple[str, ...], samples: int) -> tuple[float, int]:
