@@ -3,8 +3,8 @@
 `backprop` is a loop of its own: two `torch.nn.Linear` with ReLU, squared error, `torch.optim.SGD`. `published` is the authors' scheme (30 + 10
 sequential sweeps), the default. The other rows are the fixed-point solvers at a tolerance: they stop once no state moves by more than it.
 All start from one trained net (`--epochs` of the published scheme), and take the same batches in turn; ratios are medians over the turns, so
-a neighbour on the machine slows both sides. `residual`: what a scheme leaves in the free and the nudged phase, as the largest distance of a
-state from its steady state. `to 200 steps`: largest difference of a rate from that after 200 plain steps (float64), free and nudged.
+a neighbour on the machine slows both sides. `to 200 steps`: largest difference of a rate from that after 200 plain steps in each phase
+(float64), free and nudged.
 The share of the peak is the arithmetic of all matrix products, as torch counts it, over the time and the rate of one large product.
 """
 
@@ -56,7 +56,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     out: Path | None = None
-    """Write the measurements to this JSON file, for example benchmarks/results/corinfomax_training.json."""
+    """Write the measurements to this JSON file, for example benchmarks/results/corinfomax_training_1.json."""
 
 
 def plain_backprop(images: torch.Tensor, targets: torch.Tensor, sizes: tuple[int, ...], batch: int) -> Any:
@@ -80,8 +80,8 @@ def plain_backprop(images: torch.Tensor, targets: torch.Tensor, sizes: tuple[int
 def distance(settings: Settings, weights: dict[str, np.ndarray], images: Any, labels: Any, **solver: Any) -> float:
     """Largest difference of a rate from that after 200 plain steps a phase, float64."""
     ends = []
-    for steps, chosen in ((200, {"solver": "relaxation"}), (30, solver)):
-        given = {"preset": settings.data, "steps_free": steps, "steps_nudged": steps, "step_rule": "constant"}
+    for steps, chosen in ({"steps_free": 200, "steps_nudged": 200}, {"solver": "relaxation"}), ({}, solver):
+        given = {"preset": settings.data, "step_rule": "constant", **steps}
         config = resolve(
             "corinfomax",
             given,

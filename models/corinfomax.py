@@ -22,6 +22,7 @@ the output, its sign drawn anew for each batch.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -235,7 +236,8 @@ def circuit(
                 Projection(f"Q{l}", f"spa{l}", f"pyr{l}.I_q", Dense(), Constant(1)),
             ]
     layers = range(1, top + 1)
-    silent = "start with smaller weights of the last layer (--set init=scaled), or lower eta_ff"
+    silent = "lower eta_ff, or take a larger mu or more steps so that the phases settle"
+    silent = silent if init == "scaled" else "start with smaller weights of the last layer (--set init=scaled)"
     measures: dict[str, Any] = {"silent_outputs": Silent(f"pyr{top}.r", "free_end", silent)}
     measures |= {f"angle_{l}": Angle(f"F{l - 1}", f"W{l}") for l in layers[1:]}
     if interneurons:
@@ -400,8 +402,11 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise unknown("preset of corinfomax", name, PRESETS)
     chosen: dict[str, Any] = {**COMMON, **SCHEDULE, **PRESETS[name], "preset": name}
-    if settings.get("lam", chosen["lam"]) < 0.999 or settings.get("lateral") == "woodbury":
+    own = {k: v for k, v in settings.items() if v is not None and k in inspect.signature(circuit).parameters}
+    built = circuit(**{**own, "preset": name})  # complains of settings that make no circuit
+    rules = [p.rule.rule for p in built.plan.plastic() if p.rule is not None]
+    chosen["optimise"] = tuple(n for n in chosen["optimise"] if n in {rule.name for rule in rules})
+    if any(rule.exact is not None for rule in rules):
         chosen["dtype"] = "float64"  # an inverse that grows where nothing is seen
-    # The published step: on the levels in time it is the Euler step.
-    chosen["dt"] = _ms(settings.get("mu", chosen["mu"]) * seconds(settings.get("tau_u", "200*ms")))
+    chosen["dt"] = built.protocol.dt  # the published step
     return chosen

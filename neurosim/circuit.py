@@ -92,7 +92,7 @@ class Silent:
 class Angle:
     """A measure of weights: the angle (degrees) between the weights of one projection and those of `to`, transposed.
 
-    ``arccos(<A, B^T>/(|A| |B|))`` with the Frobenius norm.
+    ``arccos(<A, B^T>/(|A| |B|))`` with the Frobenius norm, A (n_pre, n_post) and B (n_post, n_pre).
     """
 
     of: str
@@ -101,7 +101,7 @@ class Angle:
 
 @dataclass(frozen=True)
 class SmallestEigenvalue:
-    """A measure of weights: the smallest eigenvalue of the symmetric part of a projection's square weights.
+    """A measure of weights: the smallest eigenvalue of the symmetric part of a projection's square weights (n, n).
 
     Where it falls below -1e-4 times the largest, they are no longer positive definite: training stops, and says `cure`.
     """

@@ -88,6 +88,10 @@ def compare(
         raise NeurosimError(f"Got the levels {levels}; wanted at least two to compare. Known: {', '.join(LEVELS)}.")
     for level in levels:
         engine_class(level)
+    if solver != "anderson" and STEADY not in levels:
+        raise NeurosimError(
+            f"solver = '{solver}' without the level {STEADY}, which alone solves for a fixed point. Leave one out."
+        )
     states = [f"{p.name}.{x}" for p in plan.populations.values() for x in p.ode]
     record = list(dict.fromkeys([*states, *(record or ())]))
     fields = stimuli(circuit, images, labels)

@@ -22,7 +22,7 @@ import numpy as np
 
 from neurosim.cells import Derivative, Hold
 from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
-from neurosim.connectivity import Dense, Given, Kernel, Like, OneToOne, Projection
+from neurosim.connectivity import Dense, Given, Gram, Kernel, Like, OneToOne, Projection
 from neurosim.equations import (
     CellEquations,
     NotSeparable,
@@ -269,7 +269,8 @@ class Plan:
         """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
         names = [p.name for p in self.phases]
         short, count = copy.copy(self), names.index(phase) + 1
-        short.phases, short.mirrored = self.phases[:count], self.mirrored[:count]
+        short.phases = self.phases[:count]
+        short.mirrored = short.phases if self.mirrored is self.phases else self.mirrored[:count]
         return short
 
     def trial_phases(self, seed: int, trial: int) -> tuple[PhasePlan, ...]:
@@ -630,7 +631,7 @@ class Plan:
             low_pass = seconds(rule.filter)
             if low_pass <= 0:
                 raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
-        self._check_whole_matrix(rule, source, target, where)
+        self._check_whole_matrix(rule, projection, source, target, where)
         # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
         foreign = [
             [n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)
@@ -641,7 +642,7 @@ class Plan:
             return RulePlan(rule, rhs, parameters, shared, None, str(error), low_pass)
 
     def _check_whole_matrix(
-        self, rule: PlasticityRule, source: PopulationPlan, target: PopulationPlan, where: str
+        self, rule: PlasticityRule, projection: Projection, source: PopulationPlan, target: PopulationPlan, where: str
     ) -> None:
         """What `symmetric` and `exact` ask of a rule."""
         for name, asked in (("symmetric", rule.symmetric), ("exact", rule.exact is not None)):
@@ -654,6 +655,14 @@ class Plan:
             return
         if rule.apply != "trial" or rule.filter is not None or rule.bounds != (None, None):
             raise CircuitError(f"{where}: an exact form takes apply='trial', no filter and no bounds.")
+        start = projection.weights
+        if not (
+            isinstance(start, Gram)
+            or (isinstance(start, Given) and np.array_equal(start.values, np.transpose(start.values)))
+        ):
+            raise CircuitError(
+                f"{where}: an inverse correlation is symmetric; start its weights from Gram() or a symmetric Given(...)."
+            )
         if not 0 < rule.exact.forgetting < 1:
             raise CircuitError(f"{where}: forgetting = {rule.exact.forgetting}; wanted a number above 0 and below 1.")
         if rule.exact.rate not in source.dimensions:
@@ -718,9 +727,13 @@ class Plan:
             if isinstance(measure, Ratio | Silent):
                 for variable in (*measure.of, *measure.to) if isinstance(measure, Ratio) else (measure.variable,):
                     self.variable(variable)
-                if measure.phase not in [p.name for p in self.phases]:
+                names = [p.name for p in self.phases]
+                if measure.phase not in names:
+                    raise CircuitError(f"Measure '{name}': {unknown('phase', measure.phase, names)}")
+                if readout is not None and names.index(measure.phase) > names.index(readout.phase):
                     raise CircuitError(
-                        f"Measure '{name}': {unknown('phase', measure.phase, [p.name for p in self.phases])}"
+                        f"Measure '{name}' is taken in phase '{measure.phase}'; to evaluate, a trial ends with the readout's phase, "
+                        f"'{readout.phase}'. Take it there or before."
                     )
                 continue
             owners = [p.name for p in self.projections.values() if p.root == p.name]
@@ -729,6 +742,13 @@ class Plan:
                     raise CircuitError(
                         f"Measure '{name}': {unknown('projection with weights of its own', projection, owners)}"
                     )
+            of = self.projections[measure.of]
+            to = self.projections[measure.to] if isinstance(measure, Angle) else of
+            if (of.n_pre, of.n_post) != (to.n_post, to.n_pre):
+                what = "one shape, once the second is transposed" if isinstance(measure, Angle) else "square weights"
+                raise CircuitError(
+                    f"Measure '{name}': weights of {of.n_pre} x {of.n_post} ('{of.name}') and {to.n_pre} x {to.n_post} ('{to.name}'); wanted {what}."
+                )
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
                 if name not in self.projections:
@@ -756,8 +776,14 @@ class Plan:
                 raise CircuitError(f"Relaxation: {count} sweeps in phase '{phase}'; wanted at least one.")
         for restart in scheme.restart.values():
             for state, variable in restart.items():
-                population, _ = self.variable(state)
+                population, of = self.variable(state)
                 self.variable(f"{population}.{variable}")
+                if of not in self.populations[population].ode:
+                    raise CircuitError(f"Relaxation: restart of '{state}', which is no state.")
+        if names[0] in scheme.restart:
+            raise CircuitError(
+                f"Relaxation: restart in the first phase, '{names[0]}': there is nothing yet to restart from."
+            )
         if seconds(scheme.dt) <= 0 or scheme.slowing < 0 or seconds(scheme.floor) < 0:
             raise CircuitError(
                 f"Relaxation: dt = {scheme.dt}, slowing = {scheme.slowing}, floor = {scheme.floor}; wanted a step above 0, the others "

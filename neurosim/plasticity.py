@@ -16,7 +16,8 @@ class InverseCorrelation:
 
         W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/forgetting
 
-    computed in float64 and symmetrised. W stays positive definite; directions in which r never points grow by 1/forgetting a trial.
+    computed in float64 and symmetrised. W starts symmetric (`Gram`, or a symmetric `Given`) and stays positive definite; directions in which r
+    never points grow by 1/forgetting a trial. No optimiser transforms it.
 
     Parameters
     ----------

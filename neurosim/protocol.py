@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class RandomSign:
     """A shared value whose sign is drawn anew for each trial, + or - with equal chance; the same for all such values of a trial.
 
-    The sign of a trial follows from the run's seed and the number of the trial alone, so every level draws the same.
+    The sign of a trial follows from the run's seed and the number of the trial alone, so every level draws the same. A trial is a
+    batch: with B samples at once one sign holds for all of them.
     """
 
     value: float
@@ -80,18 +81,25 @@ class Relaxation:
     order
         Populations in the order in which a sweep visits them; those without states are left out.
     sweeps
-        Number of sweeps in each phase. A phase that is not named is one in which no cell's equations change, such as the window of a
-        rule at the end of another phase.
+        Number of sweeps in each phase. In a phase that is not named nothing moves: clamps, weights and what the cells read of the shared
+        values must be those of the phase before, as in the window of a rule at the end of another phase.
     dt
         Euler step of a phase's first sweep, a text with units.
     slowing, floor
-        Sweep s, counted from 0, takes the step ``max(dt/(1 + slowing*s), floor)``.
+        Sweep s, counted from 0, takes the step ``max(dt/(1 + slowing*s), floor)`` (`slowing` is a number, `floor` a time; default: `dt`).
     unslowed
         Populations whose step is `dt` in every sweep.
     instant
         Populations that follow their drives at once.
     restart
-        ``{phase: {"population.state": variable}}``: what states are set to when the phase begins.
+        ``{phase: {"population.state": variable}}``: what states are set to when the phase begins, the variable as it stood at the end of the
+        phase before.
+
+    Raises
+    ------
+    CircuitError, NeurosimError
+        When the circuit is built: unknown names, an order that leaves a population out, a restart in the first phase, a step beyond the
+        limit of explicit Euler.
     """
 
     order: tuple[str, ...]

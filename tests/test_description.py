@@ -696,7 +696,9 @@ def test_rules_of_whole_matrices(rule, message):
 )
 def test_rules_of_an_inverse(rule, message):
     with pytest.raises(CircuitError, match=message):
-        circuit(n=2, rule=PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, **rule))
+        hebb = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, **rule)
+        weights = Constant(0.5) if "Gram" in message else Gram()
+        circuit(n=2, rule=hebb, projections=(wire("W", weights=weights, rule=hebb),))
 
 
 @pytest.mark.parametrize(
@@ -737,3 +739,133 @@ def test_a_random_sign_is_the_same_on_every_level(level):
     drawn = [counted.plan.trial_phases(4, k)[0].shared["sgn"] for k in range(3)]
     np.testing.assert_allclose(signs, drawn, atol=1e-12)
     assert {counted.plan.trial_phases(4, k)[0].shared["sgn"] for k in range(20)} == {-1.0, 1.0}
+
+
+def settled(described: Circuit, method: str, **fields) -> dict[str, dict[str, np.ndarray]]:
+    """Values at the phases' ends on the steady level."""
+    options = Options(method=method, tolerance=1e-13, progress=False)
+    engine = engine_class("torch:steady")(described.plan, described.initial_weights(), options)
+    return engine.present({**STIMULUS, **fields}, learn="off").ends
+
+
+RELAY = """
+    dz/dt = (I - z)/tau : 1
+    I : 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("relay", "reads", "more"),
+    [
+        (RELAY, "z", ()),
+        (RELAY + "s = clip(z, 0.2, 0.3) : 1", "z", ()),
+        (RELAY, "z*z", ()),
+        (RELAY, "clip(z, 0, 0.1)", ()),
+        (RELAY, "0.5*z + 0.1*z*v", ()),
+        (RELAY, "z", (wire("more", "inp", "q.z"),)),
+    ],
+)
+def test_what_an_instant_population_hands_on(relay, reads, more):
+    """A relay between p and q, whatever q makes of it: the relaxation ends where the solver does."""
+    z = Cell("relay", relay, ("I",), rate="s" if "s =" in relay else "z", parameters={"tau": "1*ms"})
+    q = leaky(f"dv/dt = (-v + {reads} + J)/tau : 1\nr = tanh(v) : 1\nz : 1\nJ : 1", ports=("z", "J"))
+    described = circuit(
+        populations=(Population("inp", 2, SOURCE), Population("p", 3, leaky()), Population("i", 3, z), Population("q", 3, q)),
+        projections=(
+            wire(), wire("B", "p", "i.I", weights=Given(np.arange(9.0).reshape(3, 3) / 9)),
+            Projection("Z", "i", "q.z", OneToOne()), wire("J", "p", "q.J"), *more,
+        ),
+        relaxation=Relaxation(("p", "i", "q"), {"free": 400}, "2*ms", instant=("i",)),
+    )  # fmt: skip
+    relaxed, solved = settled(described, "relaxation"), settled(described, "sweeps")
+    np.testing.assert_allclose(relaxed["free"]["q.v"], solved["free"]["q.v"], atol=1e-10)
+    assert np.abs(solved["free"]["q.v"]).max() > 0.05
+
+
+def test_a_phase_of_a_relaxation_goes_on_from_the_one_before():
+    """Closed form: 5 and then 7 sweeps with equal inputs are 12; a restart from r = tanh(v) begins anew from there."""
+    drive = 0.5 * STIMULUS["image"].sum()
+    phases = (Phase("a", "5*ms"), Phase("b", "5*ms"))
+    for restart, wanted in (({}, drive * (1 - 0.8**12)), ({"b": {"p.v": "r"}}, None)):
+        ends = settled(
+            circuit(phases=phases, relaxation=Relaxation(("p",), {"a": 5, "b": 7}, "2*ms", restart=restart)),
+            "relaxation",
+        )
+        first = drive * (1 - 0.8**5)
+        np.testing.assert_allclose(ends["a"]["p.v"], first, rtol=1e-12)
+        wanted = drive + (np.tanh(first) - drive) * 0.8**7 if wanted is None else wanted
+        np.testing.assert_allclose(ends["b"]["p.v"], wanted, rtol=1e-12)
+
+
+def test_a_relaxation_with_a_state_that_a_phase_holds():
+    cell = leaky(LEAK + "dm/dt = gate*(r - m)/tau : 1\ngate : 1 (shared)")
+    held = circuit(cell, shared={"gate": 0}, relaxation=Relaxation(("p",), {"free": 5}, "2*ms"))
+    ends = settled(held, "relaxation")["free"]
+    np.testing.assert_allclose(ends["p.v"], 0.5 * STIMULUS["image"].sum() * (1 - 0.8**5), rtol=1e-12)
+    assert not ends["p.m"].any()
+
+
+@pytest.mark.parametrize(
+    ("restart", "message"),
+    [
+        ({"free": {"p.v": "r"}}, r"restart in the first phase, 'free'"),
+        ({"late": {"p.r": "v"}}, r"restart of 'p.r', which is no state"),
+    ],
+)
+def test_restarts_that_make_no_sense(restart, message):
+    phases = (Phase("free", "5*ms"), Phase("late", "5*ms"))
+    with pytest.raises(CircuitError, match=message):
+        circuit(phases=phases, relaxation=Relaxation(("p",), {"free": 5, "late": 5}, "2*ms", restart=restart))
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "torch:steady"])
+def test_a_symmetric_rule_collects_what_it_would_add(level):
+    """dW = sym(c r_post r_pre): held is what is added when it is on, and is symmetric."""
+    rule = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, apply="trial", symmetric=True)
+    square = circuit(
+        n=2, rule=rule, projections=(wire("W", weights=Given(np.array([[0.1, 0.9], [0.4, 0.2]])), rule=rule),)
+    )
+    changes = []
+    for learn in ("on", "held"):
+        start = square.initial_weights()
+        engine = engine_class(level)(square.plan, start, Options(dt=DT, progress=False))
+        result = engine.present(STIMULUS, learn=learn)
+        changes.append(result.weights["W"] - start["W"] if learn == "on" else result.collected["W"])
+    np.testing.assert_allclose(changes[0], changes[1], atol=1e-15)
+    assert changes[1][0, 1] == changes[1][1, 0] and np.abs(changes[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "torch:steady"])
+def test_inputs_of_the_last_phase_do_not_reach_the_next_trial(level):
+    """States that outlive a trial: an input clamped in the last phase only is 0 again in the first one."""
+    cell = leaky("dv/dt = (-v + I + y)/tau : 1\nr = tanh(v) : 1\nI : 1\ny : 1", inputs=("y",))
+    phases = (Phase("a", "200*ms"), Phase("b", "200*ms", clamps={"p.y": "target"}))
+    lasting = Circuit(
+        "lasting", (Population("inp", 2, SOURCE), Population("p", 3, cell)), (wire(),),
+        Protocol(phases, {"inp.r": "image"}, reset=False),
+    )  # fmt: skip
+    engine = engine_class(level)(lasting.plan, lasting.initial_weights(), Options(dt=DT, progress=False))
+    fields = {"image": np.ones((2, 2)), "target": np.ones((2, 3))}
+    ends = engine.present(fields, learn="off").ends
+    np.testing.assert_allclose(ends["a"]["p.v"], 1.0, atol=1e-6)
+    np.testing.assert_allclose(ends["b"]["p.v"], 2.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (
+            Angle("W", "W"),
+            r"weights of 2 x 3 \('W'\) and 2 x 3 \('W'\); wanted one shape, once the second is transposed",
+        ),
+        (SmallestEigenvalue("W", ""), r"wanted square weights"),
+        (
+            Silent("p.r", "late", ""),
+            r"taken in phase 'late'; to evaluate, a trial ends with the readout's phase, 'free'",
+        ),
+    ],
+)
+def test_measures_that_could_not_be_taken(measure, message):
+    phases = (Phase("free", "5*ms"), Phase("late", "5*ms"))
+    with pytest.raises(CircuitError, match=message):
+        circuit(phases=phases, readout=Readout("p.r", "free"), measures={"m": measure})

@@ -22,6 +22,7 @@ from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import ghost_units
 from neurosim.training import TrainConfig, Trainer, load, resolve, resume, train
+from neurosim.training.config import read_toml
 from neurosim.training.optimisers import Transform
 from neurosim.training.run import accuracy_text, save_weights
 from neurosim.training.trainer import start
@@ -652,7 +653,7 @@ def test_hold_out_false_trains_on_all_and_follows_the_test_set(tmp_path):
     assert [set(row) & {"test_accuracy", "validation_accuracy"} for row in run.metrics] == [{"test_accuracy"}] * 2
     assert run.result["test_accuracy"] == run.metrics[-1]["test_accuracy"]
     assert run.result["hold_out"] is False and "validation_accuracy" not in run.result
-    assert "all training images, last epoch" in accuracy_text(run.result)
+    assert "nothing held out for validation, last epoch" in accuracy_text(run.result)
     with pytest.raises(NeurosimError, match="wanted one of them"):
         resolve("corinfomax", hold_out=False, test=False)
 
@@ -706,3 +707,36 @@ def test_the_residual_of_a_published_relaxation_is_told(tmp_path, capsys):
     row = load(tmp_path / "run").metrics[0]
     assert set(row["residual"]) == {"free", "nudged"} and 0 < row["residual"]["free"] < 0.1
     assert ("cells of pyr2.r are 0 for every sample" in said.err) == (row["silent_outputs"] > 0)
+
+
+def test_none_wins_over_a_preset_also_from_the_file(tmp_path):
+    """corinfomax's preset has collapse = 0.2: a run without it stays without it when its file is trained again."""
+    for config in (resolve("corinfomax", collapse="none"), resolve("corinfomax", {"collapse": None})):
+        assert config.collapse is None
+        (tmp_path / "config.toml").write_text(config.to_toml())
+        assert TrainConfig.from_toml(tmp_path / "config.toml") == config
+        values = read_toml(tmp_path / "config.toml")
+        assert resolve(values.pop("model"), values.pop("settings"), **values).collapse is None
+    assert resolve("corinfomax").collapse == 0.2
+
+
+def test_another_optimiser_does_not_take_the_presets_rate():
+    """Rates of plain SGD (1.0) mean nothing to Adam, nor to a reference net."""
+    assert resolve("corinfomax").learning_rate == 1.0
+    assert resolve("corinfomax", optimiser="adam").learning_rate == TrainConfig("m").learning_rate
+    backprop = resolve("corinfomax", method="backprop")
+    assert (backprop.optimiser, backprop.learning_rate) == ("adam", TrainConfig("m").learning_rate)
+
+
+def test_a_net_without_hidden_layer_trains():
+    settings = {"sizes": (64, 10), "eta_ff": (0.7,), "eta_fb": ()}
+    trainer = Trainer(resolve("corinfomax", settings, limit=40, epochs=1), progress=False)
+    before = trainer.engine.weights()["W1"]
+    trainer.epoch(1)
+    assert np.abs(trainer.engine.weights()["W1"] - before).max() > 1e-3
+
+
+def test_an_exact_rule_cannot_be_optimised():
+    config = resolve("corinfomax", {"lateral": "woodbury", "sizes": (64, 8, 10)}, optimise=("lateral",), limit=40)
+    with pytest.raises(NeurosimError, match="optimise names 'lateral', whose exact form gives the weights of 'B1'"):
+        Trainer(config, progress=False)

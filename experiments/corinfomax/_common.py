@@ -88,7 +88,8 @@ def train(settings: Mapping[str, Any], **schedule: Any) -> dict[str, Any]:
     except DivergenceError as error:
         row["failed"] = str(error)
         try:  # weights out of range say more than the state that gave way
-            trainer.check_definite()
+            trainer.weight_measures()
+            trainer.check_measures()
         except DivergenceError as cause:
             row["failed"] += "" if str(cause) == row["failed"] else f" {cause}"
     curve = trainer.metrics

@@ -132,7 +132,7 @@ class Stepper:
             rule.separated(projection.name, level)
             if learn != "off" and rule.filter is not None:
                 self.filtered[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
-            if learn == "held" or (learn == "on" and rule.rule.apply != "now"):
+            if learn == "held" or (learn == "on" and rule.rule.apply != "now" and rule.rule.exact is None):
                 self.collected[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
         # A drive has one buffer for good: a port that one projection feeds is that buffer.
         self.drives = {q.key: arrays.zeros(batch, q.n_post) for q in plan.projections.values()}
@@ -378,6 +378,12 @@ class Stepper:
                 change[...] = 0.0
                 self.bound(projection)
 
+    def _held(self, name: str, change: Any) -> np.ndarray:
+        found = np.array(self.arrays.to_numpy(change))
+        rule = self.plan.projections[name].rule
+        assert rule is not None
+        return 0.5 * (found + found.T) if rule.rule.symmetric else found
+
     def _apply_exact(self) -> None:
         for name, rates in self.exact.items():
             projection = self.plan.projections[name]
@@ -413,7 +419,7 @@ class Stepper:
         """What the run has gathered so far."""
         return self.kept.result(
             {name: np.array(self.arrays.to_numpy(w)) for name, w in self.weights.items()},
-            {name: np.array(self.arrays.to_numpy(w)) for name, w in self.collected.items()},
+            {name: self._held(name, w) for name, w in self.collected.items()},
         )
 
 

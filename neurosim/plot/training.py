@@ -193,8 +193,9 @@ def _key(keys: Sequence[str], several: bool) -> list[Any]:
     handles: list[Any] = []
     if any(key.startswith("train") for key in keys):
         handles.append(Line2D([], [], label="training", color=GREY, linestyle=_TRAINING))
-    if any(key.startswith("validation") for key in keys):
-        handles.append(Line2D([], [], label="validation", color=GREY, linestyle=_VALIDATION))
+    for followed in ("validation", "test"):
+        if any(key.startswith(followed) for key in keys):
+            handles.append(Line2D([], [], label=followed, color=GREY, linestyle=_VALIDATION))
     if several:
         handles.append(Patch(label="mean ± sd over seeds", color=GREY, alpha=0.3, linewidth=0))
     return handles

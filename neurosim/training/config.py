@@ -149,6 +149,8 @@ class TrainConfig:
         for key, value in asdict(self).items():
             if isinstance(value, dict):
                 tables += [f"\n[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items() if v is not None)]
+            elif value is None and key in _PRESET:
+                lines.append(f'{key} = "none"')
             elif value is not None:
                 lines.append(f"{key} = {_toml(value)}")
         return "\n".join([*lines, *tables]) + "\n"
@@ -185,7 +187,7 @@ def read_toml(path: str | Path, more: Collection[str] = ()) -> dict[str, Any]:
     except ValueError as error:  # TOML that cannot be read, or no text at all
         raise NeurosimError(f"'{path}' is damaged: {error}") from error
     check_keys(values, str(path), more)
-    return _tuples(values)
+    return {key: None if key in _PRESET and value == "none" else value for key, value in _tuples(values).items()}
 
 
 def check_keys(values: Mapping[str, Any], where: str, more: Collection[str] = ()) -> None:
@@ -205,6 +207,8 @@ def _tuples(value: Any) -> Any:
     return value
 
 
+#: Keys that a preset may set and a run may want without a value: files say "none".
+_PRESET = ("collapse", "final_after", "final_decay")
 _LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1, "final_after": 1}
 _NUMBERS = ("learning_rate", "decay", "final_decay", "clip", "collapse", "tolerance", "checkpoint")
 
@@ -241,8 +245,9 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     """
     found = registry.model(model)
     schedule_keys = {f.name for f in fields(TrainConfig)} - {"model", "settings"}
-    given = {k: v for k, v in given.items() if v is not None}
-    settings = dict(settings or {})
+    asked = {k: None for k in _PRESET if k in given and given[k] in (None, "none")}
+    given = {k: v for k, v in given.items() if v is not None} | asked
+    settings = {k: None if k in _PRESET and v == "none" else v for k, v in (settings or {}).items()}
     for key in settings:
         if key not in schedule_keys and key not in found.parameters:
             raise unknown(f"setting of {model} or of its schedule", key, [*found.parameters, *sorted(schedule_keys)])
@@ -263,7 +268,13 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     }
     circuit |= {k: v for k, v in preset.items() if k in found.parameters}
     circuit |= {k: v for k, v in settings.items() if k in found.parameters}
-    schedule = {k: v for k, v in preset.items() if k in schedule_keys} | wanted
+    schedule = {k: v for k, v in preset.items() if k in schedule_keys}
+    if "optimiser" in preset and (
+        not circuit_learns or wanted.get("optimiser", preset["optimiser"]) != preset["optimiser"]
+    ):
+        for key in ("optimiser", "learning_rate", "decay", "final_after", "final_decay"):  # rates of another optimiser
+            schedule.pop(key, None)
+    schedule |= wanted
     if schedule.get("level", STEADY) != STEADY:
         schedule.pop("solver", None)  # a preset's
     for key in ("decay", "final_after", "final_decay") if schedule.get("optimiser") == "none" else ():

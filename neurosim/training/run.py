@@ -96,7 +96,7 @@ def read_origin(folder: Path) -> dict[str, Any]:
 def accuracy_text(result: Mapping[str, Any]) -> str:
     """The accuracy of a finished run in words: on the test set, or on the validation set where that was left alone."""
     part = "test" if "test_accuracy" in result else "validation"
-    note = "" if result.get("hold_out", True) else " (trained on all training images, last epoch)"
+    note = "" if result.get("hold_out", True) else " (nothing held out for validation, last epoch)"
     return f"{part} accuracy {result[f'{part}_accuracy']:.4f}{note}"
 
 

@@ -152,6 +152,9 @@ class Trainer:
         if config.level.startswith("torch") or config.method in REFERENCES:
             self.splits["train"] = {k: self.engine.arrays.asarray(v) for k, v in self.splits["train"].items()}
         self.chunk = 1 if steady else BATCHES
+        self.spectra: dict[
+            str, tuple[float, float]
+        ] = {}  # smallest and largest eigenvalue of weights that a measure names
         self.at = Position()
         self.metrics: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
@@ -177,6 +180,12 @@ class Trainer:
             for name in self.config.optimise:
                 if name not in rules:
                     raise unknown("plasticity rule to optimise", name, sorted(rules))
+            for p in self.circuit.plan.plastic():
+                if p.rule.rule.exact is not None and p.rule.rule.name in self.config.optimise:
+                    raise NeurosimError(
+                        f"optimise names '{p.rule.rule.name}', whose exact form gives the weights of '{p.name}' and no change that an optimiser "
+                        "could transform; leave it out."
+                    )
             names = [p.name for p in self.circuit.plan.plastic() if p.rule.rule.name in self.config.optimise]
         self.transform = Transform(self.config, self.engine._weights, names)
         self.engine.transform = self.transform
@@ -271,12 +280,14 @@ class Trainer:
     def weight_measures(self) -> dict[str, float]:
         """Measures of the circuit's weights; those that a reference net lacks are left out."""
         found: dict[str, float] = {}
+        self.spectra.clear()
         weights = self.engine.weights() if self.circuit.measures else {}
         for name, measure in self.circuit.measures.items():
             if isinstance(measure, Angle) and measure.of in weights:
                 found[name] = angle(weights[measure.of], weights[measure.to].T)
             elif isinstance(measure, SmallestEigenvalue) and measure.of in weights:
-                found[name] = eigenvalues(weights[measure.of])[0]
+                self.spectra[measure.of] = eigenvalues(weights[measure.of])
+                found[name] = self.spectra[measure.of][0]
         return found
 
     def _check_collapse(self) -> None:
@@ -284,15 +295,17 @@ class Trainer:
         if self.config.collapse is not None and accuracies[-1] < max(accuracies) - self.config.collapse:
             raise DivergenceError(
                 f"The training accuracy fell from {max(accuracies):.3f} to {accuracies[-1]:.3f} in epoch {len(accuracies)}: the net collapsed. "
-                "Let the learning rates decay faster, or lower them (--set collapse=None goes on)."
+                "Let the learning rates decay faster, or lower them (a new run with --set collapse=none would go on)."
             )
 
     def check_measures(self) -> None:
-        """Raise `DivergenceError` where weights that must be positive definite no longer are, or a ratio has passed its limit."""
-        weights = self.engine.weights() if self.circuit.measures else {}
+        """Raise `DivergenceError` where weights that must be positive definite no longer are, or a ratio has passed its limit.
+
+        Reads what `weight_measures` and the last row of metrics found.
+        """
         for measure in self.circuit.measures.values():
-            if isinstance(measure, SmallestEigenvalue) and measure.of in weights:
-                low, high = eigenvalues(weights[measure.of])
+            if isinstance(measure, SmallestEigenvalue) and measure.of in self.spectra:
+                low, high = self.spectra[measure.of]
                 if not low >= -INDEFINITE * high:
                     what = f"are no longer positive definite: eigenvalues from {low:.3g} to {high:.3g}"
                     what = "hold NaN or infinity" if np.isnan(low) else what
@@ -605,6 +618,7 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
     except DivergenceError as error:
         reason = str(error)
         try:  # weights out of range say more than the state that gave way
+            trainer.weight_measures()
             trainer.check_measures()
         except DivergenceError as cause:
             reason = reason if str(cause) in reason else f"{reason} {cause}"

@@ -400,6 +400,11 @@ class _Run:
             name: self._view(name, "ns_collected").copy()
             for name, synapses in self.synapses.items() if "ns_collected" in synapses.variables
         }  # fmt: skip
+        for name, change in collected.items():
+            rule = self.plan.projections[name].rule
+            assert rule is not None
+            if rule.rule.symmetric:
+                collected[name] = 0.5 * (change + change.T)
         result = self.kept.result(weights, collected)
         if self.recorded:
             result.traces = self._traces()

@@ -136,7 +136,7 @@ def compile_sweeps(
                     lines.append(f"ns_{x}.add_({rendered(name, term)}, alpha={step}*{coefficient!r})")
         lines += [f"{local(name, x)} = ns_{x}" for x in states]
         lines += [assigned(name, a) for a in visit.early]
-    kept = [(v.population.name, x) for v in moved for x in (*v.population.ode, *(a.name for a in v.early))]
+    kept = [(v.population.name, x) for v in moved for x in (*(v.solution or v.terms), *(a.name for a in v.early))]
     source = "\n".join([
         "def ns_sweeps(ns_state, ns_weights, ns_steps):",
         *(f"    {found} = {origin}" for found, origin in read.items()),
@@ -151,21 +151,23 @@ def compile_sweeps(
 def _relayed(visits: Sequence[Visit], units: Collection[str]) -> dict[str, ProjectionPlan]:
     """Unit projections to the population visited next, and the dense projection whose drive they hand on at once.
 
-    The relay is an instant population of one state that takes on its only port's drive and sends to nobody else.
+    The relay is an instant population of one state that takes on its only drive and sends that state, and nothing else, to a port that
+    enters the next population's right-hand side as a plain term: only then is its visit the same as adding the drive there.
     """
     found: dict[str, ProjectionPlan] = {}
     for visit, following in pairwise(visits):
-        p = visit.population
+        p, solution = visit.population, visit.solution or {}
         feeding = next(iter(p.ports.values()), [])
-        solution = list((visit.solution or {}).values())
         if (
-            len(p.ports) != 1
-            or solution != list(p.ports)
+            list(solution.values()) != list(p.ports)
             or len(feeding) != 1
             or isinstance(feeding[0].connectivity, OneToOne)
         ):
             continue
-        sent = [q for port in following.population.ports.values() for q in port if q.source == p.name]
-        if len(visit.targets) == 1 and len(sent) == 1 and sent[0].name in units:
-            found[sent[0].name] = feeding[0]
+        ports = {port: q for port, (q, *more) in following.population.ports.items() if not more and q.source == p.name}
+        plain = [term for parts in following.terms.values() for term, _ in parts]
+        for port, q in ports.items():
+            alone = len(visit.targets) == 1 and following.needed.count(port) == 1 and port in plain
+            if alone and q.name in units and [q.variable] == list(solution):
+                found[q.name] = feeding[0]
     return found

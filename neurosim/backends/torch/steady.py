@@ -83,10 +83,10 @@ class SteadyEngine:
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
         if options.method not in METHODS:
-            raise unknown("method of the steady level", options.method, METHODS)
+            raise unknown("solver of the steady level", options.method, METHODS)
         if options.method == "relaxation" and plan.circuit.relaxation is None:
             raise UnsupportedError(
-                f"The circuit '{plan.circuit.name}' names no published relaxation, so method = 'relaxation' has no meaning for it. Use "
+                f"The circuit '{plan.circuit.name}' names no published relaxation, so solver = 'relaxation' has no meaning for it. Use "
                 "'anderson' or 'sweeps'."
             )
         for p in plan.populations.values():
@@ -115,8 +115,11 @@ class SteadyEngine:
         self.noise, self.trial = None, 0
         self._order = _breadth_first(plan)
         scheme = plan.circuit.relaxation
+        self._restarts: dict[str, set[str]] = {}  # variables that states are restarted from
         if scheme is not None:
             step, floor = seconds(scheme.dt), seconds(scheme.floor)
+            for state, variable in (pair for restart in scheme.restart.values() for pair in restart.items()):
+                self._restarts.setdefault(state.partition(".")[0], set()).add(variable)
             self._steps = {
                 phase: [(max(step / (1.0 + scheme.slowing * s), floor), step) for s in range(count)]
                 for phase, count in scheme.sweeps.items()
@@ -188,6 +191,7 @@ class SteadyEngine:
         wanted = {v for pop, v in self._kept(ends).wanted(phase) if pop == p.name}
         wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
         wanted |= {n for a in factors for n in names_in(a.expression)}
+        wanted |= self._restarts.get(p.name, set())
         every = [a for block in p.blocks(needed | sent | wanted) for a in block]
         constants, functions = self._constants[p.name], self.arrays.functions
 
@@ -207,14 +211,16 @@ class SteadyEngine:
     ) -> Visit | None:
         """What the published relaxation does at a population, if it is asked for and the population has states."""
         scheme = self.plan.circuit.relaxation
-        if scheme is None or self.options.method != "relaxation" or not p.ode:
+        if scheme is None or self.options.method != "relaxation" or not solution:  # a source, or all its states held
             return None
         if p.name in scheme.instant:
             terms: dict[str, list[tuple[str, float]]] = {}
             read = {n for text in solution.values() for n in names_in(text)}
         else:
             scalars = {n: v for n, v in p.parameters.items() if not isinstance(v, np.ndarray)}
-            terms = linear_terms(p.ode, p.subexpressions, sent, numbers | scalars)
+            terms = {
+                x: parts for x, parts in linear_terms(p.ode, p.subexpressions, sent, numbers | scalars).items() if parts
+            }
             read = {n for parts in terms.values() for term, _ in parts for n in names_in(term)}
         early, late = p.blocks(read | sent)
         instant = solution if p.name in scheme.instant else None
@@ -288,6 +294,9 @@ class SteadyEngine:
 
     def _continues(self, before: PhasePlan, phase: PhasePlan, learn: Learn) -> bool:
         """Whether nothing changes for the cells from one phase to the next."""
+        scheme = self.plan.circuit.relaxation
+        if scheme is not None and self.options.method == "relaxation" and phase.name in scheme.sweeps:
+            return False
         if phase.clamps != before.clamps or before.holds:
             return False
         if any(phase.shared[n] != before.shared[n] for n in self._read):
@@ -308,6 +317,8 @@ class SteadyEngine:
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
+        if before is None:  # states that outlive a trial may have inputs left from its last phase
+            clamped = dict.fromkeys([(p.name, x) for p in self.plan.populations.values() for x in p.inputs], "")
         for population, variable in clamped:
             if (population, variable) not in phase.clamps:
                 self.state[population][variable] = torch.zeros_like(self.state[population][variable])
@@ -356,11 +367,11 @@ class SteadyEngine:
         assert scheme is not None
         if phase.name not in scheme.sweeps:
             raise UnsupportedError(
-                f"The published relaxation of '{self.plan.circuit.name}' says nothing of phase '{phase.name}', in which its cells change; "
-                "add it to Relaxation(sweeps=...)."
+                f"The published relaxation of '{self.plan.circuit.name}' says nothing of phase '{phase.name}', in which its cells or weights "
+                "are not what they were; add it to Relaxation(sweeps=...)."
             )
         by_name = {p.name: p for p in program}
-        order = [by_name[name] for name in scheme.order]
+        order = [by_name[name] for name in scheme.order if by_name[name].states]
         for name, variable in scheme.restart.get(phase.name, {}).items():
             population, _, state = name.partition(".")
             self.state[population][state] = self.state[population][variable] + 0.0
@@ -568,7 +579,7 @@ class SteadyEngine:
     def _multiply(self, products: list[Product], into: torch.Tensor, rate: float, fresh: bool = False) -> None:
         """Add products times `rate`; `fresh`: in place of what was there.
 
-        Those of one pre factor (a clamped source's is the same in all phases) are joined, the others stacked: one matrix product in all.
+        Those of one pre factor (a clamped source's is the same in all phases) are joined, the others stacked: one matrix product for the projection.
         """
         joined: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for g, f, scale in products:
