@@ -275,7 +275,8 @@ def _what_was_run(rows: Sequence[Row]) -> str:
 
 
 def _listed(config: TrainConfig, keys: Collection[str]) -> str:
-    return ", ".join(pair(k, v) for k, v in flat(asdict(config)).items() if k in keys) or "(no key in common)"
+    given = {k: v for k, v in flat(asdict(config)).items() if k in keys and v is not None}
+    return ", ".join(pair(k, v) for k, v in given.items()) or "(no key in common)"
 
 
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
