@@ -35,6 +35,7 @@ from neurosim.equations import compile_block, evaluate, linear_terms, names_in, 
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plasticity import PlasticityRule
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
@@ -619,42 +620,49 @@ class SteadyEngine:
             self._weights[projection.name].clamp_(low, high)
         self._versions[projection.name] += 1
 
+    def _take(self, name: str) -> torch.Tensor:
+        """A projection's change, formed and taken out of what was collected."""
+        change, products, rule = (
+            self._changes.pop(name, None),
+            self._products.pop(name, []),
+            self.plan.projections[name].rule,
+        )
+        assert rule is not None
+        if change is None:
+            change = torch.empty_like(self._weights[name])
+            self._multiply(products, change, 1.0, fresh=True)
+        else:
+            self._multiply(products, change, 1.0)
+        return (change + change.T).mul_(0.5) if rule.rule.symmetric else change
+
     def _apply(self, when: str, learn: Learn, names: tuple[str, ...] | None = None) -> None:
-        """Add collected changes to the weights, or hand those of the whole trial to the transform."""
-        transform = self.transform if learn == "on" else None
-        if transform is not None and when != "trial":
-            return
-        for name in {**self._changes, **self._products}:
-            rule = self.plan.projections[name].rule
-            assert rule is not None
-            if (
-                transform is None
-                and learn == "on"
-                and (rule.rule.apply != when or (names is not None and name not in names))
-            ):
-                continue
-            weights, changes = self._weights[name], self._changes
-            rate = transform.rate(name) if transform is not None else 1.0 if learn == "on" else None
-            products = self._products.pop(name, [])
-            if name in changes or rate is None or rule.rule.symmetric:
-                fresh = name not in changes
-                into = changes.setdefault(name, torch.empty_like(weights) if fresh else weights)
-                self._multiply(products, into, 1.0, fresh)
-                if rule.rule.symmetric:
-                    changes[name] = (into + into.T).mul_(0.5)
-                if rate is not None:
-                    weights.add_(changes.pop(name), alpha=rate)
-            else:
-                self._multiply(products, weights, rate)
-            if rate is not None:
-                self._changed(self.plan.projections[name])
-        if transform is not None and self._changes:
-            transform(self._changes)
-            for name in self._changes:
-                self._changed(self.plan.projections[name])
-            self._changes.clear()
+        """Add collected changes to the weights, through the transform if there is one; or keep them, where weights are held."""
+        waiting = [*{**self._changes, **self._products}]
+        rules = {name: self.plan.projections[name].rule.rule for name in waiting}  # type: ignore[union-attr]
+        if learn == "held":
+            self._changes = {name: self._take(name) for name in waiting}
+        elif self.transform is None:
+            due = [n for n in waiting if rules[n].apply == when and (names is None or n in names)]
+            self._add({n: 1.0 for n in due}, rules)
+        elif when == "trial":
+            self._add({n: self.transform.rate(n) for n in waiting}, rules)
         if when == "trial":
             self._apply_exact(learn)
+
+    def _add(self, rates: dict[str, float | None], rules: dict[str, PlasticityRule]) -> None:
+        """Add changes to the weights at these rates; those without one go through the transform."""
+        handed = {name: self._take(name) for name, rate in rates.items() if rate is None}
+        for name, rate in rates.items():
+            if rate is None:
+                continue
+            if name in self._changes or rules[name].symmetric:
+                self._weights[name].add_(self._take(name), alpha=rate)
+            else:  # straight into the weights
+                self._multiply(self._products.pop(name), self._weights[name], rate)
+        if handed and self.transform is not None:
+            self.transform(handed)
+        for name in rates:
+            self._changed(self.plan.projections[name])
 
     def _apply_exact(self, learn: Learn) -> None:
         for name, rates in self._exact.items():
