@@ -180,6 +180,10 @@ class RulePlan:
     why_not: str = ""
     filter: float | None = None  # s
 
+    def added(self, change: Any) -> Any:
+        """What of a collected change (an array of any library) is added to the weights."""
+        return 0.5 * (change + change.T) if self.rule.symmetric else change
+
     def separated(self, projection: str, level: str) -> tuple[Term, ...]:
         if self.terms is None:
             raise UnsupportedError(

@@ -328,6 +328,14 @@ def test_steady_level_equals_a_long_trajectory(level, constraint, depth):
 # ---------------------------------------------------------------- acceptance tests of the note
 
 
+def inverse_of_forgetting(rates: np.ndarray, lam: float) -> np.ndarray:
+    """The inverse of R <- lam R + (1 - lam) mean r r^T from R = I, over batches (batches, samples, cells)."""
+    R = np.eye(rates.shape[-1])
+    for batch in rates:
+        R = lam * R + (1 - lam) * batch.T @ batch / len(batch)
+    return np.linalg.inv(R)
+
+
 @pytest.mark.parametrize(
     ("level", "solver"),
     [(STEADY, "anderson"), (STEADY, "relaxation"), ("torch:trajectory", None), ("brian2:dense", None)],
@@ -343,10 +351,7 @@ def test_acceptance_1_woodbury_is_direct_inversion(lam, level, solver):
     phase = "nudged" if solver == "relaxation" else "nudged_end"
     for l in (1, 2):
         rates = result.ends[phase][f"pyr{l}.r"].reshape(100, 4, -1)
-        R = np.eye(rates.shape[-1])
-        for batch in rates:
-            R = lam * R + (1 - lam) * batch.T @ batch / len(batch)
-        wanted = np.linalg.inv(R)
+        wanted = inverse_of_forgetting(rates, lam)
         assert np.linalg.norm(result.weights[f"B{l}"] - wanted) <= 1e-10 * np.linalg.norm(wanted), f"B{l}"
 
 
@@ -365,10 +370,7 @@ def test_acceptance_1_published_update_is_near_the_inverse(level, solver, latera
     phase = "nudged" if solver == "relaxation" else "nudged_end"
     for l in (1, 2):
         rates = result.ends[phase][f"pyr{l}.r"].reshape(100, 20, -1)
-        R = np.eye(rates.shape[-1])
-        for batch in rates:
-            R = lam * R + (1 - lam) * batch.T @ batch / len(batch)
-        wanted = np.linalg.inv(R)
+        wanted = inverse_of_forgetting(rates, lam)
         assert np.linalg.norm(result.weights[f"B{l}"] - wanted) <= 1e-6 * np.linalg.norm(wanted), f"B{l}"
         assert np.abs(wanted - np.eye(len(wanted))).max() > 1e-5
 

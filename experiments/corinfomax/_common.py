@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from neurosim.analysis import command_line
+from neurosim.analysis.command_line import parse
 from neurosim.analysis.report import select
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.training import Trainer, resolve
@@ -22,29 +23,7 @@ HERE = Path(__file__).parent
 
 def parser(text: str, seeds: int | None = None) -> argparse.ArgumentParser:
     """The options that the experiments have; those of a single run have no --seeds."""
-    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    if seeds is not None:
-        found.add_argument(
-            "--seeds", type=_count, default=seeds, help=f"number of seeds, 0 to SEEDS - 1 (default: {seeds})"
-        )
-    found.add_argument(
-        "--out", type=Path, default=HERE / "results", help="folder of the results (default: results/ beside this)"
-    )
-    return found
-
-
-def parse(command: argparse.ArgumentParser) -> argparse.Namespace:
-    options = command.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    return options
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("wanted a whole number of 1 or more")
-    return value
+    return command_line.parser(text, HERE / "results", seeds)
 
 
 def collect(
@@ -102,3 +81,6 @@ def mean_sd(values: Sequence[float], factor: float = 100.0, places: int = 1) -> 
         return "-"
     scaled = factor * np.asarray(values)
     return f"{scaled.mean():.{places}f}" + (f" ± {scaled.std(ddof=1):.{places}f}" if len(scaled) > 1 else "")
+
+
+__all__ = ["HERE", "collect", "mean_sd", "parse", "parser", "train"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from neurosim import Circuit
+from neurosim.analysis import command_line
+from neurosim.analysis.command_line import parse
 from neurosim.models import dendritic_microcircuit
 from neurosim.simulation import build_engine
 
@@ -28,28 +29,7 @@ INPUTS, UNSEEN_INPUTS, TEACHER = 7, 9, 11
 
 def parser(text: str, seeds: int = 3) -> argparse.ArgumentParser:
     """The options that every experiment has."""
-    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument(
-        "--seeds", type=_count, default=seeds, help=f"number of seeds, 0 to SEEDS - 1 (default: {seeds})"
-    )
-    found.add_argument(
-        "--out", type=Path, default=RESULTS, help="folder of the results (default: results/ beside this)"
-    )
-    return found
-
-
-def parse(command: argparse.ArgumentParser) -> argparse.Namespace:
-    options = command.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    return options
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("wanted a whole number of 1 or more")
-    return value
+    return command_line.parser(text, RESULTS, seeds)
 
 
 # ------------------------------------------------------------------ circuits
@@ -89,3 +69,20 @@ def inputs_of(stream: int, seed: int, count: int) -> np.ndarray:
 def rms(values: np.ndarray) -> float:
     with np.errstate(over="ignore"):  # weights of a run that diverges
         return float(np.sqrt(np.mean(np.square(values))))
+
+
+__all__ = [
+    "INPUTS",
+    "RESULTS",
+    "SIZES",
+    "STEADY",
+    "TEACHER",
+    "UNSEEN",
+    "UNSEEN_INPUTS",
+    "Unseen",
+    "inputs_of",
+    "parse",
+    "parser",
+    "rms",
+    "with_rates",
+]

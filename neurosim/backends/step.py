@@ -374,7 +374,7 @@ class Stepper:
             projection = self.plan.projections[name]
             assert projection.rule is not None
             if projection.rule.rule.apply == when and (names is None or name in names):
-                self.weights[name] += 0.5 * (change + change.T) if projection.rule.rule.symmetric else change
+                self.weights[name] += projection.rule.added(change)
                 change[...] = 0.0
                 self.bound(projection)
 
@@ -382,7 +382,7 @@ class Stepper:
         found = np.array(self.arrays.to_numpy(change))
         rule = self.plan.projections[name].rule
         assert rule is not None
-        return 0.5 * (found + found.T) if rule.rule.symmetric else found
+        return rule.added(found)
 
     def _apply_exact(self) -> None:
         for name, rates in self.exact.items():

@@ -383,7 +383,7 @@ class _Run:
                 continue
             if phase is None or q.name in phase.plastic:
                 weights, collected = self._view(q.name), self._view(q.name, "ns_collected")
-                weights += 0.5 * (collected + collected.T) if q.rule.rule.symmetric else collected
+                weights += q.rule.added(collected)
                 collected[...] = 0.0
                 low, high = q.rule.rule.bounds
                 if (low, high) != (None, None):
@@ -403,8 +403,7 @@ class _Run:
         for name, change in collected.items():
             rule = self.plan.projections[name].rule
             assert rule is not None
-            if rule.rule.symmetric:
-                collected[name] = 0.5 * (change + change.T)
+            collected[name] = rule.added(change)
         result = self.kept.result(weights, collected)
         if self.recorded:
             result.traces = self._traces()

@@ -633,7 +633,7 @@ class SteadyEngine:
             self._multiply(products, change, 1.0, fresh=True)
         else:
             self._multiply(products, change, 1.0)
-        return (change + change.T).mul_(0.5) if rule.rule.symmetric else change
+        return rule.added(change)
 
     def _apply(self, when: str, learn: Learn, names: tuple[str, ...] | None = None) -> None:
         """Add collected changes to the weights, through the transform if there is one; or keep them, where weights are held."""
