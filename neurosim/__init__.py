@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from neurosim.cells import SOURCE, Cell, Derivative, Hold, Pool
+from neurosim.cells import SOURCE, Cell, Derivative, Hold, Overlap, Pool
 from neurosim.circuit import Angle, Circuit, FeedForward, Population, Ratio, Readout, Silent, SmallestEigenvalue
 from neurosim.connectivity import (
     Constant,
+    Conv2d,
     Dense,
     Given,
     Glorot,
@@ -13,12 +14,14 @@ from neurosim.connectivity import (
     Kernel,
     Like,
     OneToOne,
+    Orthogonal,
+    PerMap,
     Projection,
     Tied,
     Uniform,
 )
 from neurosim.plasticity import InverseCorrelation, PlasticityRule
-from neurosim.protocol import Phase, Protocol, RandomSign, Relaxation
+from neurosim.protocol import Phase, Protocol, RandomSign, Relaxation, Windows
 
 # ruff: isort: split
 from neurosim.compare import compare
@@ -36,6 +39,7 @@ __all__ = [
     "Cell",
     "Circuit",
     "Constant",
+    "Conv2d",
     "Dense",
     "Derivative",
     "FeedForward",
@@ -47,6 +51,9 @@ __all__ = [
     "Kernel",
     "Like",
     "OneToOne",
+    "Orthogonal",
+    "Overlap",
+    "PerMap",
     "Phase",
     "PlasticityRule",
     "Pool",
@@ -61,6 +68,7 @@ __all__ = [
     "SmallestEigenvalue",
     "Tied",
     "Uniform",
+    "Windows",
     "compare",
     "load",
     "simulate",

@@ -7,17 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Pool:
     """Fast pool: the sum of `expression` over a population, one number per sample.
 
-    ``pool(s) = sum_j expression_j(s)`` for sample s. It has the unit of the expression.
+    ``pool(s) = sum_j expression_j(s)`` for sample s. It has the unit of the expression. `over` = ``"map"`` sums over the cells of
+    each map of a population of maps, ``"batch"`` over the cells of each map and the samples of the batch (of a population without maps: over
+    the samples, for each cell), divided by the number of samples.
     """
 
     name: str
     expression: str
+    over: Literal["population", "map", "batch"] = "population"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What the samples of a batch that resemble a sample have in common: with the rows R (samples, cells) of the variable `of`,
+
+        X = (R R^T - I) R/(number of samples)
+
+    one value per cell and sample. Following -X makes the patterns of different samples orthonormal. It needs all samples at once, so only
+    the steady level has it; of a variable with one value per label, the labels take the place of the samples.
+    """
+
+    name: str
+    of: str
 
 
 @dataclass(frozen=True)
@@ -64,8 +82,8 @@ class Cell:
     parameters
         Constants with defaults: a number, or a text with units such as ``"10*ms"``. A population may override
         them, also with one value per cell.
-    pools, holds, derivatives
-        See `Pool`, `Hold` and `Derivative`.
+    pools, holds, derivatives, overlaps
+        See `Pool`, `Hold`, `Derivative` and `Overlap`.
     threshold
         A condition on states and parameters; the cell spikes in a step that ends with it fulfilled. A spiking cell has
         two further variables: ``spike_train``, sum_k delta(t - t_k), which is 1/dt in the step after a
@@ -89,6 +107,7 @@ class Cell:
     pools: tuple[Pool, ...] = ()
     holds: tuple[Hold, ...] = ()
     derivatives: tuple[Derivative, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
     threshold: str = ""
     reset: str = ""
     refractory: str = "0*ms"

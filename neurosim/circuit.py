@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,21 +17,30 @@ from neurosim.protocol import Protocol, Relaxation
 
 @dataclass(frozen=True)
 class Population:
-    """`n` cells of one type. `parameters` overrides the cell's defaults, in the same units; a value may hold one number per cell
+    """`n` cells of one type, or maps of cells: `n` = (maps, height, width), stored flat in this order.
+
+    `parameters` overrides the cell's defaults, in the same units; a value may hold one number per cell
     (an array, or a Brian2 quantity such as ``np.linspace(0, 500, n)*pA``)."""
 
     name: str
-    n: int
+    n: int | tuple[int, int, int]
     cell: Cell
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Where a class is read: the largest ``population.variable`` at the end of `phase`."""
+    """Where the answer is read: ``population.variable`` at the end of `phase`.
+
+    The answer to ``target`` is a class, the largest of the variable's values; that to ``image`` is a picture, read as it is. The loss
+    that training reports is, per sample, ``"squared"`` 1/2 |answer - wanted|^2, ``"cross_entropy"`` -sum wanted ln(answer), for answers that
+    are probabilities, or ``"mean_squared"``, the mean over cells of (answer - wanted)^2.
+    """
 
     variable: str
     phase: str
+    wanted: Literal["target", "image"] = "target"
+    loss: Literal["squared", "cross_entropy", "mean_squared"] = "squared"
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,16 @@ class FeedForward:
         Brian2 text in ``u`` (which stands for a), one for all layers or one per layer.
     error
         Brian2 text in ``target``, ``r`` and ``u`` of the output layer.
+    loss
+        ``"cross_entropy"``: ``r_L = softmax(u)``, ``C = -sum target ln(r_L)``, ``dC/du = r_L - target``; the last transfer and `error`
+        are then not read.
     """
 
     weights: tuple[str, ...]
     biases: tuple[str, ...]
     transfer: str | tuple[str, ...]
     error: str = "target - r"
+    loss: Literal["given_by_error", "cross_entropy"] = "given_by_error"
 
     @property
     def transfers(self) -> tuple[str, ...]:

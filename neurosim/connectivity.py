@@ -32,6 +32,62 @@ class Kernel:
     matrix: np.ndarray
 
 
+@dataclass(frozen=True)
+class Conv2d:
+    """A convolution between maps of cells, the same kernel at every position: populations with n = (maps, height, width).
+
+    With the map r of the source, ``a[o, p] = sum_{c,u} w[(c, u), o] up(r)[c, stride*p + u - padding]`` for the positions p, and the drive is
+    I = a, or its maximum over windows of `pool` x `pool` positions. Weights have the shape (source maps * size**2, target maps). A rule's
+    post factor at a pooled position belongs to the position that won it (winner takes all); its pre factor is the source's. Vectors need no
+    reshaping: a map is stored flat, so `Dense` reads and drives it as it stands.
+
+    Parameters
+    ----------
+    size
+        Height and width of the kernel.
+    stride, padding
+        Step of the kernel over the source, and rows of silent cells around it.
+    upsample
+        Repeat each cell of the source `upsample` x `upsample` times first (nearest neighbour).
+    pool
+        Take the maximum over windows of this size, which do not overlap. For a rate that grows with the drive, pooling drives is pooling rates.
+    """
+
+    size: int
+    stride: int = 1
+    padding: int = 0
+    upsample: int = 1
+    pool: int = 1
+
+    def maps(self, source: tuple[int, int, int]) -> tuple[int, int]:
+        """Height and width of the maps that it drives.
+
+        Raises
+        ------
+        CircuitError
+            Positions that do not fit the kernel's stride or the pool's windows.
+        """
+        found = []
+        for cells in source[1:]:
+            room = cells * self.upsample + 2 * self.padding - self.size
+            positions = room // self.stride + 1
+            if room < 0 or positions % self.pool:
+                raise CircuitError(
+                    f"{self} over maps of {source[1]} x {source[2]} cells: got {max(0, positions)} positions in a row; wanted at least "
+                    f"one, and a multiple of pool = {self.pool}."
+                )
+            found.append(positions // self.pool)
+        return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class PerMap:
+    """One weight per map, from a population of one cell such as `one`: the bias of a convolution, ``I[o, p] = w[o] r``. Weights (1, maps)."""
+
+
+Connectivity = Dense | OneToOne | Kernel | Conv2d | PerMap
+
+
 class Initialiser(Interface):
     """Draws initial weights; `draw` gets the random stream of its projection."""
 
@@ -71,6 +127,18 @@ class Uniform:
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         return rng.uniform(self.low, self.high, (n_pre, n_post))
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """`gain` times an orthogonal matrix (columns orthonormal, or rows where there are fewer), drawn uniformly (Saxe et al. 2014)."""
+
+    gain: float = 1.0
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        q, r = np.linalg.qr(rng.standard_normal((max(n_pre, n_post), min(n_pre, n_post))))
+        q *= np.sign(np.diag(r))
+        return self.gain * (q if n_pre >= n_post else q.T)
 
 
 @dataclass(frozen=True)
@@ -130,9 +198,9 @@ class Projection:
     target
         ``"population.port"``.
     connectivity
-        `Dense`, `OneToOne` or `Kernel`.
+        `Dense`, `OneToOne`, `Kernel`, `Conv2d` or `PerMap`.
     weights
-        How the initial weights are drawn (`Glorot`, `Gram`, `Uniform`, `Constant`, `Given`), or `Like` those of another.
+        How the initial weights are drawn (`Glorot`, `Gram`, `Uniform`, `Orthogonal`, `Constant`, `Given`), or `Like` those of another.
     rule
         The plasticity rule of the weights, or None.
     tied
@@ -142,7 +210,7 @@ class Projection:
     name: str
     source: str
     target: str
-    connectivity: Dense | OneToOne | Kernel = Dense()
+    connectivity: Connectivity = Dense()
     weights: Initialiser | Like | None = None
     rule: PlasticityRule | None = None
     tied: Tied | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,37 @@ class Phase:
     plastic: tuple[str, ...] = ()
 
 
+#: Which labels the windows of a trial show.
+LABELS = ("all", "true_and_random", "true")
+#: Fields that a clamp may name inside `Windows`, beside those of the stimulus.
+WINDOW_FIELDS = ("label", "same", "multiplicity")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Phases repeated over class labels: one window of a trial shows one label to each sample.
+
+    Inside, clamps may name three further fields: ``label``, the window's label, one-hot (classes,); ``same``, 1 where it is the sample's own
+    class and 0 elsewhere, one number per sample; ``multiplicity``, for how many classes the window stands (one number per sample). The
+    windows follow one another in time, states going on; phase ``settle`` of window k is called ``settle[k]``. On the steady level
+    windows of all labels are run at once, as rows of an axis of their own.
+
+    Parameters
+    ----------
+    phases
+        The phases of one window.
+    labels
+        ``"all"``: window k shows label k. ``"true_and_random"``: two windows, the sample's own label and a wrong one, drawn anew in each
+        trial from the run's seed, with multiplicity (classes - 1). ``"true"``: the sample's own label alone.
+    clamps
+        Clamps of all these phases.
+    """
+
+    phases: tuple[Phase, ...]
+    labels: Literal["all", "true_and_random", "true"] = "all"
+    clamps: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """The phases of one trial, run once per stimulus.
@@ -50,7 +82,7 @@ class Protocol:
     Parameters
     ----------
     phases
-        The phases in their order.
+        The phases in their order; `Windows` stands for phases repeated over labels.
     clamps
         Clamps of every phase: ``{"population.input": field of the stimulus}``.
     shared
@@ -61,7 +93,7 @@ class Protocol:
         The Euler step for which the circuit is meant: the default of `simulate` and `compare`.
     """
 
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase | Windows, ...]
     clamps: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, float | RandomSign] = field(default_factory=dict)
     reset: bool = True
