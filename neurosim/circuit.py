@@ -53,7 +53,7 @@ class FeedForward:
     Parameters
     ----------
     weights, biases
-        Names of projections from the input up; no biases: ().
+        Names of projections from the input up; no biases: (), none of one layer: "" in its place.
     transfer
         Brian2 text in ``u`` (which stands for a), one for all layers or one per layer.
     error

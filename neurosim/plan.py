@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from neurosim.cells import Derivative, Hold
 from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
-from neurosim.connectivity import Dense, Given, Gram, Kernel, Like, OneToOne, Projection
+from neurosim.connectivity import Connectivity, Conv2d, Dense, Given, Gram, Kernel, Like, OneToOne, PerMap, Projection
 from neurosim.equations import (
     CellEquations,
     NotSeparable,
@@ -45,7 +45,7 @@ from neurosim.equations import (
 from neurosim.equations.units import DIMENSIONLESS, Dimension
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, suggest, unknown
 from neurosim.plasticity import PlasticityRule
-from neurosim.protocol import RandomSign
+from neurosim.protocol import LABELS, WINDOW_FIELDS, Phase, RandomSign, Windows
 
 #: Fields of a stimulus that a clamp may name.
 STIMULUS_FIELDS = ("image", "target")
@@ -53,11 +53,12 @@ STIMULUS_FIELDS = ("image", "target")
 
 @dataclass(frozen=True)
 class Assignment:
-    """``name = expression``, or ``name = sum over the population of expression`` where `pool` is set."""
+    """``name = expression``; where `over` is set, a sum of the expression over the cells of a ``population`` or ``map``, over the ``batch``, or
+    its ``overlap`` between samples (see `Pool` and `Overlap`)."""
 
     name: str
     expression: str
-    pool: bool = False
+    over: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ class PopulationPlan:
     noises: tuple[str, ...] = ()  # drawn anew in each step, standard normal / sqrt(dt)
     spiking: Spiking | None = None
     ports: dict[str, list[ProjectionPlan]] = field(default_factory=dict)
+    shape: tuple[int, int, int] | None = None  # maps, height, width
+
+    @property
+    def maps(self) -> int:
+        """Number of maps; a population without maps is one map per cell."""
+        return self.shape[0] if self.shape else self.n
 
     @property
     def spiking_variables(self) -> tuple[str, ...]:
@@ -136,7 +143,7 @@ class PopulationPlan:
 
     @cached_property
     def subexpressions(self) -> dict[str, str]:
-        return {a.name: a.expression for a in self.assignments if not a.pool}
+        return {a.name: a.expression for a in self.assignments if not a.over}
 
     @cached_property
     def fed(self) -> set[str]:
@@ -202,7 +209,7 @@ class ProjectionPlan:
     variable: str
     target: str
     port: str
-    connectivity: Dense | OneToOne | Kernel
+    connectivity: Connectivity
     root: str  # projection whose weights this one reads
     transpose: bool
     n_pre: int
@@ -210,11 +217,28 @@ class ProjectionPlan:
     rule: RulePlan | None
     weight_dimension: Dimension
     factor: float = 1.0  # of a tie
+    weight_shape: tuple[int, ...] = ()
+    maps: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)  # of source and target
+
+    @property
+    def shared_kernel(self) -> bool:
+        """Whether synapses at many positions have one weight."""
+        return isinstance(self.connectivity, Conv2d | PerMap)
 
     @cached_property
     def key(self) -> DriveKey:
         """Two projections with one key have the same drive."""
         return (self.root, self.transpose, self.factor, self.source, self.variable)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which of a trial's windows a phase belongs to, and what labels they show (see `Windows`)."""
+
+    index: int
+    count: int
+    labels: str
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -228,6 +252,12 @@ class PhasePlan:
     plastic: tuple[str, ...]  # projections
     holds: tuple[tuple[str, Hold], ...]  # (population, hold) taken at this phase's end
     sign: int = 1  # of the random signs
+    window: Window | None = None
+
+    @property
+    def base(self) -> str:
+        """The name without the number of a window."""
+        return self.name.rpartition("[")[0] if self.window is not None else self.name
 
 
 class Plan:
@@ -245,11 +275,13 @@ class Plan:
                     raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
         _unique("population", [p.name for p in circuit.populations])
         _unique("projection", [p.name for p in circuit.projections])
-        _unique("phase", [p.name for p in circuit.protocol.phases])
-        self.shared_names = {
-            *circuit.protocol.shared,
-            *(name for phase in circuit.protocol.phases for name in phase.shared),
-        }
+        written = [
+            (phase, item if isinstance(item, Windows) else None)
+            for item in circuit.protocol.phases
+            for phase in (item.phases if isinstance(item, Windows) else (item,))
+        ]
+        _unique("phase", [phase.name for phase, _ in written])
+        self.shared_names = {*circuit.protocol.shared, *(name for phase, _ in written for name in phase.shared)}
         for name in self.shared_names:
             check_name(name, f"Protocol of '{circuit.name}'")
         fed: dict[tuple[str, str], list[Projection]] = {}
@@ -262,7 +294,7 @@ class Plan:
         for plan in self.projections.values():
             self.populations[plan.target].ports[plan.port].append(plan)
         self.phases = tuple(self._phases())
-        random = [*circuit.protocol.shared.values(), *(v for p in circuit.protocol.phases for v in p.shared.values())]
+        random = [*circuit.protocol.shared.values(), *(v for p, _ in written for v in p.shared.values())]
         self.mirrored = self.phases  # with the other sign of what has a random one
         if any(isinstance(value, RandomSign) for value in random):
             self.mirrored = tuple(self._phases(-1))
@@ -287,11 +319,16 @@ class Plan:
 
     def _population(self, population: Population, fed: dict[tuple[str, str], list[Projection]]) -> PopulationPlan:
         cell, where = population.cell, f"Population '{population.name}' (cell '{population.cell.name}')"
-        if not isinstance(population.n, int | np.integer) or population.n < 1:
-            raise CircuitError(f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one.")
+        shape = tuple(population.n) if isinstance(population.n, tuple | list) else None
+        sizes = shape if shape is not None else (population.n,)
+        if len(sizes) not in (1, 3) or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+            raise CircuitError(
+                f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one, or (maps, height, width)."
+            )
+        n = int(np.prod(sizes))
         equations = parse_cell(cell.equations, where)
         parameters, dimensions = self._parameters(population, equations, where)
-        taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives)]
+        taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives, *cell.overlaps)]
         spiking = self._spiking(population, equations, {**dimensions, **equations.dimensions}, parameters, where)
         _unique(
             f"name in {where}",
@@ -353,12 +390,12 @@ class Plan:
         static = {a.name for a in assignments} - moving | set(cell.inputs) | set(parameters)
         prefixed = {n: f"ns_{n}" for n in equations.noises}  # Brian2 would draw an `xi` itself
         return PopulationPlan(
-            population.name, population.n, cell.rate,
+            population.name, n, cell.rate,
             {x: substitute(text, prefixed) for x, text in equations.states.items()}, assignments, late, static,
             parameters, cell.inputs, equations.shared, cell.holds,
             {x: float(cell.initial.get(x, 0.0)) for x in equations.states},
             dimensions | {prefixed[n]: dimensions[n] for n in prefixed}, cell.derivatives, tuple(prefixed.values()),
-            spiking, {port: [] for port in ports if port in live},
+            spiking, {port: [] for port in ports if port in live}, shape,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _spiking(
@@ -413,8 +450,10 @@ class Plan:
                     f"{where}: parameter '{name}' has the unit {unit_text(got)}; wanted {unit_text(wanted)}, as in its "
                     f"default {default}."
                 )
-            if isinstance(value, np.ndarray) and value.shape != (population.n,):
-                raise CircuitError(f"{where}: parameter '{name}' has shape {value.shape}; wanted ({population.n},).")
+            if isinstance(value, np.ndarray) and value.shape != (np.prod(population.n),):
+                raise CircuitError(
+                    f"{where}: parameter '{name}' has shape {value.shape}; wanted ({np.prod(population.n)},)."
+                )
             if name in equations.states or name in equations.subexpressions:
                 raise CircuitError(f"{where}: '{name}' is both a parameter and an equation; rename one of them.")
             values[name], dimensions[name] = value, wanted
@@ -423,7 +462,8 @@ class Plan:
     def _ordered(self, equations: CellEquations, population: Population, where: str) -> list[Assignment]:
         """Subexpressions and pools in the order of their dependence."""
         waiting = [Assignment(n, e) for n, e in equations.subexpressions.items()]
-        waiting += [Assignment(p.name, p.expression, pool=True) for p in population.cell.pools]
+        waiting += [Assignment(p.name, p.expression, p.over) for p in population.cell.pools]
+        waiting += [Assignment(o.name, o.of, "overlap") for o in population.cell.overlaps]
         ordered: list[Assignment] = []
         while waiting:
             names = {a.name for a in waiting}
@@ -460,8 +500,20 @@ class Plan:
         known |= {"t": second, "dt": second, **{n: second**-0.5 for n in equations.noises}}
         if cell.threshold:
             known |= {"spike_train": second**-1, "lastspike": second}
-        pools = {p.name for p in cell.pools}
+        pools = {p.name for p in (*cell.pools, *cell.overlaps)}
+        for overlap in cell.overlaps:
+            if overlap.of not in known:
+                raise CircuitError(
+                    f"{where}: the overlap '{overlap.name}' is of '{overlap.of}', which is no variable of the cell."
+                    f"{suggest(overlap.of, known)}"
+                )
         for pool in cell.pools:
+            if pool.over not in ("population", "map", "batch"):
+                raise CircuitError(f"{where}: {unknown('range of a pool', pool.over, ('population', 'map', 'batch'))}")
+            if pool.over == "map" and not isinstance(population.n, tuple | list):
+                raise CircuitError(
+                    f"{where}: the pool '{pool.name}' sums over maps, but the population has none; give n = (maps, height, width)."
+                )
             if any(is_noise(n) for n in names_in(pool.expression)):
                 raise CircuitError(
                     f"{where}: white noise in the pool '{pool.name}'; noise enters the equation of a state."
@@ -474,8 +526,10 @@ class Plan:
                         "Declare it as a parameter, a port, an input, a pool, or '(shared)'."
                     )
         for assignment in assignments:  # in the order of dependence: a pool may sum what another pool made
-            if assignment.pool:
+            if assignment.over:
                 known[assignment.name] = dimensions_of(assignment.expression, known, where)
+            if assignment.over == "overlap":
+                _same_unit(known[assignment.name], DIMENSIONLESS, f"{where}: the overlap '{assignment.name}'")
         for name, text in equations.subexpressions.items():
             _same_unit(dimensions_of(text, known, where), equations.dimensions[name], f"{where}: '{name} = {text}'")
         for name, text in equations.states.items():
@@ -520,22 +574,64 @@ class Plan:
         if projection.tied is not None:
             root, transpose = self._tie(projection, n_pre, n_post, where)
             factor = float(projection.tied.factor)
-        elif isinstance(kind, Dense) and projection.weights is None:
+        elif isinstance(kind, Dense | Conv2d | PerMap) and projection.weights is None:
             raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
         elif isinstance(projection.weights, Like):
             self._like(projection, (n_pre, n_post), ())
-        if projection.rule is not None and (projection.tied is not None or not isinstance(kind, Dense)):
+        plastic = isinstance(kind, Dense | Conv2d | PerMap) and projection.tied is None
+        if projection.rule is not None and not plastic:
             raise CircuitError(
-                f"{where}: only dense weights of its own can be plastic; put the rule on '{root}' or use Dense()."
+                f"{where}: only dense weights, or those of a convolution, of its own can be plastic; put the rule on '{root}' or use Dense()."
             )
+        shape = self._weight_shape(projection, source, target, where)
         weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
         if projection.tied is not None:
             _same_unit(weight, self.projections[root].weight_dimension, f"{where}: weights tied to '{root}'")
         rule = self._rule(projection, projection.rule, source, target, weight) if projection.rule else None
         return ProjectionPlan(
             projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
-            rule, weight, factor,
+            rule, weight, factor, shape, (source.shape, target.shape),
         )  # fmt: skip
+
+    def _weight_shape(
+        self, projection: Projection, source: PopulationPlan, target: PopulationPlan, where: str
+    ) -> tuple[int, ...]:
+        kind = projection.connectivity
+        if isinstance(kind, OneToOne):
+            return (target.n,)
+        if isinstance(kind, Dense | Kernel):
+            return (source.n, target.n)
+        if projection.tied is not None:
+            raise CircuitError(f"{where}: only dense projections can be tied; give the convolution weights of its own.")
+        if target.shape is None:
+            raise CircuitError(
+                f"{where}: '{target.name}' has {target.n} cells and no maps; give it n = (maps, height, width)."
+            )
+        if isinstance(kind, PerMap):
+            if source.n != 1:
+                raise CircuitError(
+                    f"{where}: '{source.name}' has {source.n} cells; wanted one cell, such as that of 'one'."
+                )
+            return (1, target.maps)
+        if source.shape is None:
+            raise CircuitError(
+                f"{where}: '{source.name}' has {source.n} cells and no maps; give it n = (maps, height, width)."
+            )
+        for name in ("size", "stride", "upsample", "pool"):
+            if getattr(kind, name) < 1:
+                raise CircuitError(f"{where}: {name} = {getattr(kind, name)}; wanted a whole number of at least 1.")
+        if kind.padding < 0:
+            raise CircuitError(f"{where}: padding = {kind.padding}; wanted a whole number of at least 0.")
+        try:
+            maps = kind.maps(source.shape)
+        except CircuitError as error:
+            raise CircuitError(f"{where}: {error}") from error
+        if maps != target.shape[1:]:
+            raise CircuitError(
+                f"{where}: it drives maps of {maps[0]} x {maps[1]} cells, but those of '{target.name}' have {target.shape[1]} x "
+                f"{target.shape[2]}; change the population's n, or stride, padding, upsample or pool."
+            )
+        return (source.maps * kind.size**2, target.maps)
 
     def _tie(self, projection: Projection, n_pre: int, n_post: int, where: str) -> tuple[str, bool]:
         assert projection.tied is not None
@@ -636,12 +732,19 @@ class Plan:
             if low_pass <= 0:
                 raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
         self._check_whole_matrix(rule, projection, source, target, where)
+        shared_kernel = isinstance(projection.connectivity, Conv2d | PerMap)
         # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
         foreign = [
             [n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)
         ]
         try:
-            return RulePlan(rule, rhs, parameters, shared, separate(rhs, *foreign), filter=low_pass)
+            terms = separate(rhs, *foreign)
+            if shared_kernel and any(t.w_power and t.decay is None for t in terms):
+                raise CircuitError(
+                    f"{where}: in 'dw/dt = {rhs}' the weight meets factors of cells; one weight of a convolution has many cells, so it may decay "
+                    "(-k*w) and no more."
+                )
+            return RulePlan(rule, rhs, parameters, shared, terms, filter=low_pass)
         except NotSeparable as error:
             return RulePlan(rule, rhs, parameters, shared, None, str(error), low_pass)
 
@@ -650,7 +753,8 @@ class Plan:
     ) -> None:
         """What `symmetric` and `exact` ask of a rule."""
         for name, asked in (("symmetric", rule.symmetric), ("exact", rule.exact is not None)):
-            if asked and (source.n != target.n or rule.apply == "now"):
+            square = source.n == target.n and isinstance(projection.connectivity, Dense)
+            if asked and (not square or rule.apply == "now"):
                 raise CircuitError(
                     f"{where}: {name} with apply = '{rule.apply}' between {source.n} and {target.n} cells; wanted square weights and "
                     "apply='phase' or 'trial'."
@@ -678,7 +782,8 @@ class Plan:
         protocol = self.circuit.protocol
         if not protocol.phases:
             raise CircuitError("The protocol has no phase; give Protocol(phases=(Phase('free', '100*ms'),)).")
-        names = [p.name for p in protocol.phases]
+        expanded = list(self._expanded())
+        names = [name for name, _, _, _ in expanded]
         for population in self.populations.values():
             for hold in population.holds:
                 if hold.phase not in names:
@@ -687,7 +792,7 @@ class Plan:
                         f"{unknown('phase', hold.phase, names)}"
                     )
         rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
-        for phase in protocol.phases:
+        for name_of_phase, phase, window, more in expanded:
             length = seconds(phase.duration)
             if length <= 0:
                 raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
@@ -700,7 +805,8 @@ class Plan:
                     )
             numbers = {n: sign * v.value if isinstance(v, RandomSign) else v for n, v in shared.items()}
             clamps: dict[tuple[str, str], str] = {}
-            for name, source in {**protocol.clamps, **phase.clamps}.items():
+            fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
+            for name, source in {**protocol.clamps, **more, **phase.clamps}.items():
                 population, _, variable = name.partition(".")
                 if population not in self.populations:
                     raise CircuitError(f"A clamp names '{name}'. {unknown('population', population, self.populations)}")
@@ -709,17 +815,70 @@ class Plan:
                         f"A clamp names '{name}'. "
                         f"{unknown(f'input of {population}', variable, self.populations[population].inputs)}"
                     )
-                if source not in STIMULUS_FIELDS:
-                    raise CircuitError(f"The clamp of '{name}': {unknown('stimulus field', source, STIMULUS_FIELDS)}")
+                if source not in fields:
+                    outside = " (label, same and multiplicity are fields of Windows)" if source in WINDOW_FIELDS else ""
+                    raise CircuitError(f"The clamp of '{name}'{outside}: {unknown('stimulus field', source, fields)}")
                 clamps[population, variable] = source
             for name in phase.plastic:
                 if name not in rules:
                     raise CircuitError(f"Phase '{phase.name}': {unknown('plasticity rule', name, sorted(rules))}")
             plastic = tuple(p.name for p in self.projections.values() if p.rule and p.rule.rule.name in phase.plastic)
             holds = tuple(
-                (p.name, hold) for p in self.populations.values() for hold in p.holds if hold.phase == phase.name
+                (p.name, hold) for p in self.populations.values() for hold in p.holds if hold.phase == name_of_phase
             )
-            yield PhasePlan(phase.name, length, numbers, clamps, plastic, holds, sign)
+            yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
+
+    def _expanded(self) -> Iterator[tuple[str, Phase, Window | None, Mapping[str, str]]]:
+        """The protocol's phases one after another, those of windows once per window, with the window and its clamps."""
+        for item in self.circuit.protocol.phases:
+            if isinstance(item, Phase):
+                yield item.name, item, None, {}
+                continue
+            if item.labels not in LABELS:
+                raise CircuitError(f"Windows: {unknown('choice of labels', item.labels, LABELS)}")
+            if not item.phases:
+                raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
+            clamps = [{**self.circuit.protocol.clamps, **item.clamps, **phase.clamps} for phase in item.phases]
+            shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in ("label", "target")}
+            sizes = {self.populations[p].n for p in shown if p in self.populations}
+            if len(sizes) != 1:
+                got = f"those clamped have {sorted(sizes)} cells" if sizes else "nothing is clamped to it"
+                raise CircuitError(
+                    f"Windows show labels: {got}; wanted inputs of one number of cells, the classes, clamped to 'label' (or 'target')."
+                )
+            classes = sizes.pop()
+            if classes < 2:
+                raise CircuitError("Windows over the labels of 1 class; wanted at least two.")
+            count = {"all": classes, "true_and_random": 2, "true": 1}[item.labels]
+            for index in range(count):
+                for phase in item.phases:
+                    yield f"{phase.name}[{index}]", phase, Window(index, count, item.labels, classes), item.clamps
+
+    def fields(self, phase: PhasePlan, fields: Mapping[str, Any], seed: int, trial: int) -> Mapping[str, Any]:
+        """The fields that a phase's clamps may name: those of the stimuli (arrays of any library), and in a window those of `Windows`.
+
+        The wrong labels of a trial follow from the seed and the trial's number alone.
+        """
+        window = phase.window
+        if window is None or not {*phase.clamps.values()} & {*WINDOW_FIELDS}:
+            return fields
+        target = fields["target"]
+        own = np.argmax(target.cpu().numpy() if hasattr(target, "cpu") else target, axis=1)
+        shown = np.full(len(own), window.index)
+        multiplicity = 1.0
+        if window.labels != "all":
+            shown = own
+        if window.labels == "true_and_random" and window.index == 1:
+            shift = np.random.default_rng([seed, 6, trial]).integers(1, window.classes, len(own))
+            shown, multiplicity = (own + shift) % window.classes, window.classes - 1.0
+        rows = {
+            "label": np.eye(window.classes)[shown],
+            "same": (shown == own).astype(float)[:, None],
+            "multiplicity": np.full((len(own), 1), multiplicity),
+        }
+        if hasattr(target, "new_tensor"):
+            rows = {name: target.new_tensor(value) for name, value in rows.items()}
+        return {**fields, **rows}
 
     def _check_readout(self) -> None:
         readout = self.circuit.readout
@@ -755,7 +914,7 @@ class Plan:
                 )
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
-                if name not in self.projections:
+                if name and name not in self.projections:
                     raise CircuitError(f"Reference: {unknown('projection', name, self.projections)}")
 
     def _check_relaxation(self) -> None:
@@ -814,12 +973,15 @@ class Plan:
 
     @property
     def clamped_fields(self) -> list[str]:
-        """Fields of a stimulus that some clamp names."""
-        return sorted({source for phase in self.phases for source in phase.clamps.values()})
+        """Fields of a stimulus that some clamp names, or follows from."""
+        named = {source for phase in self.phases for source in phase.clamps.values()}
+        return sorted({"target" if source in WINDOW_FIELDS else source for source in named})
 
     def stimulus_size(self, source: str) -> int | None:
         """Number of values that a stimulus field needs, None when nothing is clamped to it."""
         sizes = {self.populations[p].n for phase in self.phases for (p, _), s in phase.clamps.items() if s == source}
+        if source == "target":
+            sizes |= {phase.window.classes for phase in self.phases if phase.window is not None}
         return next(iter(sizes)) if len(sizes) == 1 else None
 
     def plastic(self) -> list[ProjectionPlan]:
@@ -899,7 +1061,7 @@ class Plan:
                 weights[plan.name] = given.draw(rng, 1, plan.n_post)[0] if given else np.ones(plan.n_post)
             else:
                 assert projection.weights is not None
-                weights[plan.name] = projection.weights.draw(rng, plan.n_pre, plan.n_post)
+                weights[plan.name] = projection.weights.draw(rng, *plan.weight_shape)  # type: ignore[call-arg]
         for plan in self.projections.values():
             if isinstance(by_name[plan.name].weights, Like) and plan.root == plan.name:
                 name, factor, transpose = self._like(by_name[plan.name], (plan.n_pre, plan.n_post), ())
@@ -913,9 +1075,8 @@ class Plan:
             if name not in owners:
                 raise unknown("projection with weights of its own", name, owners)
             plan = owners[name]
-            wanted = (plan.n_post,) if isinstance(plan.connectivity, OneToOne) else (plan.n_pre, plan.n_post)
-            if np.shape(value) != wanted:
-                raise NeurosimError(f"Weights of '{name}' have shape {np.shape(value)}; wanted {wanted}.")
+            if np.shape(value) != plan.weight_shape:
+                raise NeurosimError(f"Weights of '{name}' have shape {np.shape(value)}; wanted {plan.weight_shape}.")
             if not np.isfinite(value).all():
                 raise NeurosimError(f"Weights of '{name}' hold NaN or infinity.")
         for name in owners:

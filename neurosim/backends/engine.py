@@ -12,6 +12,7 @@ from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
+from neurosim.protocol import WINDOW_FIELDS
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int
     for phase in plan.phases:
         for (population, variable), source in phase.clamps.items():
             n = plan.populations[population].n
+            if phase.window is not None and source in WINDOW_FIELDS:
+                source, n = "target", phase.window.classes
             if source not in stimuli:
                 raise NeurosimError(
                     f"'{population}.{variable}' is clamped to '{source}', but the stimuli hold {[*stimuli]}."

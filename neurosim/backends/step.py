@@ -25,6 +25,7 @@ from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in
+from neurosim.errors import UnsupportedError
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 Learn = Literal["on", "off", "held"]
@@ -46,18 +47,25 @@ class Arrays(Protocol):
     def outer(self, pre: Any, post: Any, scale: float) -> Any: ...
     def gram(self, a: Any, b: Any) -> Any: ...
     def inverse_correlation(self, weights: Any, rates: Any, forgetting: float) -> Any: ...
+    def shared_kernel(self, q: ProjectionPlan) -> Any: ...
     def clip_(self, weights: Any, low: float | None, high: float | None) -> None: ...
     def finite(self, values: Any) -> bool: ...
 
 
 def pooled(assignment: Assignment) -> tuple[str, str]:
-    """An assignment as ``(name, text)``, pools written as a function that the engines provide."""
-    return assignment.name, f"ns_pool({assignment.expression})" if assignment.pool else assignment.expression
+    """An assignment as ``(name, text)``, sums written as functions that the engines provide."""
+    text = {
+        "": "{}", "population": "ns_pool({})", "map": "ns_pool_map({}, ns_maps)", "batch": "ns_pool_batch({}, ns_maps)",
+        "overlap": "ns_overlap({})",
+    }[assignment.over]  # fmt: skip
+    return assignment.name, text.format(assignment.expression)
 
 
 def constants_of(p: PopulationPlan, arrays: Arrays, dt: float) -> dict[str, Any]:
     """What a population's compiled text reads and never changes: the step, and its parameters."""
-    return {"dt": dt} | {n: arrays.asarray(v) if n in p.arrays else float(v) for n, v in p.parameters.items()}
+    return {"dt": dt, "ns_maps": p.maps} | {
+        n: arrays.asarray(v) if n in p.arrays else float(v) for n, v in p.parameters.items()
+    }
 
 
 @dataclass
@@ -113,6 +121,15 @@ class Stepper:
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
         self.noise = noise
+        for p in plan.populations.values():
+            for a in p.assignments:
+                if a.over == "overlap":
+                    raise UnsupportedError(
+                        f"{level} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, "
+                        "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
+                    )
+        self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
+        self.winners: dict[str, Any] = {}  # of the pools of convolutions
         self.filtered: dict[str, Any] = {}  # traces of the filtered rules
         self.counts = plan.steps(dt)
         self.state: dict[str, dict[str, Any]] = {}
@@ -131,9 +148,9 @@ class Stepper:
             assert rule is not None
             rule.separated(projection.name, level)
             if learn != "off" and rule.filter is not None:
-                self.filtered[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
+                self.filtered[projection.name] = arrays.zeros(*projection.weight_shape)
             if learn == "held" or (learn == "on" and rule.rule.apply != "now" and rule.rule.exact is None):
-                self.collected[projection.name] = arrays.zeros(projection.n_pre, projection.n_post)
+                self.collected[projection.name] = arrays.zeros(*projection.weight_shape)
         # A drive has one buffer for good: a port that one projection feeds is that buffer.
         self.drives = {q.key: arrays.zeros(batch, q.n_post) for q in plan.projections.values()}
         for p in plan.populations.values():
@@ -209,7 +226,7 @@ class Stepper:
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
             # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.
             gains = name in self.collected or (not shared and self.batch <= 2 * projection.n_pre)
-            plain = rule.rule.bounds == (None, None) and rule.filter is None
+            plain = rule.rule.bounds == (None, None) and rule.filter is None and not projection.shared_kernel
             plastic.append(Plastic(self, projection, parts, static and gains and plain))
         return plastic
 
@@ -268,8 +285,9 @@ class Stepper:
                 state[p.name][name][...] = 0.0
             for name, value in phase.shared.items():
                 state[p.name][name] = value
+        shown = self.plan.fields(phase, fields, self.seed, self.trial)
         for (population, variable), source in phase.clamps.items():
-            state[population][variable][...] = fields[source]
+            state[population][variable][...] = self.arrays.asarray(shown[source])
         plastic = self._plastic(phase)
         exact = [n for n in phase.plastic if self.plan.projections[n].rule.rule.exact] if self.learn != "off" else []  # type: ignore[union-attr]
         fill = self._drives(plastic)
@@ -350,6 +368,11 @@ class Stepper:
 
             def drive() -> None:
                 out[...] = s[variable] * weights
+        elif q.shared_kernel:
+            kernel = self.kernels[q.name]
+
+            def drive() -> None:
+                out[...], self.winners[q.name] = kernel.drive(expand(s[variable], shape), weights)
         else:
             matrix = weights.T if q.transpose else weights
 
@@ -435,6 +458,7 @@ class Plastic:
         self.tau: float | None = projection.rule.filter
         self.trace: Any = stepper.filtered.get(projection.name)
         self.writes = self.into is self.weights
+        self.kernel = stepper.kernels.get(projection.name)
         self.drive = stepper.drives[projection.key]
         self._source, self._target = stepper.state[projection.source], stepper.state[projection.target]
         self._shapes = (stepper.batch, projection.n_pre), (stepper.batch, projection.n_post)
@@ -482,9 +506,16 @@ class Plastic:
             self.arrays.add_scaled(self.into, self.trace, self.stepper.dt)
             into, share, keep = self.trace, 1.0 / self.tau, 1.0 - self.stepper.dt / self.tau
         for part in self.parts:
-            if not part.weighted:
+            if part.weighted:
+                continue
+            if self.kernel is not None:
+                winners = self.stepper.winners[self.projection.name]
+                product = self.kernel.product(self._pre(part), self._post(part), winners)
+                into *= keep
+                self.arrays.add_scaled(into, product, share * part.scale)
+            else:
                 self.arrays.add_outer(into, self._pre(part), self._post(part), share * part.scale, keep)
-                keep = 1.0
+            keep = 1.0
         if keep != 1.0:
             self.trace *= keep
         for change in decay:

@@ -8,6 +8,9 @@ import numpy as np
 from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
+from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.plan import ProjectionPlan
+
 
 def _logistic(x: Any) -> Any:
     """1/(1 + exp(-x)). expit is one call but no vector code: from some hundred cells on, four vectorised calls win."""
@@ -23,6 +26,12 @@ def _int(x: Any) -> Any:
     return np.trunc(np.asarray(x, dtype=np.float64))
 
 
+def _pool_map(x: np.ndarray, maps: int) -> np.ndarray:
+    """The sum over each map, for every one of its cells."""
+    cells = x.reshape(*x.shape[:-1], maps, -1)
+    return np.broadcast_to(cells.sum(-1, keepdims=True), cells.shape).reshape(x.shape)
+
+
 class NumpyArrays:
     """float64 NumPy; matrices are C-contiguous (n_pre, n_post), so ``W.T`` is what BLAS calls a column-major array."""
 
@@ -35,6 +44,7 @@ class NumpyArrays:
         "abs": np.abs, "arcsin": np.arcsin, "arccos": np.arccos, "arctan": np.arctan, "int": _int, "int_": _int,
         "ns_logistic": _logistic, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
         "ns_pool": lambda x: x.sum(-1, keepdims=True),
+        "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdims=True), maps),
     }  # fmt: skip
 
     def zeros(self, *shape: int) -> np.ndarray:
@@ -83,6 +93,9 @@ class NumpyArrays:
         small = np.eye(len(rates)) * (len(rates) / gamma) + rates @ z.T
         new = (weights - z.T @ np.linalg.solve(small, z)) / forgetting
         return 0.5 * (new + new.T)
+
+    def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
+        return shared_kernel(q)
 
     def clip_(self, weights: np.ndarray, low: float | None, high: float | None) -> None:
         np.clip(weights, low, high, out=weights)

@@ -18,6 +18,7 @@ import brian2 as b2
 import numpy as np
 from tqdm import tqdm
 
+from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.network import (
     brian2_unit,
     clear_spike_train,
@@ -33,13 +34,15 @@ from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
 from neurosim.cells import Derivative
-from neurosim.connectivity import OneToOne
+from neurosim.connectivity import Conv2d, OneToOne
 from neurosim.equations import names_in, quantity, substitute, unit_text
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces import Traces
 
 LEVEL = "brian2:equations"
+#: Synapses of one convolution, beyond which a maps' circuit is refused (about 100 bytes each).
+MAX_SYNAPSES = 4_000_000
 HOLDS, RECORDERS, WEIGHTS, BOUNDS, POTENTIALS = 3000, 4000, 5000, 5500, 6000
 
 
@@ -60,8 +63,14 @@ class EquationsEngine:
             raise UnsupportedError(
                 f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."
             )
+        self._check_sums(plan)
         for projection in plan.plastic():
             assert projection.rule is not None
+            if projection.shared_kernel and projection.rule.rule.apply == "now":
+                raise UnsupportedError(
+                    f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: with apply='now' the synapses of one "
+                    "kernel would part in every step. Give the rule apply='phase' or 'trial', or use brian2:dense."
+                )
             if projection.rule.rule.exact is not None:
                 raise UnsupportedError(
                     f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: its exact form inverts a "
@@ -70,6 +79,28 @@ class EquationsEngine:
         self.plan, self.options = plan, options
         self._weights = {name: np.array(w, dtype=float) for name, w in weights.items()}
         self.noise, self.trial = Noise(plan, options.seed, 1, options.dt), 0
+
+    @staticmethod
+    def _check_sums(plan: Plan) -> None:
+        """Refuse what synapses cannot do."""
+        for p in plan.populations.values():
+            for a in p.assignments:
+                if a.over == "overlap":
+                    raise UnsupportedError(
+                        f"{LEVEL} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, and "
+                        "here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
+                    )
+        for q in plan.projections.values():
+            if isinstance(q.connectivity, Conv2d) and q.connectivity.pool > 1:
+                raise UnsupportedError(
+                    f"{LEVEL} cannot run projection '{q.name}': it takes the maximum over {q.connectivity.pool} x {q.connectivity.pool} positions, and what reaches "
+                    "a cell through Synapses is a sum. Use brian2:dense, or a convolution with a stride in place of the pool."
+                )
+            if q.shared_kernel and (count := q.weight_shape[0] * q.n_post) > MAX_SYNAPSES:
+                raise UnsupportedError(
+                    f"{LEVEL} would need about {count:,} synapses for the convolution '{q.name}', one per position; the limit is {MAX_SYNAPSES:,}. Use "
+                    "smaller maps, brian2:dense or a torch level."
+                )
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: w.copy() for name, w in self._weights.items()}
@@ -107,10 +138,11 @@ class _Run:
         self.plan, self.options, self.stimuli, self.noise, self.learn = plan, options, stimuli, noise, learn
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
         self.objects: list[Any] = []
+        self.kernel_entry: dict[str, np.ndarray] = {}  # which weight of a convolution each of its synapses has
         self.groups = {p.name: self._group(p) for p in plan.populations.values()}
         self.synapses = {q.name: self._projection(q) for q in plan.projections.values()}
         for name, values in weights.items():
-            self._view(name)[...] = values
+            self._set(name, values)
         self.kept = ResultBuilder(plan, LEVEL, "float64", 1, options.dt, [], ends)
         self.recorded = record
         self.monitors = self._monitors(record, stride)
@@ -121,7 +153,7 @@ class _Run:
 
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
         lines = state_lines(p)
-        pools = {a.name for a in p.assignments if a.pool}
+        pools = {a.name for a in p.assignments if a.over}
         arrays = p.arrays
         stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises]
         stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
@@ -173,20 +205,24 @@ class _Run:
                 pending.clear()
 
         for a in block:
-            if not a.pool:
+            if not a.over:
                 pending.append(a)
                 continue
             flush()
             unit = brian2_unit(p.dimensions[a.name])
-            pool = b2.NeuronGroup(1, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1)
+            # One sum for the population, or one per map; of a batch of one sample the mean is that sample.
+            sums, of_cell = 1, np.zeros(p.n, dtype=int)
+            if a.over in ("map", "batch"):
+                sums, of_cell = p.maps, np.arange(p.n) // (p.n // p.maps)
+            pool = b2.NeuronGroup(sums, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1)
             from_cells = b2.Synapses(
                 group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(a.expression, p)} : {unit}",
                 clock=self.clock, namespace=dict(group.namespace), name=f"ns_{p.name}_{a.name}_sum",
             )  # fmt: skip
-            from_cells.connect()
+            from_cells.connect(i=np.arange(p.n), j=of_cell)
             from_cells.summed_updaters["total_post"].when = when
             # Stored per cell as well, where rules and other pools can read it.
-            setattr(group, f"ns_{a.name}", b2.linked_var(pool, "total", index=np.zeros(p.n, dtype=int)))
+            setattr(group, f"ns_{a.name}", b2.linked_var(pool, "total", index=of_cell))
             pending.append(Assignment(a.name, f"ns_{a.name}"))
             self.objects += [pool, from_cells]
             order += 10
@@ -226,7 +262,11 @@ class _Run:
             self.groups[q.source], self.groups[q.target], "\n".join(lines), method="euler", clock=self.clock,
             namespace=namespace, name=f"ns_w_{q.name}", order=WEIGHTS,
         )  # fmt: skip
-        synapses.connect(j="i") if isinstance(q.connectivity, OneToOne) else synapses.connect()
+        if q.shared_kernel:
+            source, target, self.kernel_entry[q.name] = synapses_of(q)
+            synapses.connect(i=source, j=target)
+        else:
+            synapses.connect(j="i") if isinstance(q.connectivity, OneToOne) else synapses.connect()
         synapses.summed_updaters[f"{receives}_post"].when = "start"
         now = rule is not None and rule.rule.apply == "now" and self.learn == "on" and self._learns(q)
         if rule is not None and now and rule.rule.bounds != (None, None):
@@ -251,7 +291,25 @@ class _Run:
     def _view(self, name: str, variable: str = "w") -> np.ndarray:
         q = self.plan.projections[name]
         flat = self.synapses[name].variables[variable].get_value()
-        return flat if isinstance(q.connectivity, OneToOne) else flat.reshape(q.n_pre, q.n_post)
+        flat_shape = isinstance(q.connectivity, OneToOne) or q.shared_kernel
+        return flat if flat_shape else flat.reshape(q.n_pre, q.n_post)
+
+    def _set(self, name: str, values: np.ndarray) -> None:
+        """Give a projection's synapses their weights."""
+        self._view(name)[...] = values.ravel()[self.kernel_entry[name]] if name in self.kernel_entry else values
+
+    def _get(self, name: str, variable: str = "w") -> np.ndarray:
+        """A projection's weights as a copy, or the changes that it collected: those of the synapses of one weight summed."""
+        view = self._view(name, variable)
+        if name not in self.kernel_entry:
+            return view.copy()
+        shape, entry = self.plan.projections[name].weight_shape, self.kernel_entry[name]
+        if variable == "w":
+            found = np.zeros(np.prod(shape))
+            found[entry] = view
+        else:
+            found = np.bincount(entry, weights=view, minlength=int(np.prod(shape)))
+        return found.reshape(shape)
 
     def _tie(self) -> None:
         for q in self.plan.projections.values():
@@ -343,8 +401,10 @@ class _Run:
                 variables[name].get_value()[...] = phase.shared[name]
             for name in p.inputs:
                 variables[name].get_value()[...] = 0.0
+        one = {name: values[trial : trial + 1] for name, values in self.stimuli.items()}
+        shown = plan.fields(phase, one, self.options.seed, self.first + trial)
         for (population, variable), source in phase.clamps.items():
-            self.groups[population].variables[variable].get_value()[...] = self.stimuli[source][trial]
+            self.groups[population].variables[variable].get_value()[...] = shown[source][0]
         for q in plan.projections.values():
             if self._learns(q):
                 synapses = self.synapses[q.name]
@@ -382,12 +442,12 @@ class _Run:
             if q.rule is None or q.rule.rule.apply != when or not self._learns(q):
                 continue
             if phase is None or q.name in phase.plastic:
-                weights, collected = self._view(q.name), self._view(q.name, "ns_collected")
-                weights += q.rule.added(collected)
-                collected[...] = 0.0
+                weights = self._get(q.name) + q.rule.added(self._get(q.name, "ns_collected"))
+                self._view(q.name, "ns_collected")[...] = 0.0
                 low, high = q.rule.rule.bounds
                 if (low, high) != (None, None):
                     np.clip(weights, low, high, out=weights)
+                self._set(q.name, weights)
 
     def _check_finite(self) -> None:
         for population, x in self.kept.states:
@@ -395,9 +455,9 @@ class _Run:
                 self.kept.diverged(population, x, self._result())
 
     def _result(self) -> Result:
-        weights = {q.name: self._view(q.name).copy() for q in self.plan.projections.values() if q.root == q.name}
+        weights = {q.name: self._get(q.name) for q in self.plan.projections.values() if q.root == q.name}
         collected = {
-            name: self._view(name, "ns_collected").copy()
+            name: self._get(name, "ns_collected")
             for name, synapses in self.synapses.items() if "ns_collected" in synapses.variables
         }  # fmt: skip
         for name, change in collected.items():

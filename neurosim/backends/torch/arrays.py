@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
 from neurosim.errors import NeurosimError, unknown
+from neurosim.plan import ProjectionPlan
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def _pool_map(x: torch.Tensor, maps: int) -> torch.Tensor:
+    """The sum over each map, for every one of its cells."""
+    cells = x.unflatten(-1, (maps, -1))
+    return cells.sum(-1, keepdim=True).expand_as(cells).flatten(-2)
 
 
 class TorchArrays:
@@ -36,6 +44,8 @@ class TorchArrays:
             "int": self._int, "int_": self._int, "ns_logistic": torch.sigmoid,
             "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
             "ns_pool": lambda x: x.sum(-1, keepdim=True),
+            "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdim=True), maps),
+            "ns_match": lambda f, g: (f.flatten(0, -2) @ g.flatten(0, -2).T).unsqueeze(-1),
         }  # fmt: skip
 
     def _int(self, x: Any) -> torch.Tensor:
@@ -53,7 +63,7 @@ class TorchArrays:
     def to_numpy(self, values: torch.Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
-    def expand(self, value: Any, shape: tuple[int, int]) -> torch.Tensor:
+    def expand(self, value: Any, shape: tuple[int, ...]) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
             return value if value.shape == shape else value.expand(shape)
         return torch.full(shape, float(value), dtype=self.dtype, device=self.device)
@@ -88,6 +98,9 @@ class TorchArrays:
         small = torch.eye(len(r), dtype=w.dtype, device=w.device).mul_(len(r) / gamma).add_(r @ z.T)
         new = (w - z.T @ torch.linalg.solve(small, z)) / forgetting
         return (0.5 * (new + new.T)).to(weights.dtype)
+
+    def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
+        return shared_kernel(q)
 
     def clip_(self, weights: torch.Tensor, low: float | None, high: float | None) -> None:
         weights.clamp_(low, high)

@@ -77,7 +77,7 @@ def compile_sweeps(
 
     def assigned(population: str, a: Assignment) -> str:
         value = rendered(population, a.expression)
-        return f"{local(population, a.name)} = {f'ns_pool({value})' if a.pool else value}"
+        return f"{local(population, a.name)} = {f'ns_pool({value})' if a.over else value}"
 
     def weights(q: ProjectionPlan) -> str:
         read[f"ns_w_{q.name}"] = f"ns_weights['{q.root}']{'.T' if q.transpose else ''}"

@@ -9,6 +9,11 @@ the tolerance is counted in `Result.unsettled`, never passed over in silence.
 With the method ``relaxation`` the circuit's own published scheme takes the place of this solver (`neurosim.protocol.Relaxation`): a fixed
 number of sweeps, the residual reported as it is.
 
+Where the states depend on one another in no circle, each is visited once, after all that it depends on; nothing is left to settle then.
+
+`Windows` of all labels are run at once: their labels are rows of an axis beside that of the samples (`neurosim.backends.torch.axes`). Other windows follow
+one another like any phases.
+
 A rule's change is its right-hand side F at the fixed point times the length T of the phase; a filtered rule's is the exact
 integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 """
@@ -28,6 +33,9 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
+from neurosim.backends.torch.axes import Axes, Factors, find_axes, pool_text, split, union
+from neurosim.backends.torch.convolution import BiasPerMap, Convolution
+from neurosim.backends.torch.order import order_of_states
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
@@ -41,8 +49,8 @@ LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
 METHODS = ("anderson", "sweeps", "relaxation")
 
-#: Pre factor, post factor, scale.
-Product = tuple[torch.Tensor, torch.Tensor, float]
+#: Pre factor, post factor (of a pooled convolution with the positions that won), scale.
+Product = tuple[torch.Tensor, Any, float]
 Block = Callable[[dict[str, Any]], None]
 
 
@@ -70,6 +78,19 @@ class PopulationProgram:
     finish: Block  # late variables for holds, rules, readout, recorders
     visit: Visit | None  # of a published relaxation
     sent: tuple[str, ...]  # variables that projections read
+    driving: set[str]  # states that these follow from
+
+
+@dataclass
+class Step:
+    """States of a population that settle at once, once those before them have."""
+
+    population: str
+    states: list[str]
+    ports: list[str]
+    solve: Block
+    early: Block
+    sends: bool
 
 
 class SteadyEngine:
@@ -85,6 +106,13 @@ class SteadyEngine:
         plan.check_weights(weights)
         if options.method not in METHODS:
             raise unknown("solver of the steady level", options.method, METHODS)
+        if options.method == "relaxation" and (
+            any(q.shared_kernel for q in plan.projections.values())
+            or any(a.over not in ("", "population") for p in plan.populations.values() for a in p.assignments)
+        ):
+            raise UnsupportedError(
+                "solver = 'relaxation' knows no convolutions, and no pools but those over populations. Use 'anderson' or 'sweeps'."
+            )
         if options.method == "relaxation" and plan.circuit.relaxation is None:
             raise UnsupportedError(
                 f"The circuit '{plan.circuit.name}' names no published relaxation, so solver = 'relaxation' has no meaning for it. Use "
@@ -110,6 +138,15 @@ class SteadyEngine:
         self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
         self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
+        self._steps_of: dict[tuple[str, int, bool, bool], list[Step] | None] = {}
+        self._labels = self._joined()
+        self._axes: dict[str, dict[str, Axes]] = find_axes(plan, plan.phases[0]) if self._labels else {}
+        self._label: int | None = None  # that `_values` reads
+        self._kernels: dict[str, Convolution | BiasPerMap] = {
+            q.name: self.arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel
+        }
+        self._functions = self.arrays.functions | {"ns_pool_batch": self._pool_batch, "ns_overlap": self._overlap}
+        self._factors: dict[tuple[str, str], list[tuple[Factors, str]]] = {}
         self._compiled: dict[tuple[str, int], Sweeps] = {}
         self.transform: Transform | None = None
         self.workers: Workers | None = None
@@ -146,11 +183,55 @@ class SteadyEngine:
             self._versions[name] += 1
         self._find_units()
 
+    # ---------------------------------------------------------------- windows of all labels
+
+    def _joined(self) -> list[int]:
+        """The labels that are run at once as rows; empty where the trial's phases have to follow one another.
+
+        They may where the whole trial is windows of all labels whose rules collect their changes, and nothing is kept from one window to
+        the next.
+        """
+        plan, phases = self.plan, self.plan.phases
+        labels = sorted({p.window.index for p in phases if p.window is not None})
+        bases = list(dict.fromkeys(p.base for p in phases))
+        whole = [f"{base}[{k}]" for k in labels for base in bases] == [p.name for p in phases]
+        if not whole or any(p.window is None or p.window.labels != "all" or p.holds for p in phases):
+            return []
+        for q in plan.plastic():
+            assert q.rule is not None
+            if q.rule.rule.apply != "trial" or q.rule.filter is not None or q.rule.rule.exact is not None:
+                return []
+        return labels if plan.circuit.protocol.reset and self.options.method != "relaxation" else []
+
+    def _lead(self, axes: Axes) -> tuple[int, ...]:
+        """The leading axes of a variable: samples, and labels where these are run at once."""
+        if not self._labels:
+            return (self.batch,)
+        return (self.batch if axes.sample else 1, len(self._labels) if axes.label else 1)
+
+    def _full(self, population: str, variable: str, n: int) -> torch.Tensor:
+        """A variable with all of its axes written out."""
+        axes = self._axes[population][variable] if self._labels else Axes()
+        return self.arrays.expand(self.state[population][variable], (*self._lead(axes), n))
+
+    def _pool_batch(self, x: torch.Tensor, maps: int) -> torch.Tensor:
+        mean = x.mean(0, keepdim=True)
+        if self.workers is not None:
+            self.workers.average(mean)
+        return self.arrays.functions["ns_pool_map"](mean, maps)
+
+    def _overlap(self, x: torch.Tensor) -> torch.Tensor:
+        """``(R R^T - I) R/rows``; rows are the samples (of all workers), or the labels of what differs between labels."""
+        rows = x.flatten(0, -2)
+        every = self.workers.gather(rows) if self.workers is not None and x.shape[0] == self.batch else rows
+        return (rows @ every.T @ every).sub_(rows).div_(len(every)).reshape(x.shape)
+
     # ---------------------------------------------------------------- programs
 
     def _program(self, phase: PhasePlan, learn: bool, ends: bool) -> list[PopulationProgram]:
         key = (phase.name, phase.sign, learn, ends)
         if key not in self._programs:
+            self._find_factors(phase)
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
                 projection = self.plan.projections[name]
@@ -161,51 +242,127 @@ class SteadyEngine:
                     )
                     continue
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL):
-                    factors[projection.target].append(Assignment(post, term.post))
                     factors[projection.source].append(Assignment(pre, term.pre))
+                    if not self._labels:
+                        factors[projection.target].append(Assignment(post, term.post))
+                    for part, name in self._factors.get((projection.name, post), []):
+                        for letter, text in (("e", part.scalar), ("s", part.sample), ("l", part.label)):
+                            factors[projection.target].append(Assignment(f"{name}{letter}", text))
             self._programs[key] = [
                 self._population(self.plan.populations[n], phase, factors[n], ends) for n in self._order
             ]
         return self._programs[key]
 
+    def _find_factors(self, phase: PhasePlan) -> None:
+        """Labels at once: the post factors of rules as products of what differs between samples and what differs between labels."""
+        for name in phase.plastic if self._labels else ():
+            q = self.plan.projections[name]
+            for term, post, pre in self.plan.rule_factors(q, LEVEL):
+                axes = union(self._axes[q.source], term.pre)
+                if axes.sample and axes.label:
+                    raise UnsupportedError(
+                        f"The rule of projection '{name}' has the pre factor '{term.pre}', which differs between samples and labels; the steady level, which "
+                        "runs all labels at once, can contract one of them only. Use a level in time."
+                    )
+                self._axes[q.source][pre] = axes
+                parts = split(term.post, self._axes[q.target], self.plan.populations[q.target])
+                self._factors[name, post] = [(part, f"{post}_{k}") for k, part in enumerate(parts)]
+
     def _population(
         self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
     ) -> PopulationProgram:
         sent = {q.variable for q in self.plan.projections.values() if q.source == p.name}
-        numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
-        numbers |= (
-            {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray) and v == 0.0}
-            if p.ode
-            else {}
-        )
+        solution, held = self._solution(p, phase, sent)
+        needed = {n for text in solution.values() for n in names_in(text)}
+        visit = self._visit(p, sent, self._numbers(p, phase), solution)
+        needed |= set(visit.needed) if visit else set()
+        early, late = p.blocks(needed | sent)
+        wanted = {v for ph in self._same(phase) for pop, v in self._kept(ends).wanted(ph) if pop == p.name}
+        wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
+        wanted |= {n for a in factors for n in names_in(a.expression)}
+        wanted |= self._restarts.get(p.name, set())
+        known = {a.name for a in early}
+        every = [a for block in p.blocks(needed | sent | wanted) for a in block if a.name not in known]
+        constants = self._constants[p.name]
+
+        def block(assignments: list[Assignment]) -> Block:
+            return self._block(p, assignments)
+
+        driving = p.closure(sent) & set(solution)
+        # All states are solved from one set of known values before any of them is stored.
+        solve = [(f"ns_new_{x}", text) for x, text in solution.items()]
+        return PopulationProgram(
+            p.name, [x for x in p.ode if x not in held], block(early), block(late),
+            compile_block(solve, self._functions, constants), block([*every, *factors]),
+            visit, tuple(sent), driving,
+        )  # fmt: skip
+
+    def _block(self, p: PopulationPlan, assignments: list[Assignment]) -> Block:
+        """Assignments compiled; a sum over cells of what differs between samples and labels becomes a matrix product."""
+        lines = []
+        for a in assignments:
+            if self._labels and a.over == "population" and union(self._axes[p.name], a.expression).mixed:
+                lines.append((a.name, pool_text(a.expression, self._axes[p.name], p)))
+            else:
+                lines.append(pooled(a))
+        return compile_block(lines, self._functions, self._constants[p.name])
+
+    def _same(self, phase: PhasePlan) -> list[PhasePlan]:
+        """The phases that one stands for: those of its name in all windows that run at once."""
+        return [p for p in self.plan.phases if p.base == phase.base] if self._labels else [phase]
+
+    def _steps_in_order(self, phase: PhasePlan, program: list[PopulationProgram], key: tuple) -> list[Step] | None:
+        """The order in which each state is visited once, None where they depend on one another in a circle."""
+        if key in self._steps_of:
+            return self._steps_of[key]
+        plan, solutions = self.plan, {}
+        for p in program:
+            population = plan.populations[p.name]
+            sent = {q.variable for q in plan.projections.values() if q.source == p.name}
+            solutions[p.name] = self._solution(population, phase, sent)[0] if p.states else {}
+        order = order_of_states(plan, solutions)
+        if order is None:
+            self._steps_of[key] = None
+            return None
+        steps = []
+        for name, states in order:
+            p = plan.populations[name]
+            texts = {x: solutions[name][x] for x in states}
+            needed = p.closure({n for text in texts.values() for n in names_in(text)})
+            sent = {q.variable for q in plan.projections.values() if q.source == name}
+            late = p.blocks({n for text in texts.values() for n in names_in(text)})[1]
+            known = {n for t in solutions[name].values() for n in names_in(t)}
+            early = [a for a in p.blocks(known | sent)[0] if set(states) & p.closure([a.name])]
+            lines = [pooled(a) for a in late] + [(f"ns_new_{x}", text) for x, text in texts.items()]
+            steps.append(
+                Step(
+                    name, states, [port for port in p.ports if port in needed],
+                    compile_block(lines, self._functions, self._constants[name]), self._block(p, early),
+                    bool(p.closure(sent) & set(states)),
+                )
+            )  # fmt: skip
+        self._steps_of[key] = steps
+        return steps
+
+    def _solution(self, p: PopulationPlan, phase: PhasePlan, sent: set[str]) -> tuple[dict[str, str], set[str]]:
+        """Fixed point of a population's states in a phase as texts, and the states that are held."""
+        numbers = self._numbers(p, phase)
         try:
-            solution, held = solve_steady(p.ode, p.subexpressions, sent, numbers)
+            return solve_steady(p.ode, p.subexpressions, sent, numbers)
         except ValueError as error:
             raise UnsupportedError(
                 f"{LEVEL} cannot solve population '{p.name}' in phase '{phase.name}': {error}. "
                 "Use torch:trajectory or a Brian2 level."
             ) from error
-        needed = {n for text in solution.values() for n in names_in(text)}
-        visit = self._visit(p, sent, numbers, solution)
-        needed |= set(visit.needed) if visit else set()
-        early, late = p.blocks(needed | sent)
-        wanted = {v for pop, v in self._kept(ends).wanted(phase) if pop == p.name}
-        wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
-        wanted |= {n for a in factors for n in names_in(a.expression)}
-        wanted |= self._restarts.get(p.name, set())
-        every = [a for block in p.blocks(needed | sent | wanted) for a in block]
-        constants, functions = self._constants[p.name], self.arrays.functions
 
-        def block(assignments: list[Assignment]) -> Block:
-            return compile_block(map(pooled, assignments), functions, constants)
-
-        # All states are solved from one set of known values before any of them is stored.
-        solve = [(f"ns_new_{x}", text) for x, text in solution.items()]
-        return PopulationProgram(
-            p.name, [x for x in p.ode if x not in held], block(early), block(late),
-            compile_block(solve, functions, constants), block([*every, *factors]),
-            visit, tuple(sent),
-        )  # fmt: skip
+    @staticmethod
+    def _numbers(p: PopulationPlan, phase: PhasePlan) -> dict[str, float]:
+        """Numbers that SymPy is given: the phase's shared values, derivatives, what is 0 throughout."""
+        numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
+        if p.ode:
+            zeros = {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray)}
+            numbers |= {n: v for n, v in zeros.items() if v == 0.0}
+        return numbers
 
     def _visit(
         self, p: PopulationPlan, sent: set[str], numbers: dict[str, float], solution: dict[str, str]
@@ -265,15 +422,21 @@ class SteadyEngine:
     def _trial(self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool) -> int:
         batch = len(next(iter(fields.values()), range(self.options.batch)))
         fields = {n: self.arrays.asarray(v) for n, v in fields.items()}
+        if self._labels:
+            fields = self._rows(fields)
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, residual, before = 0, 0.0, None
         relax = self._relax if self.options.method != "relaxation" else self._follow
         for phase in self.plan.trial_phases(self.options.seed, self.trial):
+            if self._labels and phase.window is not None and phase.window.index != self._labels[0]:
+                continue  # run as rows of the first window
+            key = (phase.name, phase.sign, learn != "off", kept.keep_ends)
             program = self._program(phase, learn != "off", kept.keep_ends)
             if before is None or not self._continues(before, phase, learn):
-                self._enter(phase, before, fields)
-                residual, missed = relax(program, phase, kept)
+                shown = fields if self._labels else self.plan.fields(phase, fields, self.options.seed, self.trial)
+                self._enter(phase, before, shown)
+                residual, missed = relax(program, phase, kept, key)
                 unsettled += missed
             else:  # this is the fixed point of the phase before, with its residual
                 for s in self.state.values():
@@ -285,7 +448,9 @@ class SteadyEngine:
             for population, hold in phase.holds:
                 self.state[population][hold.name] = self.state[population][hold.of] + 0.0
             kept.begin(phase, 0)
-            kept.finish(phase, self._values, residual)
+            for k, same in enumerate(self._same(phase)):
+                self._label = k
+                kept.finish(same, self._values, residual)
             self._learn(phase, learn)
             before = phase
         if learn != "off":
@@ -298,7 +463,7 @@ class SteadyEngine:
         scheme = self.plan.circuit.relaxation
         if scheme is not None and self.options.method == "relaxation" and phase.name in scheme.sweeps:
             return False
-        if phase.clamps != before.clamps or before.holds:
+        if phase.clamps != before.clamps or before.holds or phase.window != before.window:
             return False
         if any(phase.shared[n] != before.shared[n] for n in self._read):
             return False
@@ -309,11 +474,13 @@ class SteadyEngine:
         self.batch = batch
         self.state: dict[str, dict[str, Any]] = {}
         for p in self.plan.populations.values():
-            s = {x: self.arrays.zeros(batch, p.n) + p.initial[x] for x in p.ode}
-            names = (*p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
-            self.state[p.name] = s | {n: self.arrays.zeros(batch, p.n) for n in names}
+            names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
+            axes = self._axes[p.name] if self._labels else dict.fromkeys(names, Axes())
+            s = {n: self.arrays.zeros(*self._lead(axes[n]), p.n) for n in names}
+            self.state[p.name] = s | {x: s[x] + p.initial[x] for x in p.ode if p.initial[x] != 0.0}
         self._traces: dict[str, torch.Tensor] = {}
         self._drives: dict[DriveKey, tuple[int, int, torch.Tensor]] = {}
+        self._winners: dict[str, torch.Tensor | None] = {}
         self._seen = {p: 0 for p in self.plan.populations}
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
@@ -327,15 +494,76 @@ class SteadyEngine:
         for (population, variable), source in phase.clamps.items():
             if clamped.get((population, variable)) != source:
                 value, n = fields[source], self.plan.populations[population].n
-                self.state[population][variable] = self.arrays.expand(value, (self.batch, n))
+                if not self._labels:
+                    value = self.arrays.expand(value, (self.batch, n))
+                self.state[population][variable] = value
                 self._seen[population] += 1
         for s in self.state.values():
             s.update(phase.shared)
 
+    def _rows(self, fields: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The fields of windows whose labels are run at once, as (samples or 1, labels or 1, cells or 1)."""
+        rows = {name: value.unsqueeze(1) for name, value in fields.items()}
+        window = self.plan.phases[0].window
+        assert window is not None
+        every = torch.eye(window.classes, dtype=self.arrays.dtype, device=self.arrays.device)
+        rows["label"] = every[self._labels].unsqueeze(0)
+        rows["multiplicity"] = self.arrays.zeros(1, 1, 1) + 1.0
+        if "target" in fields:
+            own = every[fields["target"].argmax(dim=1)]
+            rows["same"] = own[:, self._labels].unsqueeze(2)
+        return rows
+
     # ---------------------------------------------------------------- fixed point
 
-    def _relax(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
-        """Sweep until settled; returns the largest residual and the number of samples that missed the tolerance."""
+    def _relax(
+        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder, key: tuple
+    ) -> tuple[float, int]:
+        """Settle; returns the largest residual and the number of samples that missed the tolerance."""
+        steps = self._steps_in_order(phase, program, key)
+        if steps is not None:
+            self._settle_in_order(steps, program, phase, kept)
+            return 0.0, 0
+        return self._sweep_until_settled(program, phase, kept)
+
+    def _settle_in_order(
+        self, steps: list[Step], program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder
+    ) -> None:
+        """Each state once, after those that it depends on."""
+        for p in program:
+            if not p.driving:  # what it sends follows from inputs and held states alone
+                p.early(self.state[p.name])
+        for step in steps:
+            s, p = self.state[step.population], self.plan.populations[step.population]
+            for port in step.ports:
+                self._fill_port(p, port)
+            step.solve(s)
+            for x in step.states:
+                s[x] = self._new(s, step.population, x)
+            step.early(s)
+            if step.sends:
+                self._seen[step.population] += 1
+        for p in program:
+            if p.states:
+                self._fill_ports(self.plan.populations[p.name])
+        kept.step += 1
+        moving = [p for p in program if p.states]
+        sums = [self.state[p.name][x].sum() for p in moving for x in p.states]
+        finite = not sums or bool(torch.isfinite(torch.stack(sums).sum()))
+        if self.workers is not None:
+            finite = self.workers.largest(float(not finite)) == 0
+        if not finite:
+            self._report_divergence(moving, phase, kept)
+
+    def _new(self, s: dict[str, Any], population: str, x: str) -> torch.Tensor:
+        """A state's new value, with all of its axes."""
+        axes = self._axes[population][x] if self._labels else Axes()
+        return self.arrays.expand(s.pop(f"ns_new_{x}"), (*self._lead(axes), self.plan.populations[population].n))
+
+    def _sweep_until_settled(
+        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder
+    ) -> tuple[float, int]:
+        """Sweep until no state moves by more than the tolerance."""
         moving = [p for p in program if p.states]
         for p in program:
             p.early(self.state[p.name])
@@ -362,7 +590,9 @@ class SteadyEngine:
         assert residual is not None
         return float(residual.max()), int((residual > options.tolerance).sum())
 
-    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
+    def _follow(
+        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder, key: tuple
+    ) -> tuple[float, int]:
         """The circuit's published scheme; returns the largest distance of a state from its steady state, and 0."""
         scheme = self.plan.circuit.relaxation
         assert scheme is not None
@@ -406,7 +636,7 @@ class SteadyEngine:
         if key not in self._compiled:
             visits = [p.visit for p in order if p.visit is not None]
             static = {p.name for p in self.plan.populations.values() if not p.ode}
-            self._compiled[key] = compile_sweeps(visits, self._units, static, self.arrays.functions, self._constants)
+            self._compiled[key] = compile_sweeps(visits, self._units, static, self._functions, self._constants)
         return self._compiled[key]
 
     def _refresh(self, p: PopulationProgram) -> None:
@@ -453,16 +683,21 @@ class SteadyEngine:
             self._fill_ports(self.plan.populations[p.name])
             p.late(s)
             p.solve(s)
-            moved = False
+            moved, sends = False, False
             for x in p.states:
                 new = self.arrays.expand(s.pop(f"ns_new_{x}"), s[x].shape)
-                moves.append(torch.amax(torch.abs(new - s[x]), dim=1))
-                moved = moved or bool((moves[-1] != 0).any())  # NaN counts
+                moves.append(self._per_sample(torch.amax(torch.abs(new - s[x]), dim=-1)))
+                if bool((moves[-1] != 0).any()):  # NaN counts
+                    moved, sends = True, sends or x in p.driving
                 s[x] = new
             if moved:  # else its rates and the drives that they make stay as they are
                 p.early(s)
-                self._seen[p.name] += 1
+                self._seen[p.name] += sends
         return moves[0] if len(moves) == 1 else torch.stack(moves).amax(dim=0)
+
+    def _per_sample(self, move: torch.Tensor) -> torch.Tensor:
+        """The largest move over labels."""
+        return move.amax(dim=1).expand(self.batch) if self._labels else move
 
     def _fill_ports(self, p: PopulationPlan) -> None:
         for port in p.ports:
@@ -481,12 +716,15 @@ class SteadyEngine:
         cached = self._drives.get(q.key)
         if cached is not None and cached[0] == source and cached[1] == root:
             return cached[2]
-        rates = self.arrays.expand(self.state[q.source][q.variable], (self.batch, q.n_pre))
+        rates = self._full(q.source, q.variable, q.n_pre)
         weights = self._weights[q.root]
         if q.name in self._units:
             value = rates
         elif isinstance(q.connectivity, OneToOne):
             value = rates * weights
+        elif q.shared_kernel:
+            value, self._winners[q.name] = self._kernels[q.name].drive(rates.flatten(0, -2), weights)
+            value = value.unflatten(0, rates.shape[:-1])
         else:
             value = self.arrays.drive(rates, weights, q.transpose)
         if q.factor != 1.0:
@@ -495,15 +733,23 @@ class SteadyEngine:
         return value
 
     def _gather(self, moving: list[PopulationProgram]) -> torch.Tensor:
-        return torch.cat([self.state[p.name][x] for p in moving for x in p.states], dim=1)
+        states = [self.state[p.name][x] for p in moving for x in p.states]
+        if self._labels:  # one problem per sample and label
+            rows = (self.batch, len(self._labels))
+            states = [x.expand(*rows, x.shape[-1]).flatten(0, 1) for x in states]
+        return torch.cat(states, dim=1)
 
     def _scatter(self, moving: list[PopulationProgram], values: torch.Tensor) -> None:
         start = 0
         for p in moving:
             s = self.state[p.name]
             for x in p.states:
-                width = s[x].shape[1]
-                s[x] = values[:, start : start + width]
+                width = s[x].shape[-1]
+                new = values[:, start : start + width]
+                if self._labels:  # what differs between samples alone has the same rows for all labels
+                    shape = s[x].shape
+                    new = new.unflatten(0, (self.batch, len(self._labels)))[: shape[0], : shape[1]]
+                s[x] = new
                 start += width
             p.early(s)
             self._seen[p.name] += 1
@@ -525,7 +771,7 @@ class SteadyEngine:
             if rule.filter is not None:
                 products, product = self._right_side(phase, projection, 1.0)
                 product = torch.zeros_like(weights) if product is None else product
-                self._multiply(products, product, 1.0)
+                self._multiply(products, product, 1.0, kernel=self._kernels.get(name))
                 into = weights if direct else self._collected(name)
                 trace = self._traces.setdefault(name, torch.zeros_like(weights))
                 kept = np.exp(-phase.seconds / rule.filter)
@@ -539,7 +785,7 @@ class SteadyEngine:
                 elif weighted is not None:
                     (weights if direct else self._changes[name]).add_(weighted)
                 if direct:
-                    self._multiply(products, weights, 1.0)
+                    self._multiply(products, weights, 1.0, kernel=self._kernels.get(name))
                 else:
                     self._products.setdefault(name, []).extend(products)
             if direct:
@@ -557,31 +803,79 @@ class SteadyEngine:
         self, phase: PhasePlan, projection: ProjectionPlan, length: float
     ) -> tuple[list[Product], torch.Tensor | None]:
         """A rule's right-hand side, the mean over the samples, times `length`: products still to be multiplied, and the terms with w."""
-        post, pre = self.state[projection.target], self.state[projection.source]
         weights = self._weights[projection.name]
         products: list[Product] = []
         weighted = None
         for term, post_name, pre_name, coefficient in self._terms(phase, projection):
             scale = coefficient * length
             if term.decay is not None:
-                part = scale * term.decay * weights
+                parts = [scale * term.decay * max(1, len(self._labels)) * weights]
             else:
-                f = self.arrays.expand(post[post_name], (self.batch, projection.n_post))
-                g = self.arrays.expand(pre[pre_name], (self.batch, projection.n_pre))
+                found = [(g, f, scale / self.batch) for g, f in self._pairs(projection, post_name, pre_name)]
                 if not term.w_power:
-                    products.append((g, f, scale / self.batch))
+                    winners = self._winners.get(projection.name)
+                    products += [(g, f if winners is None else (f, winners), scale) for g, f, scale in found]
                     continue
-                part = self.arrays.outer(g, f, scale / self.batch) * weights
-                if self.workers is not None:
-                    self.workers.average(part)
-            weighted = part if weighted is None else weighted.add_(part)
+                parts = [self.arrays.outer(g, f, scale) * weights for g, f, scale in found]
+                for part in parts if self.workers is not None else ():
+                    self.workers.average(part)  # type: ignore[union-attr]
+            for part in parts:
+                weighted = part if weighted is None else weighted.add_(part)
         return products, weighted
 
-    def _multiply(self, products: list[Product], into: torch.Tensor, rate: float, fresh: bool = False) -> None:
+    def _pairs(
+        self, projection: ProjectionPlan, post_name: str, pre_name: str
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Rows of the pre and post factor whose products, summed over the rows, are a term; labels at once: already summed over the other axis."""
+        post, pre = self.state[projection.target], self.state[projection.source]
+        if not self._labels:
+            g = self.arrays.expand(pre[pre_name], (self.batch, projection.n_pre))
+            return [(g, self.arrays.expand(post[post_name], (self.batch, projection.n_post)))]
+        axes = self._axes[projection.source][pre_name]
+        rows = len(self._labels) if axes.label else self.batch
+        g = self.arrays.expand(pre[pre_name], (*self._lead(Axes(not axes.label, axes.label)), projection.n_pre))
+        pairs = []
+        for _, name in self._factors[projection.name, post_name]:
+            e, s, l = (post[name + letter] for letter in "esl")
+            f = self._contract(e, s, l, over_samples=axes.label)
+            pairs.append((g.flatten(0, -2), self.arrays.expand(f, (rows, projection.n_post))))
+        return pairs
+
+    def _contract(self, e: Any, s: Any, l: Any, over_samples: bool) -> torch.Tensor:
+        """``sum_k e[n,k] l[k,:] s[n,:]`` (rows n), or with `over_samples` ``sum_n e[n,k] s[n,:] l[k,:]`` (rows k)."""
+        samples, labels = self.batch, len(self._labels)
+        e = self.arrays.expand(e, (samples, labels, 1)).squeeze(2)
+        summed, kept = (s, l) if over_samples else (l, s)
+        matrix = e.T if over_samples else e
+        f = matrix.sum(dim=1, keepdim=True)
+        if isinstance(summed, torch.Tensor):
+            rows = summed.expand(samples, 1, -1) if over_samples else summed.expand(1, labels, -1)
+            f = matrix @ rows.flatten(0, -2)
+        if isinstance(kept, torch.Tensor):
+            f = f * kept.flatten(0, -2)
+        return f
+
+    def _multiply(
+        self, products: list[Product], into: torch.Tensor, rate: float, fresh: bool = False,
+        kernel: Convolution | BiasPerMap | None = None,
+    ) -> None:  # fmt: skip
         """Add products times `rate`; `fresh`: in place of what was there.
 
         Those of one pre factor (a clamped source's is the same in all phases) are joined, the others stacked: one matrix product for the projection.
         """
+        if kernel is not None:
+            if fresh:
+                into.zero_()
+            for g, f, scale in products:
+                product = kernel.product(g, *(f if isinstance(f, tuple) else (f, None)))
+                if self.workers is not None:
+                    self.workers.average(product)
+                into.add_(product, alpha=rate * scale)
+            return
+        if len(products) == 1 and self.workers is None:
+            ((g, f, scale),) = products
+            torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=rate * scale, out=into)
+            return
         joined: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for g, f, scale in products:
             _, known = joined.get(id(g), (g, None))
@@ -628,11 +922,10 @@ class SteadyEngine:
             self.plan.projections[name].rule,
         )
         assert rule is not None
+        fresh = change is None
         if change is None:
             change = torch.empty_like(self._weights[name])
-            self._multiply(products, change, 1.0, fresh=True)
-        else:
-            self._multiply(products, change, 1.0)
+        self._multiply(products, change, 1.0, fresh, self._kernels.get(name))
         return rule.added(change)
 
     def _apply(self, when: str, learn: Learn, names: tuple[str, ...] | None = None) -> None:
@@ -658,7 +951,7 @@ class SteadyEngine:
             if name in self._changes or rules[name].symmetric:
                 self._weights[name].add_(self._take(name), alpha=rate)
             else:  # straight into the weights
-                self._multiply(self._products.pop(name), self._weights[name], rate)
+                self._multiply(self._products.pop(name), self._weights[name], rate, kernel=self._kernels.get(name))
         if handed and self.transform is not None:
             self.transform(handed)
         for name in rates:
@@ -680,8 +973,10 @@ class SteadyEngine:
         self._exact.clear()
 
     def _values(self, population: str, variable: str) -> np.ndarray:
-        shape = (self.batch, self.plan.populations[population].n)
-        return np.array(self.arrays.to_numpy(self.arrays.expand(self.state[population][variable], shape)))
+        shape, value = (self.batch, self.plan.populations[population].n), self.state[population][variable]
+        if self._labels and isinstance(value, torch.Tensor) and value.dim() == 3:
+            value = value[:, self._label if value.shape[1] > 1 else 0]
+        return np.array(self.arrays.to_numpy(self.arrays.expand(value, shape)))
 
 
 def _waiting(projection: str) -> str:

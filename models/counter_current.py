@@ -1,0 +1,342 @@
+"""Counter-current learning of Kao & Hariharan 2024: two streams in opposite directions, each taught by the other.
+
+C.-H. Kao, B. Hariharan, "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning", NeurIPS 2024,
+arXiv 2409.19841. READ in the paper and in the authors' code: the two nets, their pairing, losses, sizes, activations, initial weights,
+training settings (of the code, where the two differ). DERIVED from the losses, and checked against their gradients: the plasticity rules.
+OURS: the rate circuit and its times, apical contacts, the pool as a matching interneuron, the windows in time, the signal R, the baseline.
+
+    ascending   tau du/dt = -u + r_{l-1} U_l       r = sigma(u)        level 0 is the picture, level L the softmax of the classes
+    descending  tau du/dt = -u + r_{l+1} V_{l+1}   r = sigma(u)        level L is the label of the window, level 0 is linear
+    apical      tau_a dv_a/dt = -v_a + (rate of the partner cell of the other stream): read by plasticity, does not move the soma
+    matching    match = sum over the level's cells of r v_a            R = 1 where the window's label is the sample's own, else 0
+
+    dU_l, dV_l = -eta c (match - R) sigma'(u) v_a r_pre                c = 2 kappa/(cells of the level * classes), loss "raw"
+    dU_L       =  eta R (label - r) r_pre
+
+With the loss "normalised" the rates of a level are divided by their norm over the level, and samples (labels) whose patterns overlap push
+each other apart (`decorrelation`), which needs the whole batch at once: the steady level only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from neurosim import (
+    SOURCE,
+    Cell,
+    Circuit,
+    Constant,
+    Conv2d,
+    Dense,
+    FeedForward,
+    OneToOne,
+    Overlap,
+    PerMap,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
+    Projection,
+    Protocol,
+    Readout,
+    Tied,
+    Uniform,
+    Windows,
+)
+from neurosim.errors import NeurosimError, unknown
+
+#: Rate and its slope; the slope in terms of the cell's own rate where that is possible. Those with rates of one sign fail (docs page).
+ACTIVATIONS = {
+    "elu": ("clip(u, 0, inf) + exp(clip(u, -inf, 0)) - 1", "clip(r + 1, 0, 1)"),
+    "relu": ("clip(u, 0, inf)", "int(u > 0)"),
+    "tanh": ("tanh(u)", "1 - r**2"),
+    "sigmoid": ("1/(1 + exp(-u))", "r*(1 - r)"),
+    "softplus": ("clip(u, 0, inf) + log(1 + exp(-abs(u)))", "1/(1 + exp(-u))"),
+    "sigmoid_shifted": ("2/(1 + exp(-u)) - 1", "(1 - r**2)/2"),
+    "softplus_shifted": ("clip(u, 0, inf) + log(1 + exp(-abs(u))) - 0.6931471805599453", "1/(1 + exp(-u))"),
+    "linear": ("u", "1"),
+}
+LAYERS = ("dense", "pooled", "strided")
+LOSSES = ("raw", "normalised")
+LABELS = ("all", "true_and_random", "true")
+#: Time of the gate in which the rules read the rates (ms).
+GATE = 50.0
+
+
+def circuit(
+    sizes: Sequence[int] = (64, 256, 256, 256, 256, 256, 10),
+    layers: str = "dense",
+    pixels: int = 32,
+    loss: str = "raw",
+    kappa: float = 128.0,
+    contrast: float = 1.0,
+    decorrelation: float = 0.5,
+    activation: str = "elu",
+    labels: str = "all",
+    filter: float = 0.0,
+    own_class: bool = False,
+    baseline: float = 0.0,
+    settle: float = 200.0,
+    eta: float = 1.0,
+) -> Circuit:
+    """Counter-current learning of a classifier.
+
+    Parameters
+    ----------
+    sizes
+        Cells of each level, from the picture to the classes. With maps (`layers`), sizes[0] is the picture's channels and sizes[1:-1] are the maps
+        of each level.
+    layers
+        ``"dense"``; ``"pooled"``, 3 x 3 convolutions with 2 x 2 max-pooling, no biases; ``"strided"``, 3 x 3 convolutions of stride 2 with
+        biases. The descending stream doubles the maps (nearest neighbour) and convolves. The classifier is dense.
+    pixels
+        Height and width of the picture, where there are maps.
+    loss
+        ``"raw"`` (of the authors' MLPs): dot products of the two streams' rates, times `kappa`. ``"normalised"`` (of their CNNs, and the paper's
+        equation 2): cosines, times `contrast`, and `decorrelation` (0: none) between samples and between labels.
+    activation
+        A name of `ACTIVATIONS`.
+    labels
+        Which labels the windows of a trial show, see `Windows`.
+    filter
+        A sample whose class has at least this probability teaches the pairs no more (0: all teach).
+    own_class
+        Match a cell to its partner's rate for the sample's own class, without contrast. It collapses: shown for what the contrast is for.
+    baseline
+        Firing rate of a cell with r = 0: cells send r + baseline (at least 0 for ELU and baseline = 1), tonic inhibition takes the baseline off.
+    settle
+        Time in which the streams settle in each window (ms); 20 tau = 200 ms suffice for six layers.
+    eta
+        Factor of all rules. The trainer's rates come on top.
+    """
+    sizes = tuple(sizes)
+    _check(sizes, layers, pixels, loss, activation, labels, filter, own_class, baseline, decorrelation)
+    for name, value in (("kappa", kappa), ("contrast", contrast), ("settle", settle), ("eta", eta)):
+        if not value > 0:
+            raise NeurosimError(f"{name} = {value}; wanted a number above 0.")
+    top, classes = len(sizes) - 1, sizes[-1]
+    shapes = _shapes(sizes, layers, pixels)
+    cells = [int(np.prod(shape)) for shape in shapes]
+    normalised = loss == "normalised"
+    overlap = normalised and decorrelation > 0
+    times = {"T_learn": f"{GATE}*ms"}
+    sent = "f" if baseline else "r"
+
+    def rule(name: str, level: int) -> PlasticityRule:
+        """The rule of the weights onto a level, by the pair loss of that level."""
+        keep = "*keep_post" if filter else ""
+        more = "*multiplicity_post" if labels == "true_and_random" else ""
+        if own_class:
+            equation = f"dw/dt = eta*c/T_learn*R_post*gain_post*(v_a_post - r_post)*r_pre{keep}"
+            return PlasticityRule(name, equation, {"eta": eta, "c": 2 / cells[level], **times}, apply="trial")
+        if not normalised:
+            equation = f"dw/dt = -eta*c/T_learn*(match_post - R_post)*gain_post*v_a_post*r_pre{keep}{more}"
+            c = 2 * kappa / (cells[level] * classes)
+            return PlasticityRule(name, equation, {"eta": eta, "c": c, **times}, apply="trial")
+        equation = f"dw/dt = -eta*c/T_learn*(match_post - R_post)*gain_post*towards_post*r_pre{keep}{more}"
+        parameters: dict[str, Any] = {"eta": eta, "c": 2 * contrast / classes, **times}
+        if overlap:
+            alone = keep if name == "forward" else ""  # labels are never left out
+            equation += f" - eta*d/T_learn*gain_post*apart_post*r_pre{alone}"
+            parameters["d"] = 4 * decorrelation / classes
+        return PlasticityRule(name, equation, parameters, apply="trial")
+
+    output = PlasticityRule("forward", "dw/dt = eta/T_learn*error_post*r_pre", {"eta": eta, **times}, apply="trial")
+    stream = {
+        name: _stream(ACTIVATIONS[text], normalised, overlap, forward, bool(filter), labels, baseline)
+        for name, text, forward in (("F", activation, True), ("D", activation, False), ("D0", "linear", False))
+    }
+    populations = [Population("F0", shapes[0], SOURCE), Population(f"D{top}", classes, SOURCE)]
+    projections: list[Projection] = []
+    clamps = {"F0.r": "image", f"D{top}.r": "label", f"F{top}.label": "label", f"F{top}.R": "same"}
+    if filter:
+        clamps[f"F{top}.y"] = "target"
+        populations.append(Population("gate", 1, GATED, {"threshold": filter}))
+        projections.append(Projection("certain", f"F{top}.certain", "gate.I_certain", weights=Constant(1.0)))
+    for l in range(top):
+        for name in (f"F{l}", f"D{l}") if l else ("D0",):
+            populations.append(Population(name, shapes[l], stream[name if l == 0 else name[0]]))
+            clamps[f"{name}.R"] = "same"
+            if labels == "true_and_random":
+                clamps[f"{name}.multiplicity"] = "multiplicity"
+            if filter:
+                projections.append(Projection(f"keep_{name}", "gate.keep", f"{name}.keep", weights=Constant(1.0)))
+    populations.append(Population(f"F{top}", classes, LOGIT))
+
+    for l in range(1, top + 1):
+        dense = layers == "dense" or l == top
+        up = Conv2d(3, padding=1, pool=2) if layers == "pooled" else Conv2d(3, stride=2, padding=1)
+        forward: Any = Dense() if dense else up
+        backward: Any = Dense() if dense else Conv2d(3, padding=1, upsample=2)
+        fan_in = {"U": cells[l - 1], "V": cells[l]} if dense else {"U": 9 * sizes[l - 1], "V": 9 * sizes[l]}
+        for name, source, target, kind, learns in (
+            ("U", f"F{l - 1}", f"F{l}", forward, output if l == top else rule("forward", l)),
+            ("V", f"D{l}", f"D{l - 1}", backward, rule("feedback", l - 1)),
+        ):  # fmt: skip
+            k = fan_in[name] ** -0.5
+            start = Uniform(-k, k)
+            hidden = source not in ("F0", f"D{top}")
+            variable = f".{sent}" if baseline and hidden else ""
+            projections.append(Projection(f"{name}{l}", source + variable, f"{target}.I_basal", kind, start, learns))
+            if baseline and hidden:
+                tonic = f"tonic{source}"
+                populations.append(Population(tonic, cells[int(source[1:])], TONIC, {"baseline": baseline}))
+                tied = Tied(f"{name}{l}", factor=-1)
+                projections.append(Projection(f"T{name}{l}", tonic, f"{target}.I_basal", tied=tied))
+            if layers == "strided" and not dense:
+                projections.append(Projection(f"b{name}{l}", "one", f"{target}.I_basal", PerMap(), start, learns))
+    for l in range(top):
+        apical = [(f"Q{l}", f"F{l}", f"D{l}")] + ([(f"P{l}", f"D{l}", f"F{l}")] if l else [])
+        for name, source, target in apical:
+            variable = "" if source == "F0" or not baseline else f".{sent}"
+            projections.append(Projection(name, source + variable, f"{target}.I_apical", OneToOne()))
+
+    protocol = Protocol(
+        (
+            Windows(
+                (
+                    Phase("settle", f"{settle}*ms"),
+                    Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback")),
+                ),
+                labels=labels,  # type: ignore[arg-type]
+                clamps=clamps,
+            ),
+        ),
+        dt="1*ms",
+    )
+    biases = tuple(f"bU{l}" if layers == "strided" and l < top else "" for l in range(1, top + 1))
+    reference = FeedForward(
+        tuple(f"U{l}" for l in range(1, top + 1)), biases if any(biases) else (), ACTIVATIONS[activation][0],
+        loss="cross_entropy",
+    )  # fmt: skip
+    return Circuit(
+        "counter_current", tuple(populations), tuple(projections), protocol,
+        Readout(f"F{top}.r", "settle[0]", loss="cross_entropy"), reference,
+        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, losses, settings. The rate circuit is a reconstruction.",
+    )  # fmt: skip
+
+
+LOGIT = Cell(
+    "class",
+    """
+    du/dt = (-u + I_basal)/tau : 1
+    r = exp(u)/total : 1
+    certain = y*r : 1
+    error = R*(label - r) : 1
+    I_basal : 1
+    label : 1
+    R : 1
+    y : 1
+    """,
+    ports=("I_basal",),
+    inputs=("label", "R", "y"),
+    parameters={"tau": "10*ms"},
+    pools=(Pool("total", "exp(u)"),),
+)
+"""Softmax by a divisive pool."""
+
+GATED = Cell(
+    "gate",
+    """
+    du/dt = (-u + I_certain)/tau : 1
+    keep = int(u < threshold) : 1
+    I_certain : 1
+    """,
+    ports=("I_certain",),
+    rate="keep",
+    parameters={"tau": "10*ms", "threshold": 0.9},
+)
+"""The sample filter: open while the own class is not yet certain."""
+
+TONIC = Cell("tonic inhibition", "r = baseline : 1", parameters={"baseline": 1.0})
+
+
+def _stream(
+    activation: tuple[str, str], normalised: bool, overlap: bool, forward: bool, filtered: bool, labels: str,
+    baseline: float,
+) -> Cell:  # fmt: skip
+    """A cell of either stream: soma u, apical potential v_a."""
+    rate, gain = activation
+    lines = [
+        "du/dt = (-u + I_basal)/tau : 1",
+        f"dv_a/dt = (-v_a + I_apical{' - baseline' if baseline else ''})/tau : 1",
+        f"r = {rate} : 1",
+        f"gain = {gain} : 1",
+        "I_basal : 1",
+        "I_apical : 1",
+        "R : 1",
+    ]
+    lines += ["f = r + baseline : 1"] if baseline else []
+    lines += ["multiplicity : 1"] if labels == "true_and_random" else []
+    lines += ["keep : 1"] if filtered else []
+    pools, overlaps = [], []
+    if normalised:
+        lines += [
+            "norm = sqrt(power) : 1",
+            "r_hat = r/(norm + eps) : 1",
+            "a_hat = v_a/(sqrt(power_a) + eps) : 1",
+            # The gradient through the norm takes the share along the cell's own pattern off (Oja 1982).
+            "towards = (a_hat - r*(match/(norm + tiny)))/(norm + eps) : 1",
+        ]
+        pools = [Pool("power", "r**2"), Pool("power_a", "v_a**2"), Pool("match", "r_hat*a_hat")]
+        if overlap:
+            lines += [
+                f"shown = r_hat{'*keep' if filtered and forward else ''} : 1",
+                "apart = (crowd - r_hat*(along/(norm + tiny)))/(norm + eps) : 1",
+            ]
+            overlaps = [Overlap("crowd", "shown")]
+            pools.append(Pool("along", "r*crowd"))
+    else:
+        pools = [Pool("match", "r*v_a")]
+    parameters: dict[str, Any] = {"tau": "10*ms"}
+    parameters |= {"eps": 1e-8, "tiny": 1e-30} if normalised else {}
+    parameters |= {"baseline": baseline} if baseline else {}
+    ports = ("I_basal", "I_apical", *(("keep",) if filtered else ()))
+    inputs = ("R", *(("multiplicity",) if labels == "true_and_random" else ()))
+    return Cell(
+        "ascending" if forward else "descending", "\n".join(lines), ports, inputs=inputs, parameters=parameters,
+        pools=tuple(pools), overlaps=tuple(overlaps),
+    )  # fmt: skip
+
+
+def _shapes(sizes: tuple[int, ...], layers: str, pixels: int) -> list[Any]:
+    """Cells, or (maps, height, width), of each level."""
+    if layers == "dense":
+        return list(sizes)
+    side = [pixels // 2**l for l in range(len(sizes) - 1)]
+    return [(n, s, s) for n, s in zip(sizes[:-1], side, strict=True)] + [sizes[-1]]
+
+
+def _check(
+    sizes: tuple[int, ...], layers: str, pixels: int, loss: str, activation: str, labels: str, filter: float,
+    own_class: bool, baseline: float, decorrelation: float,
+) -> None:  # fmt: skip
+    if len(sizes) < 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes) or sizes[-1] < 2:
+        raise NeurosimError(
+            f"sizes = {sizes}; wanted whole numbers for a picture, at least one hidden level and at least two classes."
+        )
+    for what, value, known in (
+        ("layers", layers, LAYERS), ("loss", loss, LOSSES), ("activation", activation, ACTIVATIONS), ("choice of labels", labels, LABELS),
+    ):  # fmt: skip
+        if value not in known:
+            raise unknown(what, value, tuple(known))
+    halved = len(sizes) - 2
+    if layers != "dense" and (not isinstance(pixels, int | np.integer) or pixels < 2**halved or pixels % 2**halved):
+        raise NeurosimError(
+            f"pixels = {pixels} cannot be halved {halved} times, once per level of maps; wanted a multiple of {2**halved}."
+        )
+    if not 0 <= filter < 1:
+        raise NeurosimError(f"filter = {filter}; wanted a probability, at least 0 (no filter) and below 1.")
+    if decorrelation < 0:
+        raise NeurosimError(f"decorrelation = {decorrelation}; wanted a number of at least 0.")
+    if baseline < 0 or (baseline and layers != "dense"):
+        raise NeurosimError(
+            f"baseline = {baseline} with layers = '{layers}'; wanted a rate of at least 0, and dense layers (tonic inhibition is tied to dense "
+            "weights)."
+        )
+    if own_class and loss != "raw":
+        raise NeurosimError("own_class = True has no normalised form; wanted loss = 'raw'.")

@@ -1,0 +1,70 @@
+"""Convolutions between maps on tensors: the drive, and the adjoint that makes a weight-shaped product of pre and post factors.
+
+See `neurosim.connectivity.Conv2d` for the equations and shapes. Rates, drives and factors are rows (rows, cells).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from neurosim.connectivity import Conv2d
+from neurosim.plan import ProjectionPlan
+
+
+class Convolution:
+    """A `Conv2d` projection."""
+
+    def __init__(self, q: ProjectionPlan):
+        assert isinstance(q.connectivity, Conv2d) and q.maps[0] is not None and q.maps[1] is not None
+        self.conv, (self.source, self.target) = q.connectivity, q.maps
+        c, size, pool = self.conv, self.conv.size, self.conv.pool
+        self.kernel = (self.target[0], self.source[0], size, size)
+        self.positions = [self.target[1] * pool, self.target[2] * pool]
+        self.options = ([c.stride] * 2, [c.padding] * 2, [1, 1], False, [0, 0], 1)
+
+    def _source(self, rows: torch.Tensor) -> torch.Tensor:
+        maps = rows.reshape(-1, *self.source)
+        if self.conv.upsample == 1:
+            return maps
+        return functional.interpolate(maps, scale_factor=self.conv.upsample, mode="nearest")
+
+    def drive(self, rates: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The drive (rows, cells of the target), and which positions won where there is a pool."""
+        kernel = weights.T.reshape(self.kernel)
+        a = functional.conv2d(self._source(rates), kernel, stride=self.conv.stride, padding=self.conv.padding)
+        if self.conv.pool == 1:
+            return a.reshape(len(rates), -1), None
+        a, winners = functional.max_pool2d(a, self.conv.pool, return_indices=True)
+        return a.reshape(len(rates), -1), winners
+
+    def product(self, pre: torch.Tensor, post: torch.Tensor, winners: torch.Tensor | None) -> torch.Tensor:
+        """``sum over rows and positions p of pre[c, stride*p + u - padding] post[o, p]``, of the shape of the weights."""
+        post = post.reshape(-1, *self.target)
+        if winners is not None:
+            post = functional.max_unpool2d(post, winners, self.conv.pool, output_size=self.positions)
+        shape_only = post.new_empty(self.kernel)
+        _, found, _ = torch.ops.aten.convolution_backward(
+            post, self._source(pre), shape_only, None, *self.options, [False, True, False]
+        )
+        return found.reshape(self.kernel[0], -1).T
+
+
+class BiasPerMap:
+    """A `PerMap` projection."""
+
+    def __init__(self, q: ProjectionPlan):
+        assert q.maps[1] is not None
+        self.maps = q.maps[1][0]
+        self.area = q.maps[1][1] * q.maps[1][2]
+
+    def drive(self, rates: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return (rates * weights).repeat_interleave(self.area, dim=1), None
+
+    def product(self, pre: torch.Tensor, post: torch.Tensor, winners: None) -> torch.Tensor:
+        return pre.T @ post.reshape(-1, self.maps, self.area).sum(dim=2)
+
+
+def shared_kernel(q: ProjectionPlan) -> Convolution | BiasPerMap:
+    """What drives and teaches a projection whose weights many positions share."""
+    return Convolution(q) if isinstance(q.connectivity, Conv2d) else BiasPerMap(q)
