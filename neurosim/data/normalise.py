@@ -3,6 +3,7 @@
     none         pixels as loaded, in [0, 1]
     standard     the published mean and standard deviation of the training set
     corinfomax   CIFAR-10 as Bozkurt et al. 2023 scale it: (x - mean) / (3 sd)
+    imagenet     mean and standard deviation of ImageNet's training set, as nets of convolutions often have them
 
 Constants are offered where they are published; none are computed from the images at hand, so that a run on part of the
 data sees the same pixels.
@@ -23,14 +24,17 @@ _MNIST: Constants = ((0.1307,), (0.3081,))
 _FASHION: Constants = ((0.2860,), (0.3530,))
 _CIFAR10: Constants = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR100: Constants = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+_DIGITS: Constants = ((0.3061,), (0.3766,))
+_IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CORINFOMAX: Constants = ((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010))
 
 _PUBLISHED: dict[str, dict[str, Constants]] = {
+    "digits": {"standard": _DIGITS},
     "mnist": {"standard": _MNIST},
     "fashion_mnist": {"standard": _FASHION},
-    "cifar10": {"standard": _CIFAR10, "corinfomax": _CORINFOMAX},
-    "cifar10_jpeg": {"standard": _CIFAR10, "corinfomax": _CORINFOMAX},
-    "cifar100": {"standard": _CIFAR100},
+    "cifar10": {"standard": _CIFAR10, "corinfomax": _CORINFOMAX, "imagenet": _IMAGENET},
+    "cifar10_jpeg": {"standard": _CIFAR10, "corinfomax": _CORINFOMAX, "imagenet": _IMAGENET},
+    "cifar100": {"standard": _CIFAR100, "imagenet": _IMAGENET},
 }
 
 
@@ -65,7 +69,7 @@ def normalise(dataset: Dataset, name: str) -> Dataset:
     dataset
         As loaded, pixels in [0, 1]. It is left as it is; of each part one copy is made, with ``none`` no copy.
     name
-        ``"none"``, ``"standard"`` or ``"corinfomax"``.
+        ``"none"``, ``"standard"``, ``"corinfomax"`` or ``"imagenet"``.
 
     Raises
     ------

@@ -33,14 +33,15 @@ def substitute(expression: str, replacements: Mapping[str, str]) -> str:
 def python_source(expression: str) -> str:
     """Brian2 expression -> Python source over a function namespace (``exp``, ``clip``, ``logical_and``, ...).
 
-    ``1/(1 + exp(-x))`` becomes ``ns_logistic(x)``: one fused call in place of four.
+    ``1/(1 + exp(-x))`` becomes ``ns_logistic(x)`` and ``clip(x, 0, inf) + exp(clip(x, -inf, 0)) - 1`` ``ns_elu(x)``: one fused call in
+    place of several.
     """
     source = NumpyNodeRenderer().render_expr(expression)
-    tree = ast.fix_missing_locations(_Logistic().visit(ast.parse(source, mode="eval")))
+    tree = ast.fix_missing_locations(_Fused().visit(ast.parse(source, mode="eval")))
     return ast.unparse(tree)
 
 
-class _Logistic(ast.NodeTransformer):
+class _Fused(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         match node:
@@ -54,6 +55,23 @@ class _Logistic(ast.NodeTransformer):
                 ast.BinOp(ast.Call(ast.Name("exp"), [argument]), ast.Add(), ast.Constant(1 | 1.0)),
             ):
                 return ast.Call(ast.Name("ns_logistic", ast.Load()), [_negated(argument)], [])
+            case ast.BinOp(
+                ast.BinOp(
+                    ast.Call(ast.Name("clip"), [above, ast.Constant(0), ast.Name("inf")]),
+                    ast.Add(),
+                    ast.Call(
+                        ast.Name("exp"),
+                        [
+                            ast.Call(
+                                ast.Name("clip"), [below, ast.UnaryOp(ast.USub(), ast.Name("inf")), ast.Constant(0)]
+                            )
+                        ],
+                    ),
+                ),
+                ast.Sub(),
+                ast.Constant(1 | 1.0),
+            ) if ast.dump(above) == ast.dump(below):
+                return ast.Call(ast.Name("ns_elu", ast.Load()), [above], [])
         return node
 
 

@@ -43,6 +43,7 @@ class NumpyArrays:
         )},
         "abs": np.abs, "arcsin": np.arcsin, "arccos": np.arccos, "arctan": np.arctan, "int": _int, "int_": _int,
         "ns_logistic": _logistic, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
+        "ns_elu": lambda x: np.maximum(x, 0.0) + np.expm1(np.minimum(x, 0.0)),
         "ns_pool": lambda x: x.sum(-1, keepdims=True),
         "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdims=True), maps),
     }  # fmt: skip

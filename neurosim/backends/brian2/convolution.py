@@ -39,7 +39,9 @@ class Convolution:
     def _windows(self, a: np.ndarray) -> np.ndarray:
         """(rows, maps, height, width, pool**2) of the positions before the pool."""
         p, (maps, height, width) = self.conv.pool, self.target
-        return a.reshape(-1, maps, height, p, width, p).transpose(0, 1, 2, 4, 3, 5).reshape(-1, maps, height, width, p * p)
+        return (
+            a.reshape(-1, maps, height, p, width, p).transpose(0, 1, 2, 4, 3, 5).reshape(-1, maps, height, width, p * p)
+        )
 
     def product(self, pre: np.ndarray, post: np.ndarray, winners: np.ndarray | None) -> np.ndarray:
         """``sum over rows and positions p of pre[c, stride*p + u - padding] post[o, p]``, of the shape of the weights."""

@@ -214,7 +214,9 @@ class _Run:
             sums, of_cell = 1, np.zeros(p.n, dtype=int)
             if a.over in ("map", "batch"):
                 sums, of_cell = p.maps, np.arange(p.n) // (p.n // p.maps)
-            pool = b2.NeuronGroup(sums, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1)
+            pool = b2.NeuronGroup(
+                sums, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1
+            )
             from_cells = b2.Synapses(
                 group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(a.expression, p)} : {unit}",
                 clock=self.clock, namespace=dict(group.namespace), name=f"ns_{p.name}_{a.name}_sum",

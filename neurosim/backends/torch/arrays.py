@@ -41,7 +41,7 @@ class TorchArrays:
                 "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos",
                 "arctan",
             )},
-            "int": self._int, "int_": self._int, "ns_logistic": torch.sigmoid,
+            "int": self._int, "int_": self._int, "ns_logistic": torch.sigmoid, "ns_elu": torch.nn.functional.elu,
             "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
             "ns_pool": lambda x: x.sum(-1, keepdim=True),
             "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdim=True), maps),
@@ -53,6 +53,10 @@ class TorchArrays:
 
     def zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def full(self, value: float) -> torch.Tensor:
+        """A single number."""
+        return torch.tensor(value, dtype=self.dtype, device=self.device)
 
     def asarray(self, values: Any) -> torch.Tensor:
         """Arrays are copied; a tensor that is right already is taken as it is."""

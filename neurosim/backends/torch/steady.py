@@ -23,6 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +45,7 @@ from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.plasticity import PlasticityRule
+from neurosim.protocol import WINDOW_FIELDS
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
@@ -476,8 +478,10 @@ class SteadyEngine:
         for p in self.plan.populations.values():
             names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
             axes = self._axes[p.name] if self._labels else dict.fromkeys(names, Axes())
-            s = {n: self.arrays.zeros(*self._lead(axes[n]), p.n) for n in names}
-            self.state[p.name] = s | {x: s[x] + p.initial[x] for x in p.ode if p.initial[x] != 0.0}
+            # One number each, not written out: new values take their place, nothing is changed within them.
+            self.state[p.name] = {
+                n: self.arrays.full(p.initial.get(n, 0.0)).expand(*self._lead(axes[n]), p.n) for n in names
+            }
         self._traces: dict[str, torch.Tensor] = {}
         self._drives: dict[DriveKey, tuple[int, int, torch.Tensor]] = {}
         self._winners: dict[str, torch.Tensor | None] = {}
@@ -485,14 +489,15 @@ class SteadyEngine:
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
+        again = before is not None and phase.window != before.window  # other labels under the same names
         if before is None:  # states that outlive a trial may have inputs left from its last phase
             clamped = dict.fromkeys([(p.name, x) for p in self.plan.populations.values() for x in p.inputs], "")
         for population, variable in clamped:
             if (population, variable) not in phase.clamps:
-                self.state[population][variable] = torch.zeros_like(self.state[population][variable])
+                self.state[population][variable] = 0.0 * self.state[population][variable]
                 self._seen[population] += 1
         for (population, variable), source in phase.clamps.items():
-            if clamped.get((population, variable)) != source:
+            if clamped.get((population, variable)) != source or (again and source in WINDOW_FIELDS):
                 value, n = fields[source], self.plan.populations[population].n
                 if not self._labels:
                     value = self.arrays.expand(value, (self.batch, n))
@@ -504,15 +509,20 @@ class SteadyEngine:
     def _rows(self, fields: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The fields of windows whose labels are run at once, as (samples or 1, labels or 1, cells or 1)."""
         rows = {name: value.unsqueeze(1) for name, value in fields.items()}
-        window = self.plan.phases[0].window
-        assert window is not None
-        every = torch.eye(window.classes, dtype=self.arrays.dtype, device=self.arrays.device)
+        every = self._one_hot
         rows["label"] = every[self._labels].unsqueeze(0)
-        rows["multiplicity"] = self.arrays.zeros(1, 1, 1) + 1.0
+        rows["multiplicity"] = self.arrays.full(1.0).reshape(1, 1, 1)
         if "target" in fields:
             own = every[fields["target"].argmax(dim=1)]
             rows["same"] = own[:, self._labels].unsqueeze(2)
         return rows
+
+    @cached_property
+    def _one_hot(self) -> torch.Tensor:
+        """The labels of windows, (classes, classes)."""
+        window = self.plan.phases[0].window
+        assert window is not None
+        return torch.eye(window.classes, dtype=self.arrays.dtype, device=self.arrays.device)
 
     # ---------------------------------------------------------------- fixed point
 
@@ -834,11 +844,12 @@ class SteadyEngine:
         axes = self._axes[projection.source][pre_name]
         rows = len(self._labels) if axes.label else self.batch
         g = self.arrays.expand(pre[pre_name], (*self._lead(Axes(not axes.label, axes.label)), projection.n_pre))
+        g = g.flatten(0, -2)
         pairs = []
         for _, name in self._factors[projection.name, post_name]:
             e, s, l = (post[name + letter] for letter in "esl")
             f = self._contract(e, s, l, over_samples=axes.label)
-            pairs.append((g.flatten(0, -2), self.arrays.expand(f, (rows, projection.n_post))))
+            pairs.append((g, self.arrays.expand(f, (rows, projection.n_post))))
         return pairs
 
     def _contract(self, e: Any, s: Any, l: Any, over_samples: bool) -> torch.Tensor:
