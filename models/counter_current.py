@@ -20,7 +20,6 @@ each other apart (`decorrelation`), which needs the whole batch at once: the ste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np

@@ -53,7 +53,8 @@ class FeedForward:
     Parameters
     ----------
     weights, biases
-        Names of projections from the input up; no biases: (), none of one layer: "" in its place.
+        Names of projections from the input up; no biases: (), none of one layer: "" in its place (or the list ends early). Weights of a
+        `Conv2d` take a `PerMap` bias and make ``pool(conv(upsample(r)) + b)``; the transfer is applied after the pool.
     transfer
         Brian2 text in ``u`` (which stands for a), one for all layers or one per layer.
     error

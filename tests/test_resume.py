@@ -42,12 +42,17 @@ EQPROP = {"sizes": (64, 8, 10), "t_free": "40*ms", "t_nudged": "30*ms"}
 CODING = {"sizes": (64, 8, 10), "t_free": "40*ms", "t_clamped": "40*ms"}
 SIGNS = {"sizes": (64, 8, 10)}
 CLIPPED = {"decay": 0.9, "clip": 0.01}
+WARM = {
+    "warm_up": 6, "momentum": 0.8, "weight_decay": 1e-3, "schedule": "cosine", "final_rate": 0.01, "centralise": True, "clip": 0.05,
+    "clip_by": "rule", "optimise": ("feedforward", "ghost"), "learning_rates": {"ghost": 0.1}, "select": "best",
+}  # fmt: skip
 ONE = {"batch_size": 1, "limit": 3, "epochs": 1}
 
 #: model, settings, schedule. Four batches an epoch, two epochs, unless the schedule says otherwise.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "steady, adam": ("ghost_units", GHOST, {"optimiser": "adam", **CLIPPED}),
     "steady, sgd": ("ghost_units", GHOST, {"optimiser": "sgd", "learning_rate": 0.5, **CLIPPED}),
+    "steady, warm-up": ("ghost_units", PLASTIC, {"optimiser": "sgd", "learning_rate": 0.5, **WARM}),
     "steady, none": ("ghost_units", {**GHOST, "eta": 1.0}, {"optimiser": "none"}),
     "steady, anderson": ("predictive_coding", CODING, {"solver": "anderson", "tolerance": 1e-9, "dtype": "float64"}),
     "steady, plastic ghosts": ("ghost_units", PLASTIC, {"optimise": ("feedforward", "ghost")}),
@@ -107,14 +112,17 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 def assert_same(folder: Path, expected: Path) -> None:
-    assert {p.name for p in folder.iterdir()} == FILES
+    assert {p.name for p in folder.iterdir()} == FILES | (
+        {"best.safetensors"} if load(folder).config.select == "best" else set()
+    )
     assert (folder / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
     assert len((folder / "timing.jsonl").read_text().splitlines()) == len(load(expected).metrics)
-    mine, theirs = load_file(folder / "weights.safetensors"), load_file(expected / "weights.safetensors")
-    assert mine.keys() == theirs.keys()
-    for name, value in theirs.items():
-        assert (mine[name].dtype, mine[name].shape) == (value.dtype, value.shape)
-        assert np.array_equal(mine[name], value), name
+    for file in expected.glob("*.safetensors"):
+        mine, theirs = load_file(folder / file.name), load_file(file)
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert (mine[name].dtype, mine[name].shape) == (value.dtype, value.shape)
+            assert np.array_equal(mine[name], value), name
     assert result_of(folder) == result_of(expected)
 
 
@@ -200,6 +208,7 @@ def test_given_weights_are_not_replaced_by_drawn_ones(tmp_path):
     ("case", "forgotten"),
     [
         ("steady, adam", "optimiser"),
+        ("steady, warm-up", "updates"),
         ("trajectory, noise and filter", "noise"),
         ("steady, random signs", "trials"),
         ("steady, none", "batches"),
@@ -223,6 +232,8 @@ def test_a_checkpoint_that_forgets_is_noticed(tmp_path, monkeypatch, case, forgo
             state["trials"] = [7, 7]
         elif forgotten == "batches":
             state["at"]["batches"] = 0
+        elif forgotten == "updates":
+            tensors["optimiser/updates"] = np.array(0)
         else:
             tensors = {
                 n: 0 * w if forgotten == "weights" else w for n, w in tensors.items() if not n.startswith("optimiser/")

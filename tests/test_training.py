@@ -140,7 +140,7 @@ def transformed(optimiser: str, steps: int, **values):
     config = TrainConfig("m", optimiser=optimiser, **values)
     weights = {n: torch.zeros(2, 3, dtype=torch.float64) for n in "ab"}
     change = torch.tensor([[1.0, -2.0, 0.5], [3.0, -0.1, 4.0]], dtype=torch.float64)
-    transform = Transform(config, weights, ["a"])
+    transform = Transform(config, weights, {"a": "feedforward"})
     for epoch in range(1, steps + 1):
         transform.begin_epoch(epoch)
         for name, weight in weights.items():  # as the steady level does
@@ -524,7 +524,7 @@ def test_clip_scales_all_changes_by_their_common_norm():
     config = TrainConfig("m", optimiser="sgd", learning_rate=1.0, clip=1.3)
     weights = {name: torch.zeros(2, dtype=torch.float64) for name in "ab"}
     changes = {"a": [3.0, 4.0], "b": [12.0, 0.0]}
-    transform = Transform(config, weights, ["a", "b"])
+    transform = Transform(config, weights, dict.fromkeys("ab", "feedforward"))
     transform.begin_epoch(1)
     transform({name: torch.tensor(value, dtype=torch.float64) for name, value in changes.items()})
     np.testing.assert_allclose(weights["a"], [0.3, 0.4], rtol=1e-6)  # torch adds 1e-6 to the norm

@@ -1,6 +1,6 @@
 """What is computed from runs: the feed-forward reference and its gradient, alignment."""
 
-from neurosim.analysis.alignment import cosine
+from neurosim.analysis.alignment import cka, cosine
 from neurosim.analysis.reference import ReferenceNet
 
-__all__ = ["ReferenceNet", "cosine"]
+__all__ = ["ReferenceNet", "cka", "cosine"]

@@ -6,10 +6,12 @@ The only place, with `compare` and tests, where autograd or a backward pass stan
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from neurosim.analysis.reference import ReferenceNet
 from neurosim.backends.engine import Options
@@ -37,12 +39,31 @@ class _Aligned(torch.autograd.Function):
         return gradient @ feedback.T, rates.T @ gradient, None
 
 
+class _AlignedConvolution(torch.autograd.Function):
+    """As `_Aligned`, for conv2d: the gradient by the maps below goes through fixed random kernels."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, feedback: Any, maps: Any, kernels: Any, bias: Any, stride: int, padding: int
+    ) -> Any:
+        ctx.save_for_backward(feedback, maps)
+        ctx.geometry = stride, padding
+        return torch.nn.functional.conv2d(maps, kernels, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:  # type: ignore[override]
+        feedback, maps = ctx.saved_tensors
+        below = conv2d_input(maps.shape, feedback, gradient, *ctx.geometry) if ctx.needs_input_grad[1] else None
+        kernels = conv2d_weight(maps, feedback.shape, gradient, *ctx.geometry)
+        return None, below, kernels, gradient.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None, None, None
+
+
 class BackpropEngine:
     """The reference net with the interface of an engine: `present` one batch, changes = minus the gradient.
 
-    `feedback` holds the fixed random weights that carry errors down: for feedback alignment one matrix like each W; for direct feedback
-    alignment (Nøkland 2016), by the name of a hidden layer's W, one of shape (classes, cells of the layer), uniform on
-    +-1/sqrt(classes).
+    `feedback` holds the fixed random weights that carry errors down: for feedback alignment one matrix like each W (of a convolution, kernels);
+    for direct feedback alignment (Nøkland 2016), by the name of a hidden layer's W, one of shape (cells of the output, cells of the layer),
+    uniform on +-1/sqrt(cells of the output). The target is what the circuit's readout wants: the label, or the image itself.
     """
 
     def __init__(self, circuit: Circuit, weights: dict[str, np.ndarray], options: Options, config: TrainConfig):
@@ -52,6 +73,8 @@ class BackpropEngine:
         self.workers: Workers | None = None
         self.noise, self.trial = None, 0
         self.method = config.method
+        assert circuit.readout is not None  # the trainer asks for one
+        self.wanted = circuit.readout.wanted
         self.feedback: dict[str, torch.Tensor] = {}
         names = self.net.reference.weights
         if config.method == "feedback_alignment":
@@ -59,19 +82,22 @@ class BackpropEngine:
             self.feedback = {n: self.arrays.asarray(drawn[n]) for n in names}
             self.net.drive = self._aligned_drive  # type: ignore[method-assign]
         elif config.method == "direct_feedback_alignment":
-            classes = self.net.parameters[names[-1]].shape[1]
+            classes = self.net.cells[names[-1]]
             for l, name in enumerate(names[:-1]):
                 rng = np.random.default_rng([config.seed, 3, l])
-                drawn = rng.uniform(-1.0, 1.0, (classes, self.net.parameters[name].shape[1])) / np.sqrt(classes)
+                drawn = rng.uniform(-1.0, 1.0, (classes, self.net.cells[name])) / np.sqrt(classes)
                 self.feedback[name] = self.arrays.asarray(drawn)
 
     @property
     def _weights(self) -> dict[str, torch.Tensor]:
         return {n: p.data for n, p in self.net.parameters.items()}
 
-    def _aligned_drive(self, rates: torch.Tensor, weight: str, bias: str | None) -> torch.Tensor:
+    def _aligned_drive(self, rates: torch.Tensor, weight: str, bias: str) -> torch.Tensor:
+        if weight in self.net.convolutions:
+            kernels = self.net.kernels(self.feedback[weight], weight)
+            return self.net.convolution(rates, weight, bias, partial(_AlignedConvolution.apply, kernels))
         product = _Aligned.apply(rates, self.net.parameters[weight], self.feedback[weight])
-        return product if bias is None else product + self.net.parameters[bias]
+        return product + self.net.parameters[bias] if bias else product
 
     def weights(self) -> dict[str, np.ndarray]:
         return {n: self.arrays.to_numpy(p).copy() for n, p in self.net.parameters.items()}
@@ -86,7 +112,7 @@ class BackpropEngine:
         answers = []
         for start in range(0, len(stimuli["image"]), self.options.batch):
             rows = slice(start, start + self.options.batch)
-            images, targets = (self.arrays.asarray(stimuli[name][rows]) for name in ("image", "target"))
+            images, targets = (self.arrays.asarray(stimuli[name][rows]) for name in ("image", self.wanted))
             if learn == "on":
                 direct = self.method == "direct_feedback_alignment"
                 rates, gradients = (

@@ -1,6 +1,7 @@
 """Checkpoints: everything that the rest of a run depends on, in one safetensors file whose header holds JSON; no pickle.
 
-Tensors: ``weights/PROJECTION`` and ``optimiser/PROJECTION/MOMENT``. JSON: the configuration, where the run stands, rows of metrics. The
+Tensors: ``weights/PROJECTION``, ``optimiser/...`` (see `Transform.state`) and, where a run selects it, the best epoch's
+``best/PROJECTION``. JSON: the configuration, where the run stands, rows of metrics. The
 order of the data, augmentation and the cells' noise are functions of seed, epoch and step, so their state is a number. States, traces and
 held values of a circuit start anew in each trial and checkpoints fall between trials.
 """

@@ -12,9 +12,15 @@ from typing import Any
 
 from neurosim import registry
 from neurosim.backends import STEADY
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError, suggest, unknown
 
-OPTIMISERS = ("none", "sgd", "adam")
+#: Keys that hold one of a few words.
+WORDS = {
+    "optimiser": ("none", "sgd", "adam"),
+    "schedule": ("exponential", "cosine"),
+    "clip_by": ("all", "rule", "matrix"),
+    "select": ("last", "best"),
+}
 #: What a sweep file holds beside the keys of an experiment file.
 SWEEP_KEYS = ("seeds", "run", "grid")
 #: Plain torch references that the trainer runs like a circuit: the same net, data order and budget.
@@ -50,13 +56,34 @@ class TrainConfig:
         Length of training. The last incomplete batch of an epoch is left out (the data are shuffled anew in each).
     optimiser
         Update transform of the rules named in `optimise`: ``none`` (changes are added as the rule says), ``sgd``
-        (times `learning_rate`), ``adam``. Needs torch:steady.
-    learning_rate, decay
-        Of the transform; the rate of epoch n, counted from 1, is ``learning_rate * decay**(n - 1)``.
+        (times `learning_rate`), ``adam``. Needs torch:steady. What follows up to `optimise` belongs to it; a batch's changes pass warm-up,
+        centralisation, clipping, weight decay, momentum and the rate, in this order (see `neurosim.training.optimisers.Transform`).
+    learning_rate
+        The rate of the first epoch.
+    learning_rates
+        Rates in place of it, by the name of a rule in `optimise`; 0 leaves its weights as they are.
+    schedule
+        Rate of epoch n, counted from 1: ``exponential`` (default), ``learning_rate * decay**(n - 1)``, or ``cosine``,
+        ``final_rate + (learning_rate - final_rate) * (1 + cos(pi*(n - 1)/epochs))/2`` (Loshchilov & Hutter 2017, without restarts).
+    decay
+        Of the exponential schedule; 1 (default): a constant rate.
     final_after, final_decay
-        After `final_after` epochs the rate is ``learning_rate * final_decay**(n - 1)`` (None: no such change).
+        Of the exponential schedule: after `final_after` epochs the rate is ``learning_rate * final_decay**(n - 1)`` (None: no such change).
+    final_rate
+        Of the cosine schedule: where it would end, in epoch `epochs` + 1 (default 0); no larger than the rates.
+    momentum
+        Of sgd, in [0, 1): what is added is ``v <- momentum*v + change`` (default 0).
+    weight_decay
+        ``weight_decay * w`` is taken from the change of each weight w (default 0).
+    warm_up
+        The changes of the first `warm_up` updates (batches) are scaled by 1/`warm_up`, 2/`warm_up`, ..., 1 (default 0: none).
+    centralise
+        Take from each change its mean over the sources of the cell (Yong et al. 2020: gradient centralisation). Weights that have one source
+        only, such as biases, are left out.
     clip
-        Largest norm of a batch's changes, those of all optimised weights taken together; longer ones are scaled down to it (None: none).
+        Largest norm of a batch's changes; longer ones are scaled down to it (None: none).
+    clip_by
+        What the norm is taken of: ``all`` optimised weights together (default), those of each ``rule``, or each ``matrix``.
     optimise
         Names of the rules whose changes go through the transform; the others are added as they are.
     dt
@@ -76,6 +103,9 @@ class TrainConfig:
     hold_out
         Keep the last part of the training set for validation (default). False: train on all of it and follow the test set after each
         epoch, as many published protocols do; the last epoch is reported, and nothing may be chosen by such a run.
+    select
+        Whose weights the test set is touched with: those of the ``last`` epoch (default), or of the ``best``, the one with the lowest
+        validation loss (the earliest of equals).
     """
 
     model: str
@@ -92,10 +122,18 @@ class TrainConfig:
     batch_size: int = 32
     optimiser: str = "adam"
     learning_rate: float = 0.005
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    schedule: str = "exponential"
     decay: float = 1.0
     final_after: int | None = None
     final_decay: float | None = None
+    final_rate: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    warm_up: int = 0
+    centralise: bool = False
     clip: float | None = None
+    clip_by: str = "all"
     optimise: tuple[str, ...] = ("feedforward",)
     dt: str = "1*ms"
     tolerance: float = 1e-5
@@ -109,14 +147,16 @@ class TrainConfig:
     checkpoint: float = 60.0
     test: bool = True
     hold_out: bool = True
+    select: str = "last"
 
     def __post_init__(self) -> None:
         for key in fields(self):
             value, wanted = getattr(self, key.name), _wanted(key.name, getattr(self, key.name))
             if wanted:
                 raise NeurosimError(f"{key.name} = {value!r}; wanted {wanted}.")
-        if self.optimiser not in OPTIMISERS:
-            raise unknown("optimiser", self.optimiser, OPTIMISERS)
+        for what, known in WORDS.items():
+            if getattr(self, what) not in known:
+                raise unknown(what, getattr(self, what), known)
         if self.method not in ("circuit", *REFERENCES):
             raise unknown("method", self.method, ("circuit", *REFERENCES))
         if self.method in REFERENCES and (self.optimiser == "none" or self.level != "torch:steady"):
@@ -132,26 +172,74 @@ class TrainConfig:
             raise NeurosimError(
                 "test = false leaves the test set alone, hold_out = false follows it in place of a validation set; wanted one of them."
             )
-        if self.optimiser == "none" and (self.decay != 1 or self.clip is not None or self.final_decay is not None):
+        if self.select == "best" and not self.hold_out:
             raise NeurosimError(
-                f"decay = {self.decay}, final_decay = {self.final_decay}, clip = {self.clip}: they belong to an update transform, and optimiser = 'none' has none. "
-                "Leave them out, or use --set optimiser=sgd."
+                "select = 'best' chooses by the validation loss, and hold_out = false leaves no validation set. Leave one of them out."
             )
+        self._check_transform()
         if self.optimiser != "none" and self.level != "torch:steady" and self.method == "circuit":
             raise NeurosimError(
                 f"The optimiser '{self.optimiser}' transforms a whole batch's change, which only torch:steady hands over; "
                 f"on {self.level} plasticity is part of the dynamics. Use --set optimiser=none (and eta as the rate)."
             )
 
+    def _check_transform(self) -> None:
+        """Refuse keys of the update transform that contradict each other."""
+        given = self._beside_defaults
+        if self.optimiser == "none" and given(_TRANSFORM):
+            raise NeurosimError(
+                f"{given(_TRANSFORM)}: they belong to an update transform, and optimiser = 'none' has none. "
+                "Leave them out, or use --set optimiser=sgd."
+            )
+        if self.momentum and self.optimiser != "sgd":
+            raise NeurosimError(
+                f"momentum = {self.momentum} with optimiser = '{self.optimiser}', which has moments of its own. Leave it out, or use "
+                "--set optimiser=sgd."
+            )
+        for schedule, keys in _OF_SCHEDULE.items():
+            if self.schedule != schedule and given(keys):
+                raise NeurosimError(
+                    f"{given(keys)} with schedule = '{self.schedule}': wanted for schedule = '{schedule}'. Leave one out."
+                )
+        if self.clip_by != "all" and self.clip is None:
+            raise NeurosimError(
+                f"clip_by = '{self.clip_by}' without clip: there is no norm to clip to. Give clip, or leave clip_by out."
+            )
+        if self.method in REFERENCES and (self.learning_rates or self.clip_by == "rule"):
+            raise NeurosimError(
+                f"{given(('learning_rates', 'clip_by'))} with method = '{self.method}': a reference net has no rules. "
+                "Use learning_rate, and clip_by = 'all' or 'matrix'."
+            )
+        for rule in self.learning_rates:
+            if rule not in self.optimise:
+                raise NeurosimError(
+                    f"learning_rates names '{rule}', and optimise only {', '.join(self.optimise)}.{suggest(rule, self.optimise)} A rule whose "
+                    "rate is set must be named in optimise."
+                )
+        rates = {
+            "learning_rate": self.learning_rate,
+            **{f"learning_rates.{k}": v for k, v in self.learning_rates.items()},
+        }
+        for name, rate in rates.items():
+            if 0 < rate < self.final_rate:
+                raise NeurosimError(
+                    f"final_rate = {self.final_rate} is above {name} = {rate}; wanted one that is no larger."
+                )
+
+    def _beside_defaults(self, keys: Collection[str]) -> str:
+        """Those of the keys that are not at their default, as text."""
+        usual = {f.name: {} if f.name == "learning_rates" else f.default for f in fields(self)}
+        return ", ".join(f"{key} = {getattr(self, key)!r}" for key in keys if getattr(self, key) != usual[key])
+
     def to_toml(self) -> str:
         """The run as TOML."""
         lines, tables = [], []
         for key, value in asdict(self).items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and (value or key == "settings"):
                 tables += [f"\n[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items() if v is not None)]
             elif value is None and key in _PRESET:
                 lines.append(f'{key} = "none"')
-            elif value is not None:
+            elif value is not None and value != {}:
                 lines.append(f"{key} = {_toml(value)}")
         return "\n".join([*lines, *tables]) + "\n"
 
@@ -208,28 +296,46 @@ def _tuples(value: Any) -> Any:
 
 
 #: Keys that a preset may set and a run may want without a value: files say "none".
-_PRESET = ("collapse", "final_after", "final_decay")
-_LEAST = {"seed": 0, "crop": 0, "epochs": 1, "batch_size": 1, "max_sweeps": 1, "limit": 1, "final_after": 1}
-_NUMBERS = ("learning_rate", "decay", "final_decay", "clip", "collapse", "tolerance", "checkpoint")
+_PRESET = ("collapse", "final_after", "final_decay", "clip")
+#: Keys that say nothing without the schedule, and without an update transform.
+_OF_SCHEDULE = {"exponential": ("decay", "final_after", "final_decay"), "cosine": ("final_rate",)}
+_TRANSFORM = (
+    "learning_rates", "schedule", "decay", "final_after", "final_decay", "final_rate", "momentum", "weight_decay", "warm_up", "centralise",
+    "clip", "clip_by",
+)  # fmt: skip
+_RATES = "learning_rates."
+_LEAST = {"seed": 0, "crop": 0, "warm_up": 0} | dict.fromkeys(
+    ("epochs", "batch_size", "max_sweeps", "limit", "final_after"), 1
+)
+_NUMBERS = (
+    "learning_rate", "decay", "final_decay", "final_rate", "momentum", "weight_decay", "clip", "collapse", "tolerance", "checkpoint",
+)  # fmt: skip
 
 
 def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
     if name in ("limit", "clip", "collapse", "final_after", "final_decay") and value is None:
         return ""
-    if name in ("flip", "test", "hold_out"):
+    if name in ("flip", "test", "hold_out", "centralise"):
         return "" if isinstance(value, bool) else "true or false"
     if name in _LEAST:
         right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
         return "" if right else f"a whole number of at least {_LEAST[name]}"
     if name in _NUMBERS:
-        right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-        return "" if right else "a number of at least 0"
+        below = " and below 1" if name == "momentum" else ""
+        return "" if _is_number(value) and not (below and value >= 1) else f"a number of at least 0{below}"
+    if name == "learning_rates":
+        right = isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
+        return "" if right else "a table of rules and their rates, numbers of at least 0"
     if name == "settings":
         return "" if isinstance(value, dict) else "a table of settings of the circuit"
     if name == "optimise":
         return "" if isinstance(value, tuple) and all(isinstance(v, str) for v in value) else "names of rules"
     return "" if isinstance(value, str) else "a text" + (" with units, such as '1*ms'" if name == "dt" else "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def _toml(value: Any) -> str:
@@ -241,17 +347,20 @@ def _toml(value: Any) -> str:
 def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any) -> TrainConfig:
     """A configuration from the model's preset, then `given` schedule values, then `settings`.
 
-    `settings` may hold keys of the circuit and of the schedule; a key that is neither is refused with the nearest name.
+    `settings` may hold keys of the circuit and of the schedule; a key that is neither is refused with the nearest name. A key
+    ``learning_rates.RULE`` is an entry of that table, and tables are joined entry by entry.
     """
     found = registry.model(model)
     schedule_keys = {f.name for f in fields(TrainConfig)} - {"model", "settings"}
     asked = {k: None for k in _PRESET if k in given and given[k] in (None, "none")}
-    given = {k: v for k, v in given.items() if v is not None} | asked
-    settings = {k: None if k in _PRESET and v == "none" else v for k, v in (settings or {}).items()}
+    given = _joined({k: v for k, v in given.items() if v is not None} | asked)
+    settings = _joined({k: None if k in _PRESET and v == "none" else v for k, v in (settings or {}).items()})
     for key in settings:
         if key not in schedule_keys and key not in found.parameters:
             raise unknown(f"setting of {model} or of its schedule", key, [*found.parameters, *sorted(schedule_keys)])
     wanted = {**given, **{k: v for k, v in settings.items() if k in schedule_keys and k not in found.parameters}}
+    if "learning_rates" in given and "learning_rates" in settings:
+        wanted["learning_rates"] = given["learning_rates"] | settings["learning_rates"]
     circuit_learns = wanted.get("method", "circuit") == "circuit"
     if wanted.get("level", "torch:steady") != "torch:steady" and circuit_learns:
         wanted.setdefault("optimiser", "none")
@@ -272,17 +381,36 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     if "optimiser" in preset and (
         not circuit_learns or wanted.get("optimiser", preset["optimiser"]) != preset["optimiser"]
     ):
-        for key in ("optimiser", "learning_rate", "decay", "final_after", "final_decay"):  # rates of another optimiser
+        for key in ("optimiser", "learning_rate", *_TRANSFORM):  # of another optimiser
             schedule.pop(key, None)
+    rates = schedule.pop("learning_rates", {})
     schedule |= wanted
     if schedule.get("level", STEADY) != STEADY:
         schedule.pop("solver", None)  # a preset's
-    for key in ("decay", "final_after", "final_decay") if schedule.get("optimiser") == "none" else ():
-        if key not in wanted:
-            schedule.pop(key, None)  # a preset's, for its transform
     if isinstance(schedule.get("optimise"), str):
         schedule["optimise"] = tuple(schedule["optimise"].split(","))
+    rates = {rule: rate for rule, rate in rates.items() if rule in schedule.get("optimise", (rule,))}
+    if schedule.get("optimiser") == "none":
+        rates, idle = {}, _TRANSFORM
+    else:
+        chosen = schedule.get("schedule", "exponential")
+        idle = tuple(k for name, keys in _OF_SCHEDULE.items() if name != chosen for k in keys)
+        idle += ("clip_by",) if schedule.get("clip") is None else ()
+    for key in idle:
+        if key not in wanted:
+            schedule.pop(key, None)  # a preset's
+    if rates:
+        schedule["learning_rates"] = rates | wanted.get("learning_rates", {})
     return TrainConfig(model, circuit, **schedule)
+
+
+def _joined(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys ``learning_rates.RULE`` put into the table."""
+    rates = {k.removeprefix(_RATES): v for k, v in values.items() if k.startswith(_RATES)}
+    joined = {k: v for k, v in values.items() if not k.startswith(_RATES)}
+    if rates or "learning_rates" in joined:
+        joined["learning_rates"] = table_of(joined.get("learning_rates", {}), "learning_rates") | rates
+    return joined
 
 
 def pair(key: str, value: Any) -> str:
@@ -291,9 +419,10 @@ def pair(key: str, value: Any) -> str:
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The table ``settings`` spread out as keys ``settings.KEY``."""
-    flat = {k: v for k, v in values.items() if k != "settings"}
-    return flat | {f"settings.{k}": v for k, v in table_of(values.get("settings", {}), "settings").items()}
+    """The tables ``settings`` and ``learning_rates`` spread out as keys ``settings.KEY`` and ``learning_rates.RULE``."""
+    tables = ("settings", "learning_rates")
+    flat = {k: v for k, v in values.items() if k not in tables}
+    return flat | {f"{t}.{k}": v for t in tables for k, v in table_of(values.get(t, {}), t).items()}
 
 
 def table_of(value: Any, what: str) -> dict[str, Any]:

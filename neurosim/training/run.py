@@ -5,6 +5,7 @@
 ``metrics.jsonl``       one line per epoch, the same whenever the run is repeated (same machine, threads, versions)
 ``timing.jsonl``        seconds and samples per second of each epoch
 ``weights.safetensors`` weights after the last whole epoch
+``best.safetensors``    with select = "best", those of the epoch with the lowest validation loss
 ``checkpoint.safetensors`` what `neurosim train --resume` goes on from, while the run is unfinished
 ``result.json``         written last: accuracy on the test set, or why the run failed
 """
@@ -29,12 +30,12 @@ from neurosim.files import write_whole
 from neurosim.training.config import TrainConfig
 
 CONFIG, ORIGIN, METRICS, TIMING = "config.toml", "run.json", "metrics.jsonl", "timing.jsonl"
-WEIGHTS, RESULT = "weights.safetensors", "result.json"
+WEIGHTS, BEST, RESULT = "weights.safetensors", "best.safetensors", "result.json"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained circuit: its configuration, weights by projection, rows of metrics, result (empty while unfinished)."""
+    """A trained circuit: its configuration, weights by projection (the selected ones), rows of metrics, result (empty while unfinished)."""
 
     folder: Path
     config: TrainConfig
@@ -49,7 +50,7 @@ class Run:
 
 
 def load(folder: str | os.PathLike[str]) -> Run:
-    """Read a run folder.
+    """Read a run folder; the weights are those of the best epoch where the run selects it, else those of the last.
 
     Raises
     ------
@@ -62,10 +63,11 @@ def load(folder: str | os.PathLike[str]) -> Run:
             raise NeurosimError(
                 f"'{folder}' is no run folder: it has no {name}. `neurosim train MODEL --out {folder}` makes one."
             )
+    path = folder / (BEST if (folder / BEST).is_file() else WEIGHTS)
     try:
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise NeurosimError(f"'{folder / WEIGHTS}' is truncated or no weights file: {error}") from error
+        raise NeurosimError(f"'{path}' is truncated or no weights file: {error}") from error
     metrics = []
     if (folder / METRICS).is_file():
         # A line without its end was cut off in writing (full disk): the epochs before it are whole.
@@ -75,10 +77,10 @@ def load(folder: str | os.PathLike[str]) -> Run:
     return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, read_result(folder))
 
 
-def save_weights(folder: Path, weights: dict[str, np.ndarray]) -> Path:
+def save_weights(folder: Path, weights: dict[str, np.ndarray], name: str = WEIGHTS) -> Path:
     """Write the weights, complete or not at all."""
     # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
-    return write_whole(folder / WEIGHTS, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
+    return write_whole(folder / name, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -94,10 +96,12 @@ def read_origin(folder: Path) -> dict[str, Any]:
 
 
 def accuracy_text(result: Mapping[str, Any]) -> str:
-    """The accuracy of a finished run in words: on the test set, or on the validation set where that was left alone."""
-    part = "test" if "test_accuracy" in result else "validation"
+    """The accuracy of a finished run in words (the loss, where there is none): on the test set, or the validation set if that was left alone."""
+    part = "test" if "test_loss" in result or "test_accuracy" in result else "validation"
+    what = "accuracy" if f"{part}_accuracy" in result else "loss"
     note = "" if result.get("hold_out", True) else " (nothing held out for validation, last epoch)"
-    return f"{part} accuracy {result[f'{part}_accuracy']:.4f}{note}"
+    note = f" (of epoch {result['epoch']}, which has the lowest validation loss)" if "epoch" in result else note
+    return f"{part} {what} {result[f'{part}_{what}']:.4f}{note}"
 
 
 def remarks(run: Run) -> list[str]:

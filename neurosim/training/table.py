@@ -25,6 +25,7 @@ MEASURED = {
     "test_accuracy": ("Test accuracy", "%", 100.0, 2, 1),
     "validation_accuracy": ("Validation accuracy", "%", 100.0, 2, 1),
     "test_loss": ("Test loss", "", 1.0, 4, -1),
+    "validation_loss": ("Validation loss", "", 1.0, 4, -1),
 }
 BASELINE = "backprop"
 #: A p value of fewer pairs says nothing.
@@ -117,8 +118,8 @@ def summarise(rows: Sequence[Row], baseline: str | None = None, metric: str = "t
         if row.finished and metric not in row.result:
             have = ", ".join(name for name in MEASURED if name in row.result)
             raise NeurosimError(
-                f"{row.folder / RESULT} has no {metric} (a run with test = false leaves the test set alone). It has {have}: "
-                "choose one of those with --metric."
+                f"{row.folder / RESULT} has no {metric} (a run with test = false leaves the test set alone, one that answers with images has no "
+                f"accuracy). It has {have}: choose one of those with --metric."
             )
     names = sorted({label(row.config) for row in rows})
     if baseline is not None and baseline not in names:

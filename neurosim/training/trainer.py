@@ -36,6 +36,7 @@ from neurosim.simulation import step_size, stimuli, versions
 from neurosim.training import checkpoint
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
 from neurosim.training.run import (
+    BEST,
     CONFIG,
     METRICS,
     ORIGIN,
@@ -89,6 +90,8 @@ class Trainer:
         Where the run stands.
     metrics, timing
         A row per epoch that ended: what the run reached (the same whenever it is repeated), and how fast.
+    best
+        With ``select = "best"``, the weights of the epoch with the lowest validation loss; empty before the first one has ended.
     """
 
     def __init__(
@@ -101,6 +104,15 @@ class Trainer:
         if readout is None:
             raise NeurosimError(
                 f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify."
+            )
+        self.readout = readout
+        #: Whether answers are classes, which are right or wrong; a picture has a loss only.
+        self.classifies = readout.wanted == "target"
+        self._shown = ("accuracy", ".3f") if self.classifies else ("loss", ".4g")  # by progress bars
+        if not self.classifies and config.collapse is not None:
+            raise NeurosimError(
+                f"collapse = {config.collapse} watches the training accuracy, and the answer of '{self.circuit.name}' is a picture, which has none. "
+                "Use --set collapse=none."
             )
         if not self.circuit.protocol.reset:
             raise NeurosimError(
@@ -120,6 +132,12 @@ class Trainer:
         self.augment: Any = None
         if config.crop or config.flip:
             self.augment = Augment(dataset.shape, config.crop, config.flip, black(dataset.name, config.normalise))
+        cells = self.circuit.plan.populations[readout.variable.partition(".")[0]].n
+        if not self.classifies and cells != np.prod(dataset.shape):
+            raise NeurosimError(
+                f"The readout '{readout.variable}' of '{self.circuit.name}' has {cells} cells, and the answer is an image of "
+                f"{np.prod(dataset.shape)} pixels; wanted equal numbers: read another population, or set sizes to end with that number."
+            )
         drawn = dict(weights) if weights is not None else self.circuit.initial_weights(config.seed)
         self.splits = {name: stimuli(self.circuit, *dataset.split(name)) for name in ("train", "validation", "test")}
         #: The split that is followed from epoch to epoch.
@@ -158,14 +176,14 @@ class Trainer:
         self.at = Position()
         self.metrics: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
+        self.best: dict[str, np.ndarray] = {}
 
     @cached_property
     def reader(self) -> Any:
         """The engine that `evaluate` asks: it runs no further than the phase of the readout."""
         if self.config.method in REFERENCES:
             return self.engine
-        assert self.circuit.readout is not None
-        plan = self.circuit.plan.until(self.circuit.readout.phase)
+        plan = self.circuit.plan.until(self.readout.phase)
         reader = type(self.engine)(plan, self.engine.weights(), self.engine.options)
         if self.workers.size > 1:  # on the steady level a batch settles as a whole
             reader.workers = self.workers
@@ -174,7 +192,7 @@ class Trainer:
     def _set_transform(self) -> None:
         from neurosim.training.optimisers import Transform
 
-        names = list(self.engine._weights)
+        optimised = dict.fromkeys(self.engine._weights, "")  # a reference net has no rules
         if self.config.method == "circuit":
             rules = {p.rule.rule.name for p in self.circuit.plan.plastic()}
             for name in self.config.optimise:
@@ -186,8 +204,9 @@ class Trainer:
                         f"optimise names '{p.rule.rule.name}', whose exact form gives the weights of '{p.name}' and no change that an optimiser "
                         "could transform; leave it out."
                     )
-            names = [p.name for p in self.circuit.plan.plastic() if p.rule.rule.name in self.config.optimise]
-        self.transform = Transform(self.config, self.engine._weights, names)
+            plastic = {p.name: p.rule.rule.name for p in self.circuit.plan.plastic()}
+            optimised = {name: rule for name, rule in plastic.items() if rule in self.config.optimise}
+        self.transform = Transform(self.config, self.engine._weights, optimised)
         self.engine.transform = self.transform
 
     # ---------------------------------------------------------------- one epoch
@@ -195,7 +214,7 @@ class Trainer:
     def epoch(self, number: int, bar: Any = None, between: Callable[[], None] | None = None) -> dict[str, Any]:
         """Train one epoch, or the rest of the one in which the run stands; `between` is called after each call of the engine.
 
-        Returns loss and accuracy over its batches (read in the free phase, before each update).
+        Returns loss and accuracy (of a circuit that classifies) over its batches, read in the readout's phase, before each update.
         """
         if self.at.epoch != number:
             self.at = Position(number)
@@ -213,8 +232,9 @@ class Trainer:
             if self.workers.size > 1:  # one batch a call
                 fields = {name: values[self.own] for name, values in fields.items()}
             result = self.engine.present(fields, learn="on", ends=False)
-            right, loss = _score(result.readout, _numpy(fields["target"]))
-            sums = self.workers.total(right, loss, len(fields["target"]), result.unsettled)
+            wanted = _numpy(fields[self.readout.wanted])
+            right, loss = self._score(result.readout, wanted)
+            sums = self.workers.total(right, loss, len(wanted), result.unsettled)
             at.right, at.loss, at.samples, at.unsettled = (
                 old + new for old, new in zip((at.right, at.loss, at.samples, at.unsettled), sums, strict=True)
             )
@@ -223,11 +243,14 @@ class Trainer:
             at.batches, at.seconds = last, at.seconds + time.perf_counter() - started
             if bar is not None:
                 bar.update(last - first)
-                bar.set_postfix(accuracy=f"{at.right / at.samples:.3f}", refresh=False)
+                what, form = self._shown
+                value = (at.right if self.classifies else at.loss) / at.samples
+                bar.set_postfix({what: format(value, form)}, refresh=False)
             if between is not None:
                 between()
+        accuracy = {"train_accuracy": at.right / at.samples} if self.classifies else {}
         return {
-            "train_loss": at.loss / at.samples, "train_accuracy": at.right / at.samples, "samples": at.samples,
+            "train_loss": at.loss / at.samples, **accuracy, "samples": at.samples,
             "unsettled": int(at.unsettled), **({"residual": dict(at.residual)} if self._relaxed else {}),
         }  # fmt: skip
 
@@ -246,7 +269,7 @@ class Trainer:
         return self.augment(torch.from_numpy(images), seed).numpy()  # Brian2's levels
 
     def evaluate(self, split: str, measures: bool = False) -> dict[str, Any]:
-        """Loss and accuracy of a split with plasticity off, and the circuit's measures."""
+        """Loss and accuracy (of a circuit that classifies) of a split with plasticity off, and the circuit's measures."""
         fields, batch = self.splits[split], self.engine.options.batch
         total = len(fields["image"])
         own = np.arange(self.workers.rank, total, self.workers.size)
@@ -256,11 +279,12 @@ class Trainer:
         rows = own[np.arange(filled).clip(max=len(own) - 1)]
         if self.reader is not self.engine:
             self.reader.set_weights(self.engine.weights())
-        wanted = self._of_states() if measures else {}
-        result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(wanted))
-        right, loss = self.workers.total(*_score(result.readout[: len(own)], _numpy(fields["target"][own])))
-        row: dict[str, Any] = {"accuracy": right / total, "loss": loss / total}
-        for name, measure in wanted.items():
+        measured = self._of_states() if measures else {}
+        result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(measured))
+        score = self._score(result.readout[: len(own)], _numpy(fields[self.readout.wanted][own]))
+        right, loss = self.workers.total(*score)
+        row: dict[str, Any] = {**({"accuracy": right / total} if self.classifies else {}), "loss": loss / total}
+        for name, measure in measured.items():
             kept = result.ends[measure.phase]
             if isinstance(measure, Silent):
                 active = self.workers.total(*(kept[measure.variable][: len(own)] != 0).sum(axis=0).tolist())
@@ -270,6 +294,16 @@ class Trainer:
             of, of_count, to, to_count = self.workers.total(*sums)
             row[name] = float(np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny))
         return row
+
+    def _score(self, answers: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+        """Number of right answers (0 where there are no classes) and summed loss, see `Readout`."""
+        right = float((answers.argmax(axis=1) == wanted.argmax(axis=1)).sum()) if self.classifies else 0.0
+        with np.errstate(over="ignore"):  # a net that diverges is reported by its engine
+            if self.readout.loss == "cross_entropy":
+                logs = np.log(np.maximum(answers, np.finfo(answers.dtype).tiny))
+                return right, float((wanted * -logs).sum())
+            squares = float(((wanted - answers) ** 2).sum())
+            return right, squares / answers.shape[1] if self.readout.loss == "mean_squared" else 0.5 * squares
 
     def _of_states(self) -> dict[str, Ratio | Silent]:
         """Measures of the circuit's states; a reference net has none."""
@@ -291,8 +325,10 @@ class Trainer:
         return found
 
     def _check_collapse(self) -> None:
+        if self.config.collapse is None:
+            return
         accuracies = [row["train_accuracy"] for row in self.metrics]
-        if self.config.collapse is not None and accuracies[-1] < max(accuracies) - self.config.collapse:
+        if accuracies[-1] < max(accuracies) - self.config.collapse:
             raise DivergenceError(
                 f"The training accuracy fell from {max(accuracies):.3f} to {accuracies[-1]:.3f} in epoch {len(accuracies)}: the net collapsed. "
                 "Let the learning rates decay faster, or lower them (a new run with --set collapse=none would go on)."
@@ -363,8 +399,8 @@ class Trainer:
                         "epoch": number,
                         "train_loss": row["train_loss"],
                         f"{self.followed}_loss": checked["loss"],
-                        "train_accuracy": row["train_accuracy"],
-                        f"{self.followed}_accuracy": checked["accuracy"],
+                        **({"train_accuracy": row["train_accuracy"]} if self.classifies else {}),
+                        **({f"{self.followed}_accuracy": checked["accuracy"]} if self.classifies else {}),
                         **{name: None for name in self.circuit.measures},
                         **{name: checked[name] for name in self.circuit.measures if name in checked},
                         **self.weight_measures(),
@@ -375,6 +411,10 @@ class Trainer:
                     {"epoch": number, "seconds": seconds, "samples_per_second": row["samples"] / seconds}
                 )
                 self.at = Position(number + 1)
+                if self.config.select == "best" and self.selected is self.metrics[-1]:
+                    self.best = self.engine.weights()
+                    if folder is not None:
+                        save_weights(folder, self.best, BEST)
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
                     self._write_rows(folder)
@@ -382,19 +422,26 @@ class Trainer:
                 self._check_collapse()
                 between()
                 epochs.update(1)
-                epochs.set_postfix(
-                    {"train": f"{row['train_accuracy']:.3f}", self.followed: f"{checked['accuracy']:.3f}"},
-                    refresh=False,
-                )
+                what, form = self._shown
+                shown = {"train": format(row[f"train_{what}"], form), self.followed: format(checked[what], form)}
+                epochs.set_postfix(shown, refresh=False)
         if folder is not None:
             self.save_checkpoint(folder)
         return self.metrics
+
+    @property
+    def selected(self) -> dict[str, Any]:
+        """The row of metrics of the epoch that the result is of."""
+        if self.config.select == "last":
+            return self.metrics[-1]
+        return min(self.metrics, key=lambda row: row["validation_loss"])
 
     # ---------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write everything that the rest of the run depends on."""
         tensors = {f"weights/{n}": w for n, w in self.engine.weights().items()}
+        tensors |= {f"best/{n}": w for n, w in self.best.items()}
         if self.transform is not None:
             tensors |= {f"optimiser/{n}": w for n, w in self.transform.state().items()}
         noise = [engine.noise.step for engine in self._noisy()]
@@ -426,6 +473,7 @@ class Trainer:
         if {n: w.shape for n, w in weights.items()} != expected:
             raise NeurosimError(f"'{path}' holds weights of another circuit than {self.config.model} builds now.")
         self.engine.set_weights(weights)
+        self.best = {n.removeprefix("best/"): w for n, w in tensors.items() if n.startswith("best/")}
         if self.transform is not None:
             self.transform.restore(
                 {n.removeprefix("optimiser/"): w for n, w in tensors.items() if n.startswith("optimiser/")}
@@ -437,6 +485,9 @@ class Trainer:
         self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
         if self.workers.first:
             self._write_rows(folder)
+            (folder / BEST).unlink(missing_ok=True)
+            if self.best:
+                save_weights(folder, self.best, BEST)
 
     def _write_rows(self, folder: Path) -> None:
         write_whole(folder / METRICS, as_lines(self.metrics).encode())
@@ -607,6 +658,7 @@ def _begin(trainer: Trainer, folder: Path) -> None:
     """The files of a run in which nothing was trained yet."""
     for name in (METRICS, TIMING):
         (folder / name).write_text("")
+    (folder / BEST).unlink(missing_ok=True)
     save_weights(folder, trainer.engine.weights())
 
 
@@ -633,17 +685,24 @@ def _finish(trainer: Trainer, folder: Path) -> Run:
 
 
 def _result(trainer: Trainer) -> dict[str, Any]:
-    tested: dict[str, Any] = {}
-    last = trainer.metrics[-1]
-    if not trainer.config.hold_out:  # read already
-        tested = {"test_accuracy": last["test_accuracy"], "test_loss": last["test_loss"], "hold_out": False}
-    elif trainer.config.test:
-        found = trainer.evaluate("test")
-        tested = {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
+    """What ``result.json`` holds; the engine is left with the selected weights."""
+    config, row = trainer.config, trainer.selected
+    accuracy = ["accuracy"] if trainer.classifies else []
+    found: dict[str, Any] = {}
+    if config.select == "best":
+        trainer.engine.set_weights(trainer.best)
+        found["epoch"] = row["epoch"]
+    if not config.hold_out:  # read already
+        found |= {f"test_{what}": row[f"test_{what}"] for what in (*accuracy, "loss")} | {"hold_out": False}
+    elif config.test:
+        tested = trainer.evaluate("test")
+        found |= {f"test_{what}": tested[what] for what in (*accuracy, "loss")}
+    if config.hold_out:
+        told = [*accuracy, "loss"] if config.select == "best" or not accuracy else accuracy
+        found |= {f"validation_{what}": row[f"validation_{what}"] for what in told}
     return {
-        **_labels(trainer.config),
-        **tested,
-        **({"validation_accuracy": last["validation_accuracy"]} if trainer.config.hold_out else {}),
+        **_labels(config),
+        **found,
         "seconds": sum(row["seconds"] for row in trainer.timing),
         "seconds_per_epoch": float(np.median([row["seconds"] for row in trainer.timing])),
     }
@@ -683,13 +742,6 @@ def _stop_between_batches() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _score(readout: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Number of right answers and summed loss 1/2 |target - rate|^2."""
-    right = float((readout.argmax(axis=1) == targets.argmax(axis=1)).sum())
-    with np.errstate(over="ignore"):  # a net that diverges is reported by its engine
-        return right, float(0.5 * ((targets - readout) ** 2).sum())
 
 
 def _sentence(text: str) -> str:

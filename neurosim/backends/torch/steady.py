@@ -877,11 +877,16 @@ class SteadyEngine:
         if kernel is not None:
             if fresh:
                 into.zero_()
-            for g, f, scale in products:
-                product = kernel.product(g, *(f if isinstance(f, tuple) else (f, None)))
+            posts: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, Any]] = {}
+            for g, f, scale in products:  # those of one pre factor and one pool are joined
+                f, winners = f if isinstance(f, tuple) else (f, None)
+                _, known, _ = posts.get((id(g), id(winners)), (g, None, None))
+                posts[id(g), id(winners)] = (g, f * scale if known is None else known.add_(f, alpha=scale), winners)
+            for g, f, winners in posts.values():
+                product = kernel.product(g, f, winners)
                 if self.workers is not None:
                     self.workers.average(product)
-                into.add_(product, alpha=rate * scale)
+                into.add_(product, alpha=rate)
             return
         if len(products) == 1 and self.workers is None:
             ((g, f, scale),) = products
