@@ -62,8 +62,8 @@ ACTIVATIONS = {
 LAYERS = ("dense", "pooled", "strided")
 LOSSES = ("raw", "normalised")
 LABELS = ("all", "true_and_random", "true")
-#: Time of the gate in which the rules read the rates (ms).
-GATE = 50.0
+#: Time of the gate in which the rules read the rates, and time constant of somata and apical dendrites (ms).
+GATE, TAU = 10.0, 10.0
 
 #: Training of the MLPs, READ in the authors' configuration files: loss "raw", plain SGD with one clipping norm per stream.
 MLP: dict[str, Any] = dict(
@@ -94,7 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def circuit(
-    sizes: Sequence[int] = (64, 256, 256, 256, 256, 256, 10),
+    sizes: Sequence[int] = (64, 64, 32, 10),
     layers: str = "dense",
     pixels: int = 32,
     loss: str = "raw",
@@ -106,7 +106,7 @@ def circuit(
     filter: float = 0.0,
     own_class: bool = False,
     baseline: float = 0.0,
-    settle: float = 200.0,
+    settle: float | None = None,
     eta: float = 1.0,
 ) -> Circuit:
     """Counter-current learning of a classifier.
@@ -136,11 +136,13 @@ def circuit(
     baseline
         Firing rate of a cell with r = 0: cells send r + baseline (at least 0 for ELU and baseline = 1), tonic inhibition takes the baseline off.
     settle
-        Time in which the streams settle in each window (ms); 20 tau = 200 ms suffice for six layers.
+        Time in which the streams settle in each window (ms; default: 2 tau per layer and 8 tau, 200 ms for six layers, which leaves the change
+        of a trial within 1e-4).
     eta
         Factor of all rules. The trainer's rates come on top.
     """
     sizes = tuple(sizes)
+    settle = TAU * (2 * len(sizes) + 6) if settle is None else settle
     _check(sizes, layers, pixels, loss, activation, labels, filter, own_class, baseline, decorrelation)
     for name, value in (("kappa", kappa), ("contrast", contrast), ("settle", settle), ("eta", eta)):
         if not value > 0:
@@ -261,7 +263,7 @@ LOGIT = Cell(
     """,
     ports=("I_basal",),
     inputs=("label", "R", "y"),
-    parameters={"tau": "10*ms"},
+    parameters={"tau": f"{TAU}*ms"},
     pools=(Pool("total", "exp(u)"),),
 )
 """Softmax by a divisive pool."""
@@ -275,7 +277,7 @@ GATED = Cell(
     """,
     ports=("I_certain",),
     rate="keep",
-    parameters={"tau": "10*ms", "threshold": 0.9},
+    parameters={"tau": f"{TAU}*ms", "threshold": 0.9},
 )
 """The sample filter: open while the own class is not yet certain."""
 
@@ -319,7 +321,7 @@ def _stream(
             pools.append(Pool("along", "r*crowd"))
     else:
         pools = [Pool("match", "r*v_a")]
-    parameters: dict[str, Any] = {"tau": "10*ms"}
+    parameters: dict[str, Any] = {"tau": f"{TAU}*ms"}
     parameters |= {"eps": 1e-8, "tiny": 1e-30} if normalised else {}
     parameters |= {"baseline": baseline} if baseline else {}
     ports = ("I_basal", "I_apical", *(("keep",) if filtered else ()))

@@ -46,7 +46,7 @@ from neurosim.errors import NeurosimError, unknown
 
 NORMALISE = ("batch", "none")
 #: Time of the gate in which the rules read the rates (ms).
-GATE = 50.0
+GATE = 10.0
 #: Gain of the weights of each stream's second half, READ; those that make a picture start at 0.
 SMALL = 0.001
 

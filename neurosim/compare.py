@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from neurosim.backends.result import Result
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
+from neurosim.protocol import Windows
 from neurosim.simulation import simulate, stimuli
 
 #: Cells per population whose traces a report keeps.
@@ -106,7 +107,7 @@ def compare(
         settings |= {"solver": solver} if level == STEADY else {}
         chosen = slice(None) if "samples" not in settings else slice(settings.pop("samples"))
         return simulate(
-            circuit, None if images is None else images[chosen], None if labels is None else labels[chosen], level=level,
+            settings.pop("circuit", circuit), None if images is None else images[chosen], None if labels is None else labels[chosen], level=level,
             plasticity=learn, record=kept, **settings,
         )  # fmt: skip
 
@@ -197,10 +198,24 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
         return None
     shortest = min(p.seconds for p in plan.phases)
     h = shortest / int(np.ceil(shortest / (fastest / 40)))
-    samples = 1
+    # Of windows over labels one is enough.
+    phases = tuple(replace(p, labels="true") if isinstance(p, Windows) else p for p in circuit.protocol.phases)
+    short = (
+        replace(circuit, protocol=replace(circuit.protocol, phases=phases))
+        if phases != circuit.protocol.phases
+        else circuit
+    )
     runs = [
         run(
-            level, "off", states, dt=f"{h / k!r}*second", stride=k, samples=samples, batch_size=1, progress=False
+            level,
+            "off",
+            states,
+            circuit=short,
+            dt=f"{h / k!r}*second",
+            stride=k,
+            samples=1,
+            batch_size=1,
+            progress=False,
         ).traces
         for k in (1, 2, 4)
     ]
@@ -214,8 +229,9 @@ def _cosines(
     from neurosim.analysis import ReferenceNet, cosine
 
     gradient: dict[str, np.ndarray] = {}
-    if circuit.reference is not None and "target" in fields:
-        gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields["target"])
+    wanted = circuit.readout.wanted if circuit.readout is not None else "target"
+    if circuit.reference is not None and wanted in fields:
+        gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields[wanted])
     return {
         p.name: cosine(held.collected[p.name], -gradient[p.name]) if p.name in gradient else None
         for p in circuit.plan.plastic()

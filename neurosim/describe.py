@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from neurosim.circuit import Circuit
+from neurosim.connectivity import Conv2d
 
 
 def describe(circuit: Circuit) -> str:
@@ -15,7 +16,9 @@ def describe(circuit: Circuit) -> str:
     plan = circuit.plan
     lines = [circuit.name, "=" * len(circuit.name), *textwrap.wrap(circuit.citation, 100), "", "Populations"]
     for p in circuit.populations:
-        lines.append(f"  {p.name}: {p.n} cells, {p.cell.name}")
+        n = plan.populations[p.name].n
+        maps = " ({} maps of {} x {})".format(*p.n) if isinstance(p.n, tuple) else ""
+        lines.append(f"  {p.name}: {n} cells{maps}, {p.cell.name}")
     lines += ["", "Cells"]
     cells: dict[Any, list[Any]] = {}
     for p in circuit.populations:
@@ -27,7 +30,13 @@ def describe(circuit: Circuit) -> str:
         lines.append(f"  {cell} (rate {population.cell.rate}): {', '.join(p.name for p in populations)}")
         lines += [f"    {line.strip()}" for line in population.cell.equations.strip().splitlines() if line.strip()]
         lines += [f"    {h.name} = {h.of} at the end of phase {h.phase}" for h in population.cell.holds]
-        lines += [f"    {pool.name} = sum over the population of {pool.expression}" for pool in population.cell.pools]
+        over = {
+            "population": "sum over the population",
+            "map": "sum over each map",
+            "batch": "sum over each map, mean over the batch,",
+        }
+        lines += [f"    {pool.name} = {over[pool.over]} of {pool.expression}" for pool in population.cell.pools]
+        lines += [f"    {o.name} = overlap of {o.of} between samples" for o in population.cell.overlaps]
         lines += [f"    {d.name} = d{d.of}/dt of the previous step" for d in population.cell.derivatives]
         if chosen.spiking:
             cell_type = population.cell
@@ -42,10 +51,10 @@ def describe(circuit: Circuit) -> str:
         tie = f", tied to {q.root}{' transposed' if q.transpose else ''}" if q.root != q.name else ""
         tie += f" times {q.factor:g}" if q.factor != 1 else ""
         rule = f", plastic: {q.rule.rule.name}" if q.rule else ""
-        kind = type(q.connectivity).__name__
-        lines.append(
-            f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({q.n_pre} x {q.n_post}, {kind}{tie}{rule})"
-        )
+        # Of a kernel only its own numbers: it may be a large matrix.
+        kind = str(q.connectivity) if isinstance(q.connectivity, Conv2d) else type(q.connectivity).__name__
+        shape = " x ".join(map(str, q.weight_shape if q.shared_kernel else (q.n_pre, q.n_post)))
+        lines.append(f"  {q.name}: {q.source}.{q.variable} -> {q.target}.{q.port} ({shape}, {kind}{tie}{rule})")
     lines += ["", "Plasticity"] if any(q.rule for q in plan.projections.values()) else []
     seen: set[tuple[Any, ...]] = set()
     for q in plan.projections.values():
@@ -60,10 +69,20 @@ def describe(circuit: Circuit) -> str:
         )
     lines += ["", "Protocol"]
     for phase, mirrored in zip(plan.phases, plan.mirrored, strict=True):
+        window = phase.window
+        if window is not None and window.index > 0:
+            continue
         shared = ", ".join(f"{n} = {'' if v == mirrored.shared[n] else '+-'}{v:g}" for n, v in phase.shared.items())
         plastic = ", ".join(dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic))  # type: ignore[union-attr]
         parts = [f"{phase.seconds * 1e3:g} ms", *([shared] if shared else []), f"plastic: {plastic or 'nothing'}"]
-        lines.append(f"  {phase.name}: {'; '.join(parts)}")
+        if window is not None:
+            shown = {
+                "all": f"each of the {window.classes} labels",
+                "true_and_random": "the sample's own label, then a wrong one",
+                "true": "the sample's own label",
+            }[window.labels]
+            parts.append(f"one window for {shown}")
+        lines.append(f"  {phase.base}{'[k]' if window else ''}: {'; '.join(parts)}")
     clamps = {f"{p}.{v}": s for phase in plan.phases for (p, v), s in phase.clamps.items()}
     if clamps:
         lines.append("  clamps: " + ", ".join(f"{n} <- {s}" for n, s in clamps.items()))
@@ -74,7 +93,8 @@ def describe(circuit: Circuit) -> str:
             f"  published relaxation (steady level): {' > '.join(scheme.order)}; sweeps: {sweeps}; step {scheme.dt}"
         )
     if circuit.readout:
-        lines.append(f"  readout: largest {circuit.readout.variable} at the end of phase {circuit.readout.phase}")
+        what = "largest " if circuit.readout.wanted == "target" else "the picture "
+        lines.append(f"  readout: {what}{circuit.readout.variable} at the end of phase {circuit.readout.phase}")
     return "\n".join(lines)
 
 

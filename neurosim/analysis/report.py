@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from neurosim.plot.style import save_figure
 from neurosim.simulation import versions
@@ -30,6 +31,37 @@ def column(rows: Iterable[Mapping[str, Any]], key: str, **labels: Any) -> np.nda
 def listed(values: Iterable[float], places: int = 3) -> str:
     """``0.952 / 0.957 / 0.976``."""
     return " / ".join(f"{value + 0.0:.{places}f}" for value in values)
+
+
+def mean_sd(values: Sequence[float] | np.ndarray, factor: float = 100.0, places: int = 1) -> str:
+    """``96.9 ± 0.3``: mean ± sd (n - 1), in % unless said; the value alone where there is one."""
+    if not len(values):
+        return "-"
+    scaled = factor * np.asarray(values)
+    return f"{scaled.mean():.{places}f}" + (f" ± {scaled.std(ddof=1):.{places}f}" if len(scaled) > 1 else "")
+
+
+def collect(
+    name: str, jobs: Sequence[Mapping[str, Any]], run: Callable[..., Mapping[str, Any]], out: Path
+) -> list[dict[str, Any]]:
+    """Rows ``{**job, **run(**job)}``, in the order of the jobs.
+
+    Each is written to NAME.jsonl as it is finished. Rows found there, or in the NAME.json of a whole experiment, are not run again.
+    """
+    store, whole = out / f"{name}.jsonl", out / f"{name}.json"
+    kept = json.loads(whole.read_text())["rows"] if whole.is_file() else []
+    kept += [json.loads(line) for line in store.read_text().splitlines()] if store.is_file() else []
+    rows = []
+    with tqdm(jobs, unit="run") as bar:
+        for job in bar:
+            bar.set_postfix_str(", ".join(f"{key} {value}" for key, value in job.items()))
+            found = [row for row in kept if all(key in row and row[key] == value for key, value in job.items())]
+            if not found:
+                found = [{**job, **run(**job)}]
+                with store.open("a") as file:
+                    file.write(json.dumps(found[0]) + "\n")
+            rows.append(dict(found[-1]))
+    return rows
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
