@@ -305,6 +305,7 @@ class Plan:
         """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
         names = [p.name for p in self.phases]
         short, count = copy.copy(self), names.index(phase) + 1
+        short.__dict__.pop("clamped_sizes", None)  # of all phases
         short.phases = self.phases[:count]
         short.mirrored = short.phases if self.mirrored is self.phases else self.mirrored[:count]
         return short
@@ -976,6 +977,18 @@ class Plan:
         """Fields of a stimulus that some clamp names, or follows from."""
         named = {source for phase in self.phases for source in phase.clamps.values()}
         return sorted({"target" if source in WINDOW_FIELDS else source for source in named})
+
+    @cached_property
+    def clamped_sizes(self) -> dict[tuple[str, int], str]:
+        """``{(field of the stimulus, values per sample): a variable that is clamped to it}``; fields of windows follow from the target."""
+        sizes: dict[tuple[str, int], str] = {}
+        for phase in self.phases:
+            for (population, variable), source in phase.clamps.items():
+                key = (source, self.populations[population].n)
+                if phase.window is not None and source in WINDOW_FIELDS:
+                    key = ("target", phase.window.classes)
+                sizes.setdefault(key, f"{population}.{variable}")
+        return sizes
 
     def stimulus_size(self, source: str) -> int | None:
         """Number of values that a stimulus field needs, None when nothing is clamped to it."""

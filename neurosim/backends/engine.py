@@ -12,7 +12,6 @@ from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
-from neurosim.protocol import WINDOW_FIELDS
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,13 @@ def check_stimuli(plan: Plan, stimuli: dict[str, np.ndarray], batch: int) -> int
     samples = {name: len(values) for name, values in stimuli.items()}
     if len(set(samples.values())) > 1:
         raise NeurosimError(f"The stimulus fields have {samples} samples; wanted the same number.")
-    for phase in plan.phases:
-        for (population, variable), source in phase.clamps.items():
-            n = plan.populations[population].n
-            if phase.window is not None and source in WINDOW_FIELDS:
-                source, n = "target", phase.window.classes
-            if source not in stimuli:
-                raise NeurosimError(
-                    f"'{population}.{variable}' is clamped to '{source}', but the stimuli hold {[*stimuli]}."
-                )
-            if tuple(stimuli[source].shape[1:]) != (n,):
-                raise NeurosimError(
-                    f"'{population}.{variable}' is clamped to '{source}' of shape {tuple(stimuli[source].shape)}; wanted "
-                    f"(samples, {n})."
-                )
+    for (source, n), name in plan.clamped_sizes.items():
+        if source not in stimuli:
+            raise NeurosimError(f"'{name}' is clamped to '{source}', but the stimuli hold {[*stimuli]}.")
+        if tuple(stimuli[source].shape[1:]) != (n,):
+            raise NeurosimError(
+                f"'{name}' is clamped to '{source}' of shape {tuple(stimuli[source].shape)}; wanted (samples, {n})."
+            )
     count = next(iter(samples.values()), batch)
     if count % batch:
         raise NeurosimError(f"{count} samples do not fill batches of {batch}; wanted a multiple.")

@@ -64,6 +64,7 @@ class Transform:
         # A rate is all there is: changes need not be formed, let alone be transformed.
         kept = config.momentum or config.weight_decay or config.warm_up or config.centralise or config.clip is not None
         self._plain = config.optimiser == "sgd" and not kept
+        self._remembers = config.optimiser != "sgd" or config.momentum or config.weight_decay
 
     def begin_epoch(self, number: int) -> None:
         """Set the learning rates of an epoch, counted from 1."""
@@ -98,7 +99,13 @@ class Transform:
         if self.config.clip is not None:
             for parameters in self._clipped:
                 torch.nn.utils.clip_grad_norm_(parameters, self.config.clip, foreach=True)
-        self.optimiser.step()
+        if self._remembers:
+            self.optimiser.step()
+            return
+        for group in self.optimiser.param_groups:  # as torch's, which would first copy the changes with the other sign
+            due = [p for p in group["params"] if p.grad is not None]
+            if due:
+                torch._foreach_add_(due, [p.grad for p in due], alpha=group["lr"])
 
     def state(self) -> dict[str, np.ndarray]:
         """What the rest of a run depends on: moments by ``PROJECTION/MOMENT``, and the updates so far where there is a warm-up."""

@@ -54,6 +54,7 @@ METHODS = ("anderson", "sweeps", "relaxation")
 #: Pre factor, post factor (of a pooled convolution with the positions that won), scale.
 Product = tuple[torch.Tensor, Any, float]
 Block = Callable[[dict[str, Any]], None]
+Place = tuple[int, torch.Size, tuple[int, ...]]
 
 
 class Transform(Protocol):
@@ -144,6 +145,7 @@ class SteadyEngine:
         self._labels = self._joined()
         self._axes: dict[str, dict[str, Axes]] = find_axes(plan, plan.phases[0]) if self._labels else {}
         self._label: int | None = None  # that `_values` reads
+        self._initial: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
         self._kernels: dict[str, Convolution | BiasPerMap] = {
             q.name: self.arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel
         }
@@ -474,18 +476,25 @@ class SteadyEngine:
 
     def _reset(self, batch: int) -> None:
         self.batch = batch
-        self.state: dict[str, dict[str, Any]] = {}
-        for p in self.plan.populations.values():
-            names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
-            axes = self._axes[p.name] if self._labels else dict.fromkeys(names, Axes())
-            # One number each, not written out: new values take their place, nothing is changed within them.
-            self.state[p.name] = {
-                n: self.arrays.full(p.initial.get(n, 0.0)).expand(*self._lead(axes[n]), p.n) for n in names
-            }
+        if batch not in self._initial:
+            self._initial = {batch: self._initial_values()}
+        self.state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in self._initial[batch].items()}
         self._traces: dict[str, torch.Tensor] = {}
         self._drives: dict[DriveKey, tuple[int, int, torch.Tensor]] = {}
         self._winners: dict[str, torch.Tensor | None] = {}
         self._seen = {p: 0 for p in self.plan.populations}
+
+    def _initial_values(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What states, inputs and held values are at the start of a trial."""
+        state: dict[str, dict[str, torch.Tensor]] = {}
+        for p in self.plan.populations.values():
+            names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *(d.name for d in p.derivatives))
+            axes = self._axes[p.name] if self._labels else dict.fromkeys(names, Axes())
+            # One number each, not written out: new values take their place, nothing is changed within them.
+            state[p.name] = {
+                n: self.arrays.full(p.initial.get(n, 0.0)).expand(*self._lead(axes[n]), p.n) for n in names
+            }
+        return state
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
@@ -553,11 +562,13 @@ class SteadyEngine:
             step.early(s)
             if step.sends:
                 self._seen[step.population] += 1
-        for p in program:
-            if p.states:
-                self._fill_ports(self.plan.populations[p.name])
-        kept.step += 1
         moving = [p for p in program if p.states]
+        filled = {(step.population, port) for step in steps for port in step.ports}
+        for p in moving:
+            for port in self.plan.populations[p.name].ports:
+                if (p.name, port) not in filled:
+                    self._fill_port(self.plan.populations[p.name], port)
+        kept.step += 1
         sums = [self.state[p.name][x].sum() for p in moving for x in p.states]
         finite = not sums or bool(torch.isfinite(torch.stack(sums).sum()))
         if self.workers is not None:
@@ -877,11 +888,11 @@ class SteadyEngine:
         if kernel is not None:
             if fresh:
                 into.zero_()
-            posts: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, Any]] = {}
+            posts: dict[tuple[Place, int], tuple[torch.Tensor, torch.Tensor, Any]] = {}
             for g, f, scale in products:  # those of one pre factor and one pool are joined
                 f, winners = f if isinstance(f, tuple) else (f, None)
-                _, known, _ = posts.get((id(g), id(winners)), (g, None, None))
-                posts[id(g), id(winners)] = (g, f * scale if known is None else known.add_(f, alpha=scale), winners)
+                _, known, _ = posts.get((_place(g), id(winners)), (g, None, None))
+                posts[_place(g), id(winners)] = (g, f * scale if known is None else known.add_(f, alpha=scale), winners)
             for g, f, winners in posts.values():
                 product = kernel.product(g, f, winners)
                 if self.workers is not None:
@@ -892,10 +903,10 @@ class SteadyEngine:
             ((g, f, scale),) = products
             torch.addmm(into, g.T, f, beta=0.0 if fresh else 1.0, alpha=rate * scale, out=into)
             return
-        joined: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        joined: dict[Place, tuple[torch.Tensor, torch.Tensor]] = {}
         for g, f, scale in products:
-            _, known = joined.get(id(g), (g, None))
-            joined[id(g)] = (g, f * scale if known is None else known.add_(f, alpha=scale))
+            _, known = joined.get(_place(g), (g, None))
+            joined[_place(g)] = (g, f * scale if known is None else known.add_(f, alpha=scale))
         if not joined:
             if fresh:
                 into.zero_()
@@ -993,6 +1004,11 @@ class SteadyEngine:
         if self._labels and isinstance(value, torch.Tensor) and value.dim() == 3:
             value = value[:, self._label if value.shape[1] > 1 else 0]
         return np.array(self.arrays.to_numpy(self.arrays.expand(value, shape)))
+
+
+def _place(values: torch.Tensor) -> Place:
+    """What two views of the same numbers have in common."""
+    return values.data_ptr(), values.shape, values.stride()
 
 
 def _waiting(projection: str) -> str:
