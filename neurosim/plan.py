@@ -275,6 +275,12 @@ class Plan:
                     raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
         _unique("population", [p.name for p in circuit.populations])
         _unique("projection", [p.name for p in circuit.projections])
+        if not isinstance(circuit.protocol.phases, tuple | list) or any(
+            isinstance(item, Windows) and not isinstance(item.phases, tuple | list) for item in circuit.protocol.phases
+        ):
+            raise CircuitError(
+                "The phases of a Protocol, and of Windows, are a tuple; wanted phases=(Phase('free', '100*ms'),), with its comma."
+            )
         written = [
             (phase, item if isinstance(item, Windows) else None)
             for item in circuit.protocol.phases
@@ -676,7 +682,7 @@ class Plan:
             inner = (shape[1], shape[0]) if transpose else shape
             name, more, turned = self._like(other, inner, (*seen, projection.name))
             return name, factor * more, transpose != turned
-        sizes = {p.name: p.n for p in self.circuit.populations}
+        sizes = {p.name: int(np.prod(p.n)) for p in self.circuit.populations}
         for population in (other.source_population, other.target_population):
             if population not in sizes:
                 raise CircuitError(f"Projection '{other.name}': {unknown('population', population, sizes)}")
@@ -808,14 +814,7 @@ class Plan:
             clamps: dict[tuple[str, str], str] = {}
             fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
             for name, source in {**protocol.clamps, **more, **phase.clamps}.items():
-                population, _, variable = name.partition(".")
-                if population not in self.populations:
-                    raise CircuitError(f"A clamp names '{name}'. {unknown('population', population, self.populations)}")
-                if variable not in self.populations[population].inputs:
-                    raise CircuitError(
-                        f"A clamp names '{name}'. "
-                        f"{unknown(f'input of {population}', variable, self.populations[population].inputs)}"
-                    )
+                population, variable = self._input(name)
                 if source not in fields:
                     outside = " (label, same and multiplicity are fields of Windows)" if source in WINDOW_FIELDS else ""
                     raise CircuitError(f"The clamp of '{name}'{outside}: {unknown('stimulus field', source, fields)}")
@@ -829,6 +828,18 @@ class Plan:
             )
             yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
 
+    def _input(self, name: str) -> tuple[str, str]:
+        """``"inp.r"`` -> ("inp", "r"), the input that a clamp names."""
+        population, _, variable = name.partition(".")
+        if population not in self.populations:
+            raise CircuitError(f"A clamp names '{name}'. {unknown('population', population, self.populations)}")
+        if variable not in self.populations[population].inputs:
+            raise CircuitError(
+                f"A clamp names '{name}'. "
+                f"{unknown(f'input of {population}', variable, self.populations[population].inputs)}"
+            )
+        return population, variable
+
     def _expanded(self) -> Iterator[tuple[str, Phase, Window | None, Mapping[str, str]]]:
         """The protocol's phases one after another, those of windows once per window, with the window and its clamps."""
         for item in self.circuit.protocol.phases:
@@ -840,6 +851,9 @@ class Plan:
             if not item.phases:
                 raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
             clamps = [{**self.circuit.protocol.clamps, **item.clamps, **phase.clamps} for phase in item.phases]
+            for c in clamps:  # names first: the labels are counted by what they are clamped to
+                for name in c:
+                    self._input(name)
             shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in ("label", "target")}
             sizes = {self.populations[p].n for p in shown if p in self.populations}
             if len(sizes) != 1:
@@ -908,10 +922,10 @@ class Plan:
                     )
             of = self.projections[measure.of]
             to = self.projections[measure.to] if isinstance(measure, Angle) else of
-            if (of.n_pre, of.n_post) != (to.n_post, to.n_pre):
+            if of.weight_shape != to.weight_shape[::-1]:
                 what = "one shape, once the second is transposed" if isinstance(measure, Angle) else "square weights"
                 raise CircuitError(
-                    f"Measure '{name}': weights of {of.n_pre} x {of.n_post} ('{of.name}') and {to.n_pre} x {to.n_post} ('{to.name}'); wanted {what}."
+                    f"Measure '{name}': weights of shape {of.weight_shape} ('{of.name}') and {to.weight_shape} ('{to.name}'); wanted {what}."
                 )
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):

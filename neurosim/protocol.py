@@ -57,7 +57,9 @@ class Windows:
     Inside, clamps may name three further fields: ``label``, the window's label, one-hot (classes,); ``same``, 1 where it is the sample's own
     class and 0 elsewhere, one number per sample; ``multiplicity``, for how many classes the window stands (one number per sample). The
     windows follow one another in time, states going on; phase ``settle`` of window k is called ``settle[k]``. On the steady level
-    windows of all labels are run at once, as rows of an axis of their own.
+    windows of all labels are run at once, as rows of an axis of their own, where the circuit allows it (windows are the whole trial, rules collect
+    their changes until its end, nothing is held from one to the next); each then starts from the initial states, so that a circuit with
+    several fixed points may settle at another one than in time.
 
     Parameters
     ----------

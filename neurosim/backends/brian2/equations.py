@@ -71,6 +71,14 @@ class EquationsEngine:
                     f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: with apply='now' the synapses of one "
                     "kernel would part in every step. Give the rule apply='phase' or 'trial', or use brian2:dense."
                 )
+            if projection.shared_kernel and any(t.decay is not None for t in projection.rule.terms or ()):
+                met = len(np.unique(synapses_of(projection)[2]))
+                if met < np.prod(projection.weight_shape):
+                    raise UnsupportedError(
+                        f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: it lets weights decay, and "
+                        f"{np.prod(projection.weight_shape) - met} of the kernel's meet no cell of these maps, so they have no synapse. Use larger maps or "
+                        "brian2:dense."
+                    )
             if projection.rule.rule.exact is not None:
                 raise UnsupportedError(
                     f"The rule '{projection.rule.rule.name}' of projection '{projection.name}' cannot run on {LEVEL}: its exact form inverts a "
@@ -139,6 +147,7 @@ class _Run:
         self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
         self.objects: list[Any] = []
         self.kernel_entry: dict[str, np.ndarray] = {}  # which weight of a convolution each of its synapses has
+        self.kernels: dict[str, np.ndarray] = {}  # weights of convolutions, as last set
         self.groups = {p.name: self._group(p) for p in plan.populations.values()}
         self.synapses = {q.name: self._projection(q) for q in plan.projections.values()}
         for name, values in weights.items():
@@ -249,6 +258,9 @@ class _Run:
                 for n in (n for n in p.parameters if f"{n}_{side}" in names_in(rhs) and n not in p.arrays):
                     namespace[f"ns_{side}_{n}"] = b2.Quantity(p.parameters[n], dim=p.dimensions[n])
                     rhs = substitute(rhs, {f"{n}_{side}": f"ns_{side}_{n}"})
+            if q.shared_kernel:  # the synapses of one weight share its decay
+                rhs = substitute(rhs, {"w": "(w/ns_sharing)"})
+                lines.append("ns_sharing : 1")
             collects = self.learn == "held" or rule.rule.apply != "now"
             changed = "ns_collected" if collects else "w"
             if rule.filter is not None:
@@ -267,6 +279,9 @@ class _Run:
         if q.shared_kernel:
             source, target, self.kernel_entry[q.name] = synapses_of(q)
             synapses.connect(i=source, j=target)
+            if rule is not None and self._learns(q):
+                entry = self.kernel_entry[q.name]
+                synapses.variables["ns_sharing"].get_value()[...] = np.bincount(entry)[entry]
         else:
             synapses.connect(j="i") if isinstance(q.connectivity, OneToOne) else synapses.connect()
         synapses.summed_updaters[f"{receives}_post"].when = "start"
@@ -298,6 +313,8 @@ class _Run:
 
     def _set(self, name: str, values: np.ndarray) -> None:
         """Give a projection's synapses their weights."""
+        if name in self.kernel_entry:
+            self.kernels[name] = values
         self._view(name)[...] = values.ravel()[self.kernel_entry[name]] if name in self.kernel_entry else values
 
     def _get(self, name: str, variable: str = "w") -> np.ndarray:
@@ -307,7 +324,7 @@ class _Run:
             return view.copy()
         shape, entry = self.plan.projections[name].weight_shape, self.kernel_entry[name]
         if variable == "w":
-            found = np.zeros(np.prod(shape))
+            found = self.kernels[name].ravel().copy()  # weights that meet no cell, at the edge of small maps, stay
             found[entry] = view
         else:
             found = np.bincount(entry, weights=view, minlength=int(np.prod(shape)))

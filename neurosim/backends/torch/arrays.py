@@ -45,7 +45,7 @@ class TorchArrays:
             "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
             "ns_pool": lambda x: x.sum(-1, keepdim=True),
             "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdim=True), maps),
-            "ns_match": lambda f, g: (f.flatten(0, -2) @ g.flatten(0, -2).T).unsqueeze(-1),
+            "ns_match": lambda f, g: (f.reshape(-1, f.shape[-1]) @ g.reshape(-1, g.shape[-1]).T).unsqueeze(-1),
         }  # fmt: skip
 
     def _int(self, x: Any) -> torch.Tensor:

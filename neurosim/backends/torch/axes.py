@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import sympy
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
-from neurosim.equations import names_in
-from neurosim.errors import UnsupportedError
+from neurosim.equations import NotSeparable, names_in
 from neurosim.plan import PhasePlan, Plan, PopulationPlan
 
 
@@ -47,7 +48,7 @@ def find_axes(plan: Plan, phase: PhasePlan) -> dict[str, dict[str, Axes]]:
     for p in plan.populations.values():
         found[p.name] = {n: CELLS if n in p.arrays else Axes() for n in (*p.parameters, *p.shared)}
         found[p.name] |= {
-            n: FIELDS[phase.clamps[p.name, n]] if (p.name, n) in phase.clamps else CELLS for n in p.inputs
+            n: FIELDS[phase.clamps[p.name, n]] if (p.name, n) in phase.clamps else Axes() for n in p.inputs
         }
         found[p.name] |= dict.fromkeys((*p.ode, *p.ports, *(d.name for d in p.derivatives)), CELLS)
     before = None
@@ -72,6 +73,12 @@ def find_axes(plan: Plan, phase: PhasePlan) -> dict[str, dict[str, Axes]]:
     return found
 
 
+def axes_of_windows(plan: Plan) -> dict[str, dict[str, Axes]]:
+    """The axes of every variable of every population, in any phase."""
+    found = [find_axes(plan, phase) for phase in plan.phases]
+    return {p: {n: reduce(or_, (axes[p][n] for axes in found)) for n in found[0][p]} for p in plan.populations}
+
+
 def union(known: Mapping[str, Axes], text: str) -> Axes:
     """The axes of an expression."""
     axes = Axes()
@@ -94,7 +101,7 @@ def split(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> list[Facto
 
     Raises
     ------
-    UnsupportedError
+    NotSeparable
         A factor that mixes sample, label and cell in no product.
     """
 
@@ -129,9 +136,8 @@ def split(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> list[Facto
                 )  # fmt: skip
                 if inlined != factor:
                     return parts(inlined * rest)
-                raise UnsupportedError(
-                    f"Population '{p.name}': '{factor}' in '{text}' differs between samples, labels and cells in one, so the steady level, which runs "
-                    "all labels at once, would have to form it for each. Write it as a sum of products, or use a level in time."
+                raise NotSeparable(
+                    f"'{factor}' in '{text}' of population '{p.name}' differs between samples, labels and cells."
                 )
         return [(scalar, sample, label)]
 
@@ -142,7 +148,9 @@ def pool_text(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> str:
     """The text of a sum over the population of a mixed expression, as matrix products."""
     terms = []
     for f in split(text, known, p):
-        if "1" in (f.sample, f.label):
+        if f.sample == f.label == "1":
+            inner = str(p.n)
+        elif "1" in (f.sample, f.label):
             inner = f"ns_pool({f.label if f.sample == '1' else f.sample})"
         else:
             inner = f"ns_match({f.sample}, {f.label})"

@@ -34,13 +34,13 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
-from neurosim.backends.torch.axes import Axes, Factors, find_axes, pool_text, split, union
+from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, pool_text, split, union
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution
 from neurosim.backends.torch.order import order_of_states
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
-from neurosim.equations import compile_block, evaluate, linear_terms, names_in, seconds, solve_steady
+from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds, solve_steady
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
@@ -76,6 +76,7 @@ class PopulationProgram:
     name: str
     states: list[str]  # that move in this phase
     early: Block
+    still: Block  # those of them that no moving state reaches
     late: Block
     solve: Block
     finish: Block  # late variables for holds, rules, readout, recorders
@@ -143,14 +144,30 @@ class SteadyEngine:
         self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
         self._steps_of: dict[tuple[str, int, bool, bool], list[Step] | None] = {}
         self._labels = self._joined()
-        self._axes: dict[str, dict[str, Axes]] = find_axes(plan, plan.phases[0]) if self._labels else {}
+        self._axes: dict[str, dict[str, Axes]] = axes_of_windows(plan) if self._labels else {}
+        self._factors: dict[tuple[str, str], list[tuple[Factors, str]]] = {}
+        try:
+            for phase in plan.phases:
+                self._find_factors(phase)
+        except NotSeparable:  # a rule mixes samples, labels and cells: one window after another
+            self._labels, self._axes = [], {}
+        over = {a.over for p in plan.populations.values() for a in p.assignments}
+        #: Whether samples meet in the states' equations.
+        self._coupled = bool(over & {"batch", "overlap"})
+        if "overlap" in over and not self._labels and any(p.window is not None for p in plan.phases):
+            raise UnsupportedError(
+                f"'{plan.circuit.name}' has overlaps and windows that {LEVEL} runs one after another, so the labels to be compared are not there at "
+                "once. Use Windows(labels='all') as the whole protocol, or a circuit without overlaps (decorrelation=0)."
+            )
         self._label: int | None = None  # that `_values` reads
         self._initial: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
         self._kernels: dict[str, Convolution | BiasPerMap] = {
             q.name: self.arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel
         }
-        self._functions = self.arrays.functions | {"ns_pool_batch": self._pool_batch, "ns_overlap": self._overlap}
-        self._factors: dict[tuple[str, str], list[tuple[Factors, str]]] = {}
+        self._functions = self.arrays.functions | {
+            "ns_pool_batch": self._pool_batch, "ns_overlap": self._overlap,
+            "ns_overlap_of_labels": lambda x: self._overlap(x, False),
+        }  # fmt: skip
         self._compiled: dict[tuple[str, int], Sweeps] = {}
         self.transform: Transform | None = None
         self.workers: Workers | None = None
@@ -205,6 +222,11 @@ class SteadyEngine:
             assert q.rule is not None
             if q.rule.rule.apply != "trial" or q.rule.filter is not None or q.rule.rule.exact is not None:
                 return []
+        for p in plan.populations.values():
+            sent = {q.variable for q in plan.projections.values() if q.source == p.name}
+            held = [self._solution(p, phase, sent)[1] for phase in phases[: len(bases)]]
+            if any(x in held[0] and any(x not in h for h in held) for x in p.ode):
+                return []  # such a state comes from the window before
         return labels if plan.circuit.protocol.reset and self.options.method != "relaxation" else []
 
     def _lead(self, axes: Axes) -> tuple[int, ...]:
@@ -224,10 +246,10 @@ class SteadyEngine:
             self.workers.average(mean)
         return self.arrays.functions["ns_pool_map"](mean, maps)
 
-    def _overlap(self, x: torch.Tensor) -> torch.Tensor:
+    def _overlap(self, x: torch.Tensor, of_samples: bool = True) -> torch.Tensor:
         """``(R R^T - I) R/rows``; rows are the samples (of all workers), or the labels of what differs between labels."""
         rows = x.flatten(0, -2)
-        every = self.workers.gather(rows) if self.workers is not None and x.shape[0] == self.batch else rows
+        every = self.workers.gather(rows) if self.workers is not None and of_samples else rows
         return (rows @ every.T @ every).sub_(rows).div_(len(every)).reshape(x.shape)
 
     # ---------------------------------------------------------------- programs
@@ -235,7 +257,6 @@ class SteadyEngine:
     def _program(self, phase: PhasePlan, learn: bool, ends: bool) -> list[PopulationProgram]:
         key = (phase.name, phase.sign, learn, ends)
         if key not in self._programs:
-            self._find_factors(phase)
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
                 projection = self.plan.projections[name]
@@ -264,10 +285,7 @@ class SteadyEngine:
             for term, post, pre in self.plan.rule_factors(q, LEVEL):
                 axes = union(self._axes[q.source], term.pre)
                 if axes.sample and axes.label:
-                    raise UnsupportedError(
-                        f"The rule of projection '{name}' has the pre factor '{term.pre}', which differs between samples and labels; the steady level, which "
-                        "runs all labels at once, can contract one of them only. Use a level in time."
-                    )
+                    raise NotSeparable(f"'{term.pre}' differs between samples and labels.")
                 self._axes[q.source][pre] = axes
                 parts = split(term.post, self._axes[q.target], self.plan.populations[q.target])
                 self._factors[name, post] = [(part, f"{post}_{k}") for k, part in enumerate(parts)]
@@ -296,7 +314,8 @@ class SteadyEngine:
         # All states are solved from one set of known values before any of them is stored.
         solve = [(f"ns_new_{x}", text) for x, text in solution.items()]
         return PopulationProgram(
-            p.name, [x for x in p.ode if x not in held], block(early), block(late),
+            p.name, [x for x in p.ode if x not in held], block(early),
+            block([a for a in early if not p.closure([a.name]) & set(solution)]), block(late),
             compile_block(solve, self._functions, constants), block([*every, *factors]),
             visit, tuple(sent), driving,
         )  # fmt: skip
@@ -305,11 +324,19 @@ class SteadyEngine:
         """Assignments compiled; a sum over cells of what differs between samples and labels becomes a matrix product."""
         lines = []
         for a in assignments:
-            if self._labels and a.over == "population" and union(self._axes[p.name], a.expression).mixed:
+            axes = union(self._axes[p.name], a.expression) if self._labels else Axes(cells=True)
+            if a.over == "overlap" and axes.label and not axes.sample:
+                lines.append((a.name, f"ns_overlap_of_labels({a.expression})"))
+            elif a.over == "population" and axes.mixed:
                 lines.append((a.name, pool_text(a.expression, self._axes[p.name], p)))
+            elif a.over == "population" and not axes.cells:
+                lines.append((a.name, f"{p.n}*({a.expression})"))
+            elif a.over and not axes.cells:
+                lines.append(pooled(Assignment(a.name, f"({a.expression})*ns_ones", a.over)))
             else:
                 lines.append(pooled(a))
-        return compile_block(lines, self._functions, self._constants[p.name])
+        ones = {"ns_ones": self.arrays.zeros(p.n) + 1.0}
+        return compile_block(lines, self._functions, self._constants[p.name] | ones)
 
     def _same(self, phase: PhasePlan) -> list[PhasePlan]:
         """The phases that one stands for: those of its name in all windows that run at once."""
@@ -435,6 +462,11 @@ class SteadyEngine:
         for phase in self.plan.trial_phases(self.options.seed, self.trial):
             if self._labels and phase.window is not None and phase.window.index != self._labels[0]:
                 continue  # run as rows of the first window
+            if self.workers is not None and phase.window is not None and phase.window.labels == "true_and_random":
+                raise UnsupportedError(
+                    "Windows with labels = 'true_and_random' draw wrong labels for a whole batch, and several workers have shares of it. Use "
+                    "labels = 'all', or one process."
+                )
             key = (phase.name, phase.sign, learn != "off", kept.keep_ends)
             program = self._program(phase, learn != "off", kept.keep_ends)
             if before is None or not self._continues(before, phase, learn):
@@ -492,7 +524,10 @@ class SteadyEngine:
             axes = self._axes[p.name] if self._labels else dict.fromkeys(names, Axes())
             # One number each, not written out: new values take their place, nothing is changed within them.
             state[p.name] = {
-                n: self.arrays.full(p.initial.get(n, 0.0)).expand(*self._lead(axes[n]), p.n) for n in names
+                n: self.arrays.full(p.initial.get(n, 0.0)).expand(
+                    *self._lead(axes[n]), p.n if axes[n].cells or not self._labels else 1
+                )
+                for n in names
             }
         return state
 
@@ -512,6 +547,10 @@ class SteadyEngine:
                     value = self.arrays.expand(value, (self.batch, n))
                 self.state[population][variable] = value
                 self._seen[population] += 1
+        for p in self.plan.populations.values():
+            held = before is not None and any(name == p.name for name, _ in before.holds)
+            if held or any(before is None or phase.shared[n] != before.shared[n] for n in p.shared):
+                self._seen[p.name] += 1  # what it sends may read them
         for s in self.state.values():
             s.update(phase.shared)
 
@@ -550,8 +589,7 @@ class SteadyEngine:
     ) -> None:
         """Each state once, after those that it depends on."""
         for p in program:
-            if not p.driving:  # what it sends follows from inputs and held states alone
-                p.early(self.state[p.name])
+            (p.still if p.driving else p.early)(self.state[p.name])
         for step in steps:
             s, p = self.state[step.population], self.plan.populations[step.population]
             for port in step.ports:
@@ -607,7 +645,13 @@ class SteadyEngine:
                 return largest, 0
             if inputs is not None and sweep:
                 history.append((inputs, self._gather(moving)))
-                self._scatter(moving, _anderson(history[-ANDERSON_DEPTH - 1 :]))
+                recent = history[-ANDERSON_DEPTH - 1 :]
+                if self._coupled:  # samples that meet in a pool over the batch are one problem
+                    shape = inputs.shape
+                    recent = [(z.reshape(1, -1), g.reshape(1, -1)) for z, g in recent]
+                    self._scatter(moving, _anderson(recent).reshape(shape))
+                else:
+                    self._scatter(moving, _anderson(recent))
         assert residual is not None
         return float(residual.max()), int((residual > options.tolerance).sum())
 
@@ -711,9 +755,9 @@ class SteadyEngine:
                 if bool((moves[-1] != 0).any()):  # NaN counts
                     moved, sends = True, sends or x in p.driving
                 s[x] = new
-            if moved:  # else its rates and the drives that they make stay as they are
+            if moved or self._coupled:  # else its rates and the drives that they make stay as they are
                 p.early(s)
-                self._seen[p.name] += sends
+                self._seen[p.name] += sends or self._coupled
         return moves[0] if len(moves) == 1 else torch.stack(moves).amax(dim=0)
 
     def _per_sample(self, move: torch.Tensor) -> torch.Tensor:
@@ -874,7 +918,7 @@ class SteadyEngine:
             rows = summed.expand(samples, 1, -1) if over_samples else summed.expand(1, labels, -1)
             f = matrix @ rows.flatten(0, -2)
         if isinstance(kept, torch.Tensor):
-            f = f * kept.flatten(0, -2)
+            f = f * kept.reshape(-1, kept.shape[-1])
         return f
 
     def _multiply(
