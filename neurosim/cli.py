@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
         "--metric",
         default="test_accuracy",
         metavar="METRIC",
-        help="test_accuracy (default), validation_accuracy or test_loss",
+        help="test_accuracy (default), validation_accuracy, test_loss or validation_loss",
     )
 
     plot = add(
@@ -305,10 +305,14 @@ def _simulate(arguments: argparse.Namespace) -> None:
     print(
         f"{result.level}: {samples} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
     )
-    if result.readout is not None and labels is not None:
+    picture = circuit.readout is not None and circuit.readout.wanted == "image"
+    if picture and images is not None:
+        error = float(((result.readout - images.reshape(len(images), -1)) ** 2).mean())
+        print(f"mean squared error of the pictures: {error:.4g}")
+    elif result.readout is not None and labels is not None:
         note = "" if arguments.weights else " (weights not trained; --weights RUN_DIR takes those of a run)"
         print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}{note}")
-    for phase, value in result.settling.items() if not result.spikes else ():
+    for phase, value in result.settling_by_phase.items() if not result.spikes else ():
         print(f"settling, {phase}: {value:.2e}")
     for population, spikes in result.spikes.items():
         print(f"spikes, {population}: {_listed(spikes)}")
@@ -332,7 +336,8 @@ def _panels(traces: Any) -> list[Any] | None:
 
 def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
     """What ``result.json`` of `simulate` holds; spikes are counts per population."""
-    right = None if result.readout is None or labels is None else float((result.readout.argmax(1) == labels).mean())
+    classifies = circuit.readout is not None and circuit.readout.wanted == "target" and labels is not None
+    right = float((result.readout.argmax(1) == labels).mean()) if classifies else None
     return {
         "model": circuit.name,
         "level": result.level,
@@ -402,7 +407,8 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
     for line in remarks(run):
         print(line, file=sys.stderr if line.startswith("warning") else sys.stdout)
-    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors in {out}")
+    best = ", best.safetensors" if (out / "best.safetensors").is_file() else ""
+    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best} in {out}")
 
 
 def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neurosim.backends import LEVELS, STEADY, engine_class
-from neurosim.backends.result import Result
+from neurosim.backends.result import Result, largest_by_phase
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
@@ -139,7 +139,7 @@ def compare(
         "order": {level: None if level == STEADY else _order(circuit, run, level, states) for level in levels},
         "update_cosine": {level: _cosines(circuit, start, held[level], fields) for level in levels},
     }
-    if predictions and circuit.readout is not None:
+    if predictions and circuit.readout is not None and circuit.readout.wanted == "target":
         report |= _predictions(levels, held, labels)
     traces = {level: result.traces for level, result in live.items() if result.traces is not None}
     ends = {level: result.ends for level, result in live.items() if level == STEADY}
@@ -268,14 +268,15 @@ def _markdown(report: dict[str, Any]) -> str:
         )
     change = ", ".join(f"{n} {number(v)}" for n, v in report["weight_change"].items())
     lines += ["", f"Weights moved by at most: {change or 'nothing is plastic'}.", ""]
-    phases = list(next(iter(report["settling"].values()), {}))
+    settling = {level: largest_by_phase(values) for level, values in report["settling"].items()}
+    phases = list(next(iter(settling.values()), {}))
     projections = list(next(iter(report["update_cosine"].values()), {}))
     header = ["level", "order", *(f"settling: {p}" for p in phases), *(f"cosine: {p}" for p in projections)]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for level in report["levels"]:
         order = report["order"][level]
         row = [level, "-" if order is None else f"{order:.3f}"]
-        row += [number(report["settling"][level][p]) for p in phases]
+        row += [number(settling[level][p]) for p in phases]
         cosines = report["update_cosine"][level]
         row += ["-" if cosines[p] is None else f"{cosines[p]:.5f}" for p in projections]
         lines.append("| " + " | ".join(row) + " |")

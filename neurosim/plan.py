@@ -925,7 +925,7 @@ class Plan:
             if of.weight_shape != to.weight_shape[::-1]:
                 what = "one shape, once the second is transposed" if isinstance(measure, Angle) else "square weights"
                 raise CircuitError(
-                    f"Measure '{name}': weights of shape {of.weight_shape} ('{of.name}') and {to.weight_shape} ('{to.name}'); wanted {what}."
+                    f"Measure '{name}': weights of {' x '.join(map(str, of.weight_shape))} ('{of.name}') and {' x '.join(map(str, to.weight_shape))} ('{to.name}'); wanted {what}."
                 )
         if self.circuit.reference is not None:
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):

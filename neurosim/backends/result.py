@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -61,6 +62,11 @@ class Result:
     unsettled: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def settling_by_phase(self) -> dict[str, float]:
+        """`settling`, of a phase in windows (``settle[0]``, ``settle[1]``, ...) the largest under ``settle[k]``."""
+        return largest_by_phase(self.settling)
+
     def plot(self, path: str, **kwargs: Any) -> None:
         """Draw the recorded traces to a file; see `neurosim.plot.traces_figure`."""
         from neurosim.errors import NeurosimError
@@ -69,6 +75,15 @@ class Result:
         if self.traces is None:
             raise NeurosimError("Nothing was recorded; pass record=['population.variable', ...] to simulate.")
         save_traces(self.traces, path, **kwargs)
+
+
+def largest_by_phase(settling: dict[str, float]) -> dict[str, float]:
+    """See `Result.settling_by_phase`."""
+    found: dict[str, float] = {}
+    for phase, value in settling.items():
+        name = re.sub(r"\[\d+\]$", "[k]", phase)
+        found[name] = max(value, found.get(name, value))
+    return found
 
 
 class ResultBuilder:
