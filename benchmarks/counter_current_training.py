@@ -113,7 +113,7 @@ def main(settings: Settings) -> None:
                 dtype=settings.dtype,
             )  # fmt: skip
             trainer = Trainer(config, progress=False)
-            train = trainer.splits["train"]
+            train: dict[str, Any] = trainer.splits["train"]
             net = plain_net(name).to(train["image"].device, train["image"].dtype)
             plain = plain_backprop(net, train, batch, picture=name == "autoencoder")
             times: dict[str, list[float]] = {"backprop": [], "counter-current": []}

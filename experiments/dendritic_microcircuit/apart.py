@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from neurosim import Circuit
+from neurosim import Circuit, Phase
 from neurosim.models import dendritic_microcircuit
 
 LATERAL = ("interneuron", "apical")
@@ -36,7 +36,7 @@ def circuit(
         biases=biases, tau_w=tau_w,
     )  # fmt: skip
     on = {"free_end": LATERAL, "taught_end": ("feedforward", *(LATERAL if lateral_rules == "always" else ()))}
-    phases = tuple(replace(p, plastic=on.get(p.name, ())) for p in whole.protocol.phases)
+    phases = tuple(replace(p, plastic=on.get(p.name, ())) for p in whole.protocol.phases if isinstance(p, Phase))
     return replace(whole, protocol=replace(whole.protocol, phases=phases))
 
 

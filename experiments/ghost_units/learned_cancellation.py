@@ -16,7 +16,7 @@ from _common import LAYERS, MAX_SWEEPS, SAMPLES, SIZES, command_line, digits, la
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neurosim import Circuit
+from neurosim import Circuit, Phase
 from neurosim.analysis.report import listed, save, select, table
 from neurosim.models import ghost_units
 from neurosim.plot.style import GREY, LINES, empty_figure, style
@@ -32,7 +32,8 @@ RESIDUALS = (0, 10, 30, 100, 200, 300, 600, 1000, 1500, 2000)
 
 def target_free(circuit: Circuit) -> Circuit:
     """The circuit without its phases under a target."""
-    phases = [p for p in circuit.protocol.phases if "feedforward" not in p.plastic and not p.shared.get("beta")]
+    phases = [p for p in circuit.protocol.phases if isinstance(p, Phase)]
+    phases = [p for p in phases if "feedforward" not in p.plastic and not p.shared.get("beta")]
     return replace(circuit, protocol=replace(circuit.protocol, phases=tuple(phases)))
 
 

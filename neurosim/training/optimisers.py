@@ -105,7 +105,7 @@ class Transform:
         for group in self.optimiser.param_groups:  # as torch's, which would first copy the changes with the other sign
             due = [p for p in group["params"] if p.grad is not None]
             if due:
-                torch._foreach_add_(due, [p.grad for p in due], alpha=group["lr"])
+                torch._foreach_add_(due, [p.grad for p in due], alpha=group["lr"])  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, np.ndarray]:
         """What the rest of a run depends on: moments by ``PROJECTION/MOMENT``, and the updates so far where there is a warm-up."""

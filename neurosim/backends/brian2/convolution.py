@@ -15,8 +15,9 @@ class Convolution:
     """A `Conv2d` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        assert isinstance(q.connectivity, Conv2d) and q.maps[0] is not None and q.maps[1] is not None
-        self.conv, (self.source, self.target) = q.connectivity, q.maps
+        source, target = q.maps
+        assert isinstance(q.connectivity, Conv2d) and source is not None and target is not None
+        self.conv, self.source, self.target = q.connectivity, source, target
 
     def _patches(self, rows: np.ndarray) -> np.ndarray:
         """(rows, height, width, source maps * size**2): what each position of the kernel reads, before the pool."""

@@ -16,8 +16,9 @@ class Convolution:
     """A `Conv2d` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        assert isinstance(q.connectivity, Conv2d) and q.maps[0] is not None and q.maps[1] is not None
-        self.conv, (self.source, self.target) = q.connectivity, q.maps
+        source, target = q.maps
+        assert isinstance(q.connectivity, Conv2d) and source is not None and target is not None
+        self.conv, self.source, self.target = q.connectivity, source, target
         c, size, pool = self.conv, self.conv.size, self.conv.pool
         self.kernel = (self.target[0], self.source[0], size, size)
         self.positions = [self.target[1] * pool, self.target[2] * pool]
@@ -42,7 +43,7 @@ class Convolution:
         """``sum over rows and positions p of pre[c, stride*p + u - padding] post[o, p]``, of the shape of the weights."""
         post = post.reshape(-1, *self.target)
         if winners is not None:
-            post = functional.max_unpool2d(post, winners, self.conv.pool, output_size=self.positions)
+            post = functional.max_unpool2d(post, winners, [self.conv.pool] * 2, output_size=self.positions)
         shape_only = post.new_empty(self.kernel)
         _, found, _ = torch.ops.aten.convolution_backward(
             post, self._source(pre), shape_only, None, *self.options, [False, True, False]

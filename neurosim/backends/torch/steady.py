@@ -21,7 +21,7 @@ integral of its trace D over the phase, ``F T + (D - F) tau (1 - exp(-T/tau))``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -531,7 +531,7 @@ class SteadyEngine:
             }
         return state
 
-    def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: dict[str, torch.Tensor]) -> None:
+    def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: Mapping[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
         again = before is not None and phase.window != before.window  # other labels under the same names
         if before is None:  # states that outlive a trial may have inputs left from its last phase
