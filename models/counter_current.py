@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         normalise="imagenet",
     ),
     "cifar100_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 100), crop=4, flip=True, normalise="imagenet"),
-    "stl10_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 10), flip=True, normalise="none"),
+    "stl10_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 10), pixels=96, flip=True, normalise="none"),
 }  # fmt: skip
 
 

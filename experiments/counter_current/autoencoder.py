@@ -33,8 +33,18 @@ from neurosim.plot.style import empty_figure, style
 from neurosim.training import TrainConfig, Trainer, load, resolve
 
 MODEL, MAPS, PIXELS = "counter_current_autoencoder", (3, 16, 32, 128, 256), 32
-#: Of the authors' backprop autoencoder (READ); the rest is as in the counter-current run.
-BACKPROP: dict[str, Any] = {"learning_rate": 0.03, "momentum": 0.5, "weight_decay": 1e-5, "warm_up": 200, "clip": 0.2}
+#: Of the authors' backprop autoencoder (READ); the rest is as in the counter-current run. And with the best of four pairs of rate and clipping
+#: (0.03, 0.1 x 0.2, 1, and 0.3 x 0.2), by the validation error after 703 updates.
+BACKPROP: dict[str, dict[str, Any]] = {
+    "backprop": {"learning_rate": 0.03, "momentum": 0.5, "weight_decay": 1e-5, "warm_up": 200, "clip": 0.2},
+    "backprop, rate searched": {
+        "learning_rate": 0.1,
+        "momentum": 0.5,
+        "weight_decay": 1e-5,
+        "warm_up": 200,
+        "clip": 1.0,
+    },
+}
 #: READ in the paper's text, STL-10 at 96 pixels and full width.
 PAPER = {"counter-current learning": 0.0086, "backprop": 0.0059}
 SHOWN = 10
@@ -67,24 +77,24 @@ def error(model: nn.Module, pictures: torch.Tensor, batch: int) -> float:
     return total / len(pictures)
 
 
-def backprop(config: TrainConfig) -> tuple[nn.Module, list[dict[str, float]]]:
+def backprop(config: TrainConfig, chosen: dict[str, Any]) -> tuple[nn.Module, list[dict[str, float]]]:
     """The net of the best validation epoch, and its curve."""
     torch.manual_seed(config.seed)
     dataset, model = data.load(config.data), net()
     train = torch.from_numpy(dataset.train_images).reshape(len(dataset.train_images), -1).float()[: config.limit]
     validation = torch.from_numpy(dataset.validation_images).reshape(len(dataset.validation_images), -1).float()
-    options = {n: BACKPROP[n] for n in ("momentum", "weight_decay")}
-    optimiser = torch.optim.SGD(model.parameters(), lr=BACKPROP["learning_rate"], **options)
+    options = {n: chosen[n] for n in ("momentum", "weight_decay")}
+    optimiser = torch.optim.SGD(model.parameters(), lr=chosen["learning_rate"], **options)
     best, curve, update = model, [], 0
     for epoch in range(1, config.epochs + 1):
         share = (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2
-        optimiser.param_groups[0]["lr"] = config.final_rate + (BACKPROP["learning_rate"] - config.final_rate) * share
+        optimiser.param_groups[0]["lr"] = config.final_rate + (chosen["learning_rate"] - config.final_rate) * share
         order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(train))
         for k in tqdm(range(len(order) // config.batch_size), unit="batch", desc=f"backprop, epoch {epoch}"):
             x = train[order[k * config.batch_size : (k + 1) * config.batch_size]]
             # the loss of the authors' image levels, H times the mean
-            (PIXELS * min(1.0, (update + 1) / BACKPROP["warm_up"]) * functional.mse_loss(model(x), x)).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), BACKPROP["clip"])
+            (PIXELS * min(1.0, (update + 1) / chosen["warm_up"]) * functional.mse_loss(model(x), x)).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), chosen["clip"])
             optimiser.step()
             optimiser.zero_grad()
             update += 1
@@ -125,31 +135,30 @@ def main() -> None:
         curve = trainer.fit()
         trainer.engine.set_weights(trainer.best or trainer.engine.weights())
         result = {"test_loss": trainer.evaluate("test")["loss"]}
-    model, peer = backprop(config)
-    pictures = torch.from_numpy(trainer.splits["test"]["image"]).float()
-    errors = {"counter-current learning": result["test_loss"], "backprop": error(model, pictures, config.batch_size)}
+    pictures = torch.from_numpy(np.asarray(trainer.splits["test"]["image"])).float()
     first = pictures[: config.batch_size]
-    with torch.no_grad():
-        answers = {
-            "counter-current learning": trainer.engine.present(
-                {"image": first.numpy()}, learn="off", ends=False
-            ).readout,
-            "backprop": model(first).numpy(),
-        }
+    present = trainer.engine.present
+    errors = {"counter-current learning": result["test_loss"]}
+    answers = {"counter-current learning": present({"image": first.numpy()}, learn="off", ends=False).readout}
+    curves: dict[str, Any] = {"counter-current learning": curve}
+    for name, chosen in BACKPROP.items():
+        model, curves[name] = backprop(config, chosen)
+        errors[name] = error(model, pictures, config.batch_size)
+        with torch.no_grad():
+            answers[name] = model(first).numpy()
     shown = {"picture": first.numpy()} | {
         f"{name}, test error {errors[name]:.4f}": answer for name, answer in answers.items()
     }
-    shown = {name: values[:SHOWN] for name, values in shown.items()}
-    ratio = errors["counter-current learning"] / errors["backprop"]
-    rows = [(name, f"{e:.5f}", f"{PAPER[name]:.4f}") for name, e in errors.items()]
-    text = table(("method", "test error (mean square per pixel)", "the paper's, on STL-10"), rows)
-    text += (
-        f"\nRatio {ratio:.2f} (the paper's, on STL-10: {PAPER['counter-current learning'] / PAPER['backprop']:.2f})\n"
-    )
+    ratios = {name: errors["counter-current learning"] / errors[name] for name in BACKPROP}
+    rows = [
+        (name, f"{e:.5f}", f"{ratios[name]:.2f}" if name in ratios else "", PAPER.get(name, ""))
+        for name, e in errors.items()
+    ]
+    text = table(("method", "test error", "counter-current / this", "the paper's error, STL-10"), rows)
     save(
-        options.out, "autoencoder", text, draw(shown),
+        options.out, "autoencoder", f"# Autoencoder\n\n{text}", draw({name: values[:SHOWN] for name, values in shown.items()}),
         {"data": config.data, "epochs": config.epochs, "batch_size": config.batch_size, "limit": config.limit, "seed": config.seed, "backprop": BACKPROP},
-        {"test_error": errors, "ratio": ratio, "counter_current": curve, "backprop": peer},
+        {"test_error": errors, "ratio": ratios, "curves": curves},
     )  # fmt: skip
 
 
