@@ -85,12 +85,12 @@ def plain_backprop(net: nn.Module, train: dict[str, Any], batch: int, picture: b
     images = train["image"]
 
     def turn() -> None:
+        order = torch.randperm(len(images))
         for first in range(0, len(images), batch):
-            x = images[first : first + batch]
+            rows = order[first : first + batch]
+            x = images[rows]
             loss = (
-                functional.mse_loss(net(x), x)
-                if picture
-                else functional.cross_entropy(net(x), train["target"][first : first + batch])
+                functional.mse_loss(net(x), x) if picture else functional.cross_entropy(net(x), train["target"][rows])
             )
             optimiser.zero_grad()
             loss.backward()

@@ -17,6 +17,7 @@ import torch
 import neurosim
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
+from neurosim.models import counter_current as model
 from neurosim.training import train
 from tests.oracles import counter_current as oracle
 
@@ -758,7 +759,20 @@ def digits(epochs=8, seed=0, sizes=(64, 128, 128, 128, 10), **settings) -> float
     return run["test_accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("level", [STEADY, TRAJECTORY, "brian2:dense"])
+def test_rates_above_a_baseline_teach_the_same(level):
+    """With a baseline b cells send r + b, at least 0 for ELU and b = 1; tonic inhibition takes it off: the same changes."""
+    settings = {"sizes": (6, 5, 4, 3), "settle": 60.0}
+    plain, raised = (model.circuit(**settings, baseline=b) for b in (0.0, 1.0))
+    rng = np.random.default_rng(0)
+    images, labels, weights = rng.standard_normal((4, 6)), np.array([0, 2, 1, 2]), learnt(plain.initial_weights(0))
+    found = play(plain, images, labels, level, weights).collected
+    result = play(raised, images, labels, level, weights)
+    assert max(distances({n: result.collected[n] for n in found}, found).values()) <= 1e-12
+    sent = [v for ends in result.ends.values() for n, v in ends.items() if n.endswith(".f")]
+    assert sent and min(float(v.min()) for v in sent) >= 0.0
+
+
 def test_matching_the_own_class_alone_collapses():
     """Elementwise matching has a constant solution, the contrast over labels has not."""
     assert digits(own_class=True) <= 0.2
