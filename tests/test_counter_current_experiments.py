@@ -64,7 +64,7 @@ def test_a_file_describes_five_seeds_of_each_method(file):
     for config in configs:
         assert config.select == "best" and config.test and config.hold_out
         if config.method == "circuit":
-            assert config.learning_rate == (0.5 if file == "cifar10_jpeg.toml" else 1)
+            assert config.learning_rate == (0.8 if file == "cifar10_jpeg.toml" else 1)
             assert config.clip_by == ("rule" if config.clip is not None else "all")
             assert config.settings["activation"] == "elu"
 

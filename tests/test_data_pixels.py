@@ -77,10 +77,10 @@ def test_none_is_for_all_and_copies_nothing():
 @pytest.mark.parametrize(
     ("name", "normalisation", "message"),
     [
-        ("digits", "standard", r"'digits' has no normalisation 'standard'.*On offer: none\."),
+        ("stl10", "standard", r"'stl10' has no normalisation 'standard'.*On offer: none\."),
         ("stl10", "standard", r"On offer: none\."),
         ("mnist", "corinfomax", r"On offer: none, standard\."),
-        ("cifar10", "standrad", r"Did you mean 'standard'\? On offer: none, standard, corinfomax\."),
+        ("cifar10", "standrad", r"Did you mean 'standard'\? On offer: none, standard, corinfomax, imagenet\."),
     ],
 )
 def test_a_normalisation_that_is_not_on_offer(name, normalisation, message):
