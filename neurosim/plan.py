@@ -799,7 +799,7 @@ class Plan:
                         f"{unknown('phase', hold.phase, names)}"
                     )
         rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
-        for name_of_phase, phase, window, more in expanded:
+        for name_of_phase, phase, window, named in expanded:
             length = seconds(phase.duration)
             if length <= 0:
                 raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
@@ -813,7 +813,7 @@ class Plan:
             numbers = {n: sign * v.value if isinstance(v, RandomSign) else v for n, v in shared.items()}
             clamps: dict[tuple[str, str], str] = {}
             fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
-            for name, source in {**protocol.clamps, **more, **phase.clamps}.items():
+            for name, source in named.items():
                 population, variable = self._input(name)
                 if source not in fields:
                     outside = " (label, same and multiplicity are fields of Windows)" if source in WINDOW_FIELDS else ""
@@ -841,21 +841,22 @@ class Plan:
         return population, variable
 
     def _expanded(self) -> Iterator[tuple[str, Phase, Window | None, Mapping[str, str]]]:
-        """The protocol's phases one after another, those of windows once per window, with the window and its clamps."""
+        """The protocol's phases one after another, those of windows once per window, with the window and all clamps."""
+        everywhere = self.circuit.protocol.clamps
         for item in self.circuit.protocol.phases:
             if isinstance(item, Phase):
-                yield item.name, item, None, {}
+                yield item.name, item, None, {**everywhere, **item.clamps}
                 continue
             if item.labels not in LABELS:
                 raise CircuitError(f"Windows: {unknown('choice of labels', item.labels, LABELS)}")
             if not item.phases:
                 raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
-            clamps = [{**self.circuit.protocol.clamps, **item.clamps, **phase.clamps} for phase in item.phases]
+            clamps = [{**everywhere, **item.clamps, **phase.clamps} for phase in item.phases]
             for c in clamps:  # names first: the labels are counted by what they are clamped to
                 for name in c:
                     self._input(name)
             shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in ("label", "target")}
-            sizes = {self.populations[p].n for p in shown if p in self.populations}
+            sizes = {self.populations[p].n for p in shown}
             if len(sizes) != 1:
                 got = f"those clamped have {sorted(sizes)} cells" if sizes else "nothing is clamped to it"
                 raise CircuitError(
@@ -866,8 +867,9 @@ class Plan:
                 raise CircuitError("Windows over the labels of 1 class; wanted at least two.")
             count = {"all": classes, "true_and_random": 2, "true": 1}[item.labels]
             for index in range(count):
-                for phase in item.phases:
-                    yield f"{phase.name}[{index}]", phase, Window(index, count, item.labels, classes), item.clamps
+                window = Window(index, count, item.labels, classes)
+                for phase, named in zip(item.phases, clamps, strict=True):
+                    yield f"{phase.name}[{index}]", phase, window, named
 
     def fields(self, phase: PhasePlan, fields: Mapping[str, Any], seed: int, trial: int) -> Mapping[str, Any]:
         """The fields that a phase's clamps may name: those of the stimuli (arrays of any library), and in a window those of `Windows`.
@@ -1010,6 +1012,20 @@ class Plan:
         if source == "target":
             sizes |= {phase.window.classes for phase in self.phases if phase.window is not None}
         return next(iter(sizes)) if len(sizes) == 1 else None
+
+    def sent(self, population: str) -> set[str]:
+        """Variables of a population that projections read."""
+        return {q.variable for q in self.projections.values() if q.source == population}
+
+    def check_no_overlaps(self, level: str) -> None:
+        """Refuse overlaps on a level in time, where the samples or labels that they compare are not there at once."""
+        for p in self.populations.values():
+            for a in p.assignments:
+                if a.over == "overlap":
+                    raise UnsupportedError(
+                        f"{level} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, "
+                        "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
+                    )
 
     def plastic(self) -> list[ProjectionPlan]:
         """Projections that some phase makes plastic."""

@@ -1,20 +1,16 @@
-"""What the experiments on CorInfoMax share: command line, one training, rows that outlive an interruption."""
+"""What the experiments on CorInfoMax share: command line, one training."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from neurosim.analysis import command_line
 from neurosim.analysis.command_line import parse
-from neurosim.analysis.report import select
+from neurosim.analysis.report import collect, mean_sd
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.training import Trainer, resolve
 
@@ -24,29 +20,6 @@ HERE = Path(__file__).parent
 def parser(text: str, seeds: int | None = None) -> argparse.ArgumentParser:
     """The options that the experiments have; those of a single run have no --seeds."""
     return command_line.parser(text, HERE / "results", seeds)
-
-
-def collect(
-    name: str, jobs: Sequence[Mapping[str, Any]], run: Callable[..., Mapping[str, Any]], out: Path
-) -> list[dict[str, Any]]:
-    """Rows ``{**job, **run(**job)}``, in the order of the jobs.
-
-    Each is written to NAME.jsonl as it is finished. Rows found there, or in the NAME.json of a whole experiment, are not run again.
-    """
-    store, whole = out / f"{name}.jsonl", out / f"{name}.json"
-    kept = json.loads(whole.read_text())["rows"] if whole.is_file() else []
-    kept += [json.loads(line) for line in store.read_text().splitlines()] if store.is_file() else []
-    rows = []
-    with tqdm(jobs, unit="run") as bar:
-        for job in bar:
-            bar.set_postfix_str(", ".join(f"{key} {value}" for key, value in job.items()))
-            found = select(kept, **job)
-            if not found:
-                found = [{**job, **run(**job)}]
-                with store.open("a") as file:
-                    file.write(json.dumps(found[0]) + "\n")
-            rows.append(dict(found[-1]))
-    return rows
 
 
 def train(settings: Mapping[str, Any], **schedule: Any) -> dict[str, Any]:
@@ -73,14 +46,6 @@ def train(settings: Mapping[str, Any], **schedule: Any) -> dict[str, Any]:
             row["failed"] += "" if str(cause) == row["failed"] else f" {cause}"
     curve = trainer.metrics
     return row | {"epochs_done": len(curve), "curve": curve, "seconds": time.process_time() - started}
-
-
-def mean_sd(values: Sequence[float], factor: float = 100.0, places: int = 1) -> str:
-    """Mean ± sd (n - 1), in % unless said."""
-    if not len(values):
-        return "-"
-    scaled = factor * np.asarray(values)
-    return f"{scaled.mean():.{places}f}" + (f" ± {scaled.std(ddof=1):.{places}f}" if len(scaled) > 1 else "")
 
 
 __all__ = ["HERE", "collect", "mean_sd", "parse", "parser", "train"]

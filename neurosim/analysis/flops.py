@@ -8,13 +8,11 @@ Table 2) compare counter-current learning with backprop.
 
 from __future__ import annotations
 
-from functools import reduce
 from graphlib import CycleError, TopologicalSorter
-from operator import or_
 
 import numpy as np
 
-from neurosim.backends.torch.axes import Axes, Factors, find_axes, split, union
+from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, split, union
 from neurosim.backends.torch.steady import LEVEL
 from neurosim.circuit import Circuit
 from neurosim.connectivity import Conv2d, Dense, Kernel, OneToOne
@@ -101,7 +99,7 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
                 "`sweeps`, the number of sweeps of a trial."
             ) from error
     labels = windows[0].classes if windows[0] is not None else 1
-    known = _axes(plan)
+    known = axes_of_windows(plan)
 
     def rows(axes: Axes) -> float:
         """Per sample; what varies with neither is an addition, as a bias is."""
@@ -148,12 +146,6 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
         "rules": sum(products.values()),
         "contractions": contractions + sum(pools.values()),
     }
-
-
-def _axes(plan: Plan) -> dict[str, dict[str, Axes]]:
-    """The axes of every variable of every population, in any phase."""
-    found = [find_axes(plan, phase) for phase in plan.phases]
-    return {p: {n: reduce(or_, (axes[p][n] for axes in found)) for n in found[0][p]} for p in plan.populations}
 
 
 def _dependences(plan: Plan) -> dict[str, list[str]]:

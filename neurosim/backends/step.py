@@ -25,7 +25,6 @@ from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in
-from neurosim.errors import UnsupportedError
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 
 Learn = Literal["on", "off", "held"]
@@ -121,13 +120,7 @@ class Stepper:
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
         self.noise = noise
-        for p in plan.populations.values():
-            for a in p.assignments:
-                if a.over == "overlap":
-                    raise UnsupportedError(
-                        f"{level} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, "
-                        "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
-                    )
+        plan.check_no_overlaps(level)
         self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
         self.winners: dict[str, Any] = {}  # of the pools of convolutions
         self.filtered: dict[str, Any] = {}  # traces of the filtered rules
@@ -162,7 +155,7 @@ class Stepper:
     # ---------------------------------------------------------------- programs
 
     def _wanted(self, p: PopulationPlan, phase: PhasePlan, last: bool) -> set[str]:
-        wanted = {q.variable for q in self.plan.projections.values() if q.source == p.name}
+        wanted = self.plan.sent(p.name)
         wanted |= p.names_of_ode() | {v for pop, v in self.record if pop == p.name}
         if last:
             wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}

@@ -63,7 +63,8 @@ class EquationsEngine:
             raise UnsupportedError(
                 f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."
             )
-        self._check_sums(plan)
+        plan.check_no_overlaps(LEVEL)
+        self._check_kernels(plan)
         for projection in plan.plastic():
             assert projection.rule is not None
             if projection.shared_kernel and projection.rule.rule.apply == "now":
@@ -89,15 +90,8 @@ class EquationsEngine:
         self.noise, self.trial = Noise(plan, options.seed, 1, options.dt), 0
 
     @staticmethod
-    def _check_sums(plan: Plan) -> None:
-        """Refuse what synapses cannot do."""
-        for p in plan.populations.values():
-            for a in p.assignments:
-                if a.over == "overlap":
-                    raise UnsupportedError(
-                        f"{LEVEL} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, and "
-                        "here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
-                    )
+    def _check_kernels(plan: Plan) -> None:
+        """Refuse convolutions that synapses cannot do."""
         for q in plan.projections.values():
             if isinstance(q.connectivity, Conv2d) and q.connectivity.pool > 1:
                 raise UnsupportedError(

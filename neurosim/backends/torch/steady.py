@@ -142,7 +142,7 @@ class SteadyEngine:
         self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
         self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
-        self._steps_of: dict[tuple[str, int, bool, bool], list[Step] | None] = {}
+        self._steps_of: dict[tuple[str, int], list[Step] | None] = {}
         self._labels = self._joined()
         self._axes: dict[str, dict[str, Axes]] = axes_of_windows(plan) if self._labels else {}
         self._factors: dict[tuple[str, str], list[tuple[Factors, str]]] = {}
@@ -223,7 +223,7 @@ class SteadyEngine:
             if q.rule.rule.apply != "trial" or q.rule.filter is not None or q.rule.rule.exact is not None:
                 return []
         for p in plan.populations.values():
-            sent = {q.variable for q in plan.projections.values() if q.source == p.name}
+            sent = plan.sent(p.name)
             held = [self._solution(p, phase, sent)[1] for phase in phases[: len(bases)]]
             if any(x in held[0] and any(x not in h for h in held) for x in p.ode):
                 return []  # such a state comes from the window before
@@ -293,7 +293,7 @@ class SteadyEngine:
     def _population(
         self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
     ) -> PopulationProgram:
-        sent = {q.variable for q in self.plan.projections.values() if q.source == p.name}
+        sent = self.plan.sent(p.name)
         solution, held = self._solution(p, phase, sent)
         needed = {n for text in solution.values() for n in names_in(text)}
         visit = self._visit(p, sent, self._numbers(p, phase), solution)
@@ -342,14 +342,15 @@ class SteadyEngine:
         """The phases that one stands for: those of its name in all windows that run at once."""
         return [p for p in self.plan.phases if p.base == phase.base] if self._labels else [phase]
 
-    def _steps_in_order(self, phase: PhasePlan, program: list[PopulationProgram], key: tuple) -> list[Step] | None:
+    def _steps_in_order(self, phase: PhasePlan, program: list[PopulationProgram]) -> list[Step] | None:
         """The order in which each state is visited once, None where they depend on one another in a circle."""
+        key = (phase.name, phase.sign)
         if key in self._steps_of:
             return self._steps_of[key]
         plan, solutions = self.plan, {}
         for p in program:
             population = plan.populations[p.name]
-            sent = {q.variable for q in plan.projections.values() if q.source == p.name}
+            sent = plan.sent(p.name)
             solutions[p.name] = self._solution(population, phase, sent)[0] if p.states else {}
         order = order_of_states(plan, solutions)
         if order is None:
@@ -360,7 +361,7 @@ class SteadyEngine:
             p = plan.populations[name]
             texts = {x: solutions[name][x] for x in states}
             needed = p.closure({n for text in texts.values() for n in names_in(text)})
-            sent = {q.variable for q in plan.projections.values() if q.source == name}
+            sent = plan.sent(name)
             late = p.blocks({n for text in texts.values() for n in names_in(text)})[1]
             known = {n for t in solutions[name].values() for n in names_in(t)}
             early = [a for a in p.blocks(known | sent)[0] if set(states) & p.closure([a.name])]
@@ -467,12 +468,11 @@ class SteadyEngine:
                     "Windows with labels = 'true_and_random' draw wrong labels for a whole batch, and several workers have shares of it. Use "
                     "labels = 'all', or one process."
                 )
-            key = (phase.name, phase.sign, learn != "off", kept.keep_ends)
             program = self._program(phase, learn != "off", kept.keep_ends)
             if before is None or not self._continues(before, phase, learn):
                 shown = fields if self._labels else self.plan.fields(phase, fields, self.options.seed, self.trial)
                 self._enter(phase, before, shown)
-                residual, missed = relax(program, phase, kept, key)
+                residual, missed = relax(program, phase, kept)
                 unsettled += missed
             else:  # this is the fixed point of the phase before, with its residual
                 for s in self.state.values():
@@ -574,11 +574,9 @@ class SteadyEngine:
 
     # ---------------------------------------------------------------- fixed point
 
-    def _relax(
-        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder, key: tuple
-    ) -> tuple[float, int]:
+    def _relax(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
         """Settle; returns the largest residual and the number of samples that missed the tolerance."""
-        steps = self._steps_in_order(phase, program, key)
+        steps = self._steps_in_order(phase, program)
         if steps is not None:
             self._settle_in_order(steps, program, phase, kept)
             return 0.0, 0
@@ -655,9 +653,7 @@ class SteadyEngine:
         assert residual is not None
         return float(residual.max()), int((residual > options.tolerance).sum())
 
-    def _follow(
-        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder, key: tuple
-    ) -> tuple[float, int]:
+    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
         """The circuit's published scheme; returns the largest distance of a state from its steady state, and 0."""
         scheme = self.plan.circuit.relaxation
         assert scheme is not None
