@@ -146,6 +146,8 @@ class Circuit:
         `SmallestEigenvalue`.
     relaxation
         A published scheme of approaching the fixed point, if the circuit has one; see `Relaxation`.
+    evolved
+        Names of projections whose weights an outer loop finds (`neurosim evolve`) and that stand still during a life.
     citation
         Source of the model, and what in it is reconstruction.
 
@@ -164,6 +166,7 @@ class Circuit:
     reference: FeedForward | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     relaxation: Relaxation | None = None
+    evolved: tuple[str, ...] = ()
     citation: str = ""
 
     def __post_init__(self) -> None:

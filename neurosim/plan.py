@@ -306,6 +306,12 @@ class Plan:
             self.mirrored = tuple(self._phases(-1))
         self._check_readout()
         self._check_relaxation()
+        owners = {p.name: p for p in self.projections.values() if p.root == p.name}
+        for name in circuit.evolved:
+            if name not in owners:
+                raise unknown("projection with weights of its own to evolve", name, owners, CircuitError)
+            if owners[name].rule is not None:
+                raise CircuitError(f"Projection '{name}' is evolved and has a plasticity rule; wanted one of the two.")
 
     def until(self, phase: str) -> Plan:
         """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""

@@ -1,11 +1,40 @@
-"""In which order states settle when they depend on one another in no circle."""
+"""Where the states of a population settle, and in which order when they depend on one another in no circle."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from neurosim.equations import names_in
-from neurosim.plan import Plan
+import numpy as np
+
+from neurosim.equations import names_in, solve_steady
+from neurosim.errors import UnsupportedError
+from neurosim.plan import PhasePlan, Plan, PopulationPlan
+
+
+def steady_states(p: PopulationPlan, phase: PhasePlan, sent: set[str], level: str) -> tuple[dict[str, str], set[str]]:
+    """Fixed point of a population's states in a phase as texts, and the states that are held.
+
+    Raises
+    ------
+    UnsupportedError
+        Compartments that SymPy cannot solve for, with the `level` that asked.
+    """
+    try:
+        return solve_steady(p.ode, p.subexpressions, sent, numbers_in(p, phase))
+    except ValueError as error:
+        raise UnsupportedError(
+            f"{level} cannot solve population '{p.name}' in phase '{phase.name}': {error}. "
+            "Use torch:trajectory or a Brian2 level."
+        ) from error
+
+
+def numbers_in(p: PopulationPlan, phase: PhasePlan) -> dict[str, float]:
+    """Numbers that SymPy is given: the phase's shared values, derivatives, what is 0 throughout."""
+    numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
+    if p.ode:
+        zeros = {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray)}
+        numbers |= {n: v for n, v in zeros.items() if v == 0.0}
+    return numbers
 
 
 def order_of_states(plan: Plan, solutions: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]] | None:

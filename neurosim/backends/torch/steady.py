@@ -36,11 +36,11 @@ from neurosim.backends.step import Learn, constants_of, pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, pool_text, split, union
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution
-from neurosim.backends.torch.order import order_of_states
+from neurosim.backends.torch.order import numbers_in, order_of_states, steady_states
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
-from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds, solve_steady
+from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
 from neurosim.equations.separate import Term
 from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
@@ -224,7 +224,7 @@ class SteadyEngine:
                 return []
         for p in plan.populations.values():
             sent = plan.sent(p.name)
-            held = [self._solution(p, phase, sent)[1] for phase in phases[: len(bases)]]
+            held = [steady_states(p, phase, sent, LEVEL)[1] for phase in phases[: len(bases)]]
             if any(x in held[0] and any(x not in h for h in held) for x in p.ode):
                 return []  # such a state comes from the window before
         return labels if plan.circuit.protocol.reset and self.options.method != "relaxation" else []
@@ -294,9 +294,9 @@ class SteadyEngine:
         self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
     ) -> PopulationProgram:
         sent = self.plan.sent(p.name)
-        solution, held = self._solution(p, phase, sent)
+        solution, held = steady_states(p, phase, sent, LEVEL)
         needed = {n for text in solution.values() for n in names_in(text)}
-        visit = self._visit(p, sent, self._numbers(p, phase), solution)
+        visit = self._visit(p, sent, numbers_in(p, phase), solution)
         needed |= set(visit.needed) if visit else set()
         early, late = p.blocks(needed | sent)
         wanted = {v for ph in self._same(phase) for pop, v in self._kept(ends).wanted(ph) if pop == p.name}
@@ -351,7 +351,7 @@ class SteadyEngine:
         for p in program:
             population = plan.populations[p.name]
             sent = plan.sent(p.name)
-            solutions[p.name] = self._solution(population, phase, sent)[0] if p.states else {}
+            solutions[p.name] = steady_states(population, phase, sent, LEVEL)[0] if p.states else {}
         order = order_of_states(plan, solutions)
         if order is None:
             self._steps_of[key] = None
@@ -375,26 +375,6 @@ class SteadyEngine:
             )  # fmt: skip
         self._steps_of[key] = steps
         return steps
-
-    def _solution(self, p: PopulationPlan, phase: PhasePlan, sent: set[str]) -> tuple[dict[str, str], set[str]]:
-        """Fixed point of a population's states in a phase as texts, and the states that are held."""
-        numbers = self._numbers(p, phase)
-        try:
-            return solve_steady(p.ode, p.subexpressions, sent, numbers)
-        except ValueError as error:
-            raise UnsupportedError(
-                f"{LEVEL} cannot solve population '{p.name}' in phase '{phase.name}': {error}. "
-                "Use torch:trajectory or a Brian2 level."
-            ) from error
-
-    @staticmethod
-    def _numbers(p: PopulationPlan, phase: PhasePlan) -> dict[str, float]:
-        """Numbers that SymPy is given: the phase's shared values, derivatives, what is 0 throughout."""
-        numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
-        if p.ode:
-            zeros = {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray)}
-            numbers |= {n: v for n, v in zeros.items() if v == 0.0}
-        return numbers
 
     def _visit(
         self, p: PopulationPlan, sent: set[str], numbers: dict[str, float], solution: dict[str, str]

@@ -1,0 +1,487 @@
+"""TDCA of Chen, Liu & Wang 2022: a top-down network gives each neuron its credit; evolution finds the network, diffusion spreads the credit.
+
+J.-H. Chen, C.-L. Liu, Z. Wang, "Biologically Plausible Training of Deep Neural Networks Using a Top-down Credit Assignment Network",
+arXiv 2208.01416 (v1 2022, v2 2024). READ in the abstracts: a learner without a loss, a smaller top-down net that sees output and target and emits one
+credit per neuron, two levels of training, credit diffusion. READ in the authors' code (classification only): both nets, the local rule, evolution and
+its constants. NOT FOUND: the paper's body, its results, the kernel of diffusion. OURS: the rate circuit and its times, apical tufts, release sites,
+every kernel, convolutions, the inner layers' own credits, the credit sources `bp`, `fa`, `dfa` as circuits.
+
+    hidden     tau_s du/dt = -u + r_{l-1} W_l + b_l + kappa v_a      r = tanh(u)        delta = v_a (1 - r^2)
+    output     tau_s du/dt = -u + r_{L-1} W_L + b_L                  r = softmax(u)     delta = r (v_a - sum_k r_k v_a,k)
+    apical     tau_a dv_a/dt = -v_a + c                              c: the credit; positive credit lowers the rate
+    top-down   tau_td du/dt = -u + [p, y] V_1 + e_1                  r = tanh(u); a second such layer; sites k = u_2 V_3 + e_3
+    diffusion  c = k D, or a messenger  tau_m dm/dt = w^2 (sum of neighbours' m - degree m) - m + (n/K) release
+
+    dW_l = -eta delta_l r_{l-1}                                      mean over samples; b_l likewise
+
+The top-down weights stand still while the learner learns (`neurosim evolve tdca` finds them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from neurosim import (
+    SOURCE,
+    Cell,
+    Circuit,
+    Conv2d,
+    Dense,
+    FeedForward,
+    Given,
+    Kernel,
+    OneToOne,
+    PerMap,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
+    Projection,
+    Protocol,
+    Readout,
+    Tied,
+    Uniform,
+)
+from neurosim.errors import NeurosimError, unknown
+from neurosim.evolved import load_evolved
+from neurosim.parts.diffusion import (
+    KERNELS,
+    LATTICES,
+    degree,
+    diffusion_kernel,
+    nearest_cells,
+    neighbours,
+    release_sites,
+)
+
+ARCHITECTURES = ("mlp", "residual", "conv")
+#: Credits that need no evolution: a net as evolution starts, backprop, feedback alignment, direct feedback alignment.
+CREDITS = ("unevolved", "bp", "fa", "dfa")
+INNER = ("transposed", "own")
+#: Time of the gate in which the rule reads the rates; time constants (ms) of somata, apical tufts, top-down cells.
+GATE, TAU_S, TAU_A, TAU_TD = 20.0, 10.0, 5.0, 5.0
+#: Step of the levels in time (ms).
+DT = 1.0
+
+#: Learners by data set. MNIST and FashionMNIST READ in the authors' code; digits and CIFAR are OURS.
+SIZES: dict[str, tuple[int, ...]] = {
+    "digits": (64, 32, 32, 10),
+    "mnist": (784, 100, 100, 100, 10),
+    "fashion_mnist": (784, 100, 100, 100, 10),
+    "cifar10": (3072, 256, 256, 10),
+    "cifar10_jpeg": (3072, 256, 256, 10),
+    "cifar100": (3072, 256, 256, 100),
+}
+
+
+def circuit(
+    sizes: Sequence[int] | None = None,
+    credits: str = "unevolved",
+    architecture: str = "mlp",
+    pixels: int = 8,
+    inner: str = "transposed",
+    hidden: int | None = None,
+    ratio: float | None = None,
+    kernel: str | None = None,
+    width: float | None = None,
+    lattice: str | None = None,
+    messenger: bool = False,
+    tau_m: float = 20.0,
+    kappa: float = 0.0,
+    settle: float | None = None,
+    eta: float = 1.0,
+) -> Circuit:
+    """A classifier taught by credits.
+
+    Parameters
+    ----------
+    sizes
+        Cells of each level, from the picture to the classes (default 64,32,32,10, or the sizes of the evolved net). `conv`: the picture's channels, then
+        maps. `residual`: the first hidden level is plain, each further one a block of two layers as wide as the level below.
+    credits
+        A file of `neurosim evolve`, or ``"unevolved"``, ``"bp"``, ``"fa"``, ``"dfa"``. A file's hidden levels may have other widths here than in
+        evolution: its release sites spread over them.
+    architecture
+        ``"mlp"``, ``"residual"`` or ``"conv"`` (3 x 3 kernels, 2 x 2 max-pooling of drives, a dense classifier).
+    pixels
+        Height and width of the picture, where there are maps.
+    inner
+        Credit of a residual block's inner layer: ``"transposed"``, backprop within the block, READ in the authors' code; ``"own"``, release sites of
+        its own, local in the strict sense.
+    hidden
+        Cells of each of the top-down net's two layers (default 30, or those of the file).
+    ratio
+        Cells per release site in hidden levels (default 1: a credit of its own for each cell; or as in the file).
+    kernel, width, lattice
+        How credit spreads where sites are fewer than cells, see `neurosim.parts.diffusion.diffusion_kernel` (default gauss, 0.5 spacings, line; or as in
+        the file). Maps are sheets.
+    messenger
+        The messenger diffuses in time (kernel ``chain``) in place of the kernel that it settles at.
+    tau_m
+        Decay time of the messenger (ms).
+    kappa
+        Apical drive of the soma. 0 is the published case; above it credit leaks into the rates.
+    settle
+        Time before the weights learn (ms; default 30 times the slowest time constant).
+    eta
+        Factor of the rule. The trainer's rates come on top.
+    """
+    evolved = None if credits in CREDITS else load_evolved(credits)
+    if evolved is not None:
+        if evolved.model != "tdca":
+            raise NeurosimError(
+                f"'{credits}' was evolved for {evolved.model}; wanted a file of `neurosim evolve tdca`."
+            )
+        given = {"hidden": hidden, "ratio": ratio}
+        for name, value in given.items():
+            if value is not None and value != evolved.settings[name]:
+                raise NeurosimError(
+                    f"{name} = {value} with credits = '{credits}', which was evolved with {name} = {evolved.settings[name]}. Leave it out."
+                )
+    usual = {"sizes": SIZES["digits"], "hidden": 30, "ratio": 1.0, "kernel": "gauss", "width": 0.5, "lattice": "line"}
+    usual |= {k: v for k, v in (evolved.settings.items() if evolved else ()) if k in usual}
+    sizes = tuple(usual["sizes"] if sizes is None else sizes)
+    hidden = usual["hidden"] if hidden is None else hidden
+    ratio = usual["ratio"] if ratio is None else ratio
+    kernel = usual["kernel"] if kernel is None else kernel
+    width = usual["width"] if width is None else width
+    lattice = usual["lattice"] if lattice is None else lattice
+    _check(
+        sizes, architecture, pixels, inner, hidden, ratio, kernel, width, lattice, messenger, tau_m, kappa, settle, eta
+    )
+    top, classes = len(sizes) - 1, sizes[-1]
+    shapes = _shapes(sizes, architecture, pixels)
+    cells = [int(np.prod(shape)) for shape in shapes]
+    settle = 30 * max(TAU_S, tau_m if messenger else 0.0) if settle is None else settle
+    slow = {"tau_s": f"{TAU_S}*ms", "tau_a": f"{TAU_A}*ms"}
+    learns = PlasticityRule(
+        "credit", "dw/dt = -eta/T_learn*delta_post*r_pre", {"eta": eta, "T_learn": f"{GATE}*ms"}, apply="trial"
+    )
+    populations = [Population("inp", shapes[0], SOURCE)]
+    projections: list[Projection] = []
+    clamps = {"inp.r": "image"}
+
+    def synapses(name: str, bias: str, source: str, target: str, kind: Any = None, fan_in: int = 0) -> None:
+        k = fan_in**-0.5
+        projections.append(Projection(name, source, f"{target}.I_basal", kind or Dense(), Uniform(-k, k), learns))
+        each = PerMap() if isinstance(kind, Conv2d) else Dense()
+        projections.append(Projection(bias, "one", f"{target}.I_basal", each, Uniform(0.0, 0.0), learns))
+
+    block = [architecture == "residual" and 1 < l < top for l in range(top + 1)]
+    tuft = Cell(
+        "pyramidal", _HIDDEN.format(tuft="I_apical", more=""), ("I_basal", "I_apical"), parameters=slow | {"kappa": kappa}
+    )  # fmt: skip
+    credited: dict[str, Any] = {}  # shape by population, where credit is released
+    for l in range(1, top):
+        name, below = f"pyr{l}", f"pyr{l - 1}" if l > 1 else "inp"
+        cell, parameters = tuft, {}
+        if messenger:
+            cell = Cell(
+                "pyramidal with a messenger", _HIDDEN.format(tuft="m", more=_MESSENGER), ("I_basal", "I_apical", "I_near"),
+                parameters=slow | {"kappa": kappa, "tau_m": f"{tau_m}*ms", "spread": 0.0, "gain": 1.0, "degree": 1.0},
+            )  # fmt: skip
+        populations.append(Population(name, shapes[l], cell, parameters))
+        credited[name] = shapes[l]
+        if block[l]:
+            populations.append(Population(f"inner{l}", cells[l], tuft))
+            synapses(f"Win{l}", f"bin{l}", below, f"inner{l}", fan_in=cells[l - 1])
+            synapses(f"W{l}", f"b{l}", f"inner{l}", name, fan_in=cells[l])
+            projections.append(Projection(f"skip{l}", below, f"{name}.I_basal", OneToOne()))
+            if inner == "transposed" or credits == "bp":
+                back = Tied(f"W{l}", transpose=True)
+                projections.append(Projection(f"back{l}", f"{name}.delta", f"inner{l}.I_apical", tied=back))
+            elif credits == "fa":
+                projections.append(_fixed(f"back{l}", f"{name}.delta", f"inner{l}", cells[l]))
+            else:
+                credited[f"inner{l}"] = cells[l]
+        elif architecture == "conv":
+            synapses(f"W{l}", f"b{l}", below, name, Conv2d(3, padding=1, pool=2), fan_in=9 * sizes[l - 1])
+        else:
+            synapses(f"W{l}", f"b{l}", below, name, fan_in=cells[l - 1])
+    out, last = f"pyr{top}", f"pyr{top - 1}" if top > 1 else "inp"
+    synapses(f"W{top}", f"b{top}", last, out, fan_in=cells[top - 1])
+    given_credit = credits in ("bp", "fa", "dfa")
+    output = Cell(
+        "output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), ("I_basal", "I_apical"),
+        inputs=("y",) if given_credit else (), parameters=slow, pools=(Pool("total", "exp(u)"), Pool("mean_credit", "r*v_a")),
+    )  # fmt: skip
+    populations.append(Population(out, classes, output))
+    names: tuple[str, ...] = ()
+    if given_credit:
+        clamps[f"{out}.y"] = "target"
+        projections.append(Projection("own", f"{out}.own", f"{out}.I_apical", OneToOne()))
+        projections += _sent_down(credits, credited, block, cells, top, architecture)
+    else:
+        populations.append(Population("target", classes, SOURCE))
+        clamps["target.r"] = "target"
+        targets = [
+            _spread(name, shape, ratio, kernel, width, lattice, messenger, evolved) for name, shape in credited.items()
+        ] + [Release(out, classes, classes)]
+        top_down, down = credit_network([(out, classes), ("target", classes)], hidden, targets)
+        populations, projections = [*populations, *top_down], [*projections, *down]
+        names = tuple(q.name for q in down if not q.name.startswith(("D_", "near_")))
+        if messenger:
+            populations = [_with_messenger(p, targets, width, lattice) for p in populations]
+        if evolved is not None:
+            projections = [_given(q, evolved.weights, credits) if q.name in names else q for q in projections]
+    protocol = Protocol(
+        (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))), clamps, dt=f"{DT}*ms"
+    )
+    plain = architecture != "residual"
+    reference = FeedForward(
+        tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), "tanh(u)",
+        loss="cross_entropy",
+    ) if plain else None  # fmt: skip
+    return Circuit(
+        "tdca", tuple(populations), tuple(projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
+        reference, evolved=names,
+        citation="Chen, Liu and Wang, arXiv 2208.01416: learner, top-down net, local rule, evolution. The rate circuit and every kernel of diffusion "
+        "are a reconstruction.",
+    )  # fmt: skip
+
+
+_HIDDEN = """
+    du/dt = (-u + I_basal + kappa*v_a)/tau_s : 1
+    dv_a/dt = (-v_a + {tuft})/tau_a : 1
+    r = tanh(u) : 1
+    delta = v_a*(1 - r**2) : 1
+    I_basal : 1
+    I_apical : 1{more}
+    """
+# The diagonal of the Laplacian stands apart, so that each visit of the steady level draws m nearer to rest for any width.
+_MESSENGER = """
+    dm/dt = (spread*(I_near - degree*m) - m + gain*I_apical)/tau_m : 1
+    I_near : 1"""
+_OUTPUT = """
+    du/dt = (-u + I_basal)/tau_s : 1
+    dv_a/dt = (-v_a + I_apical)/tau_a : 1
+    r = exp(u)/total : 1
+    delta = r*(v_a - mean_credit) : 1
+    I_basal : 1
+    I_apical : 1
+    """
+_TAUGHT = """
+    own = -y/clip(r, 1e-30, 1) : 1
+    wrong = r - y : 1
+    y : 1
+    """
+TOP_DOWN = Cell(
+    "top-down", "du/dt = (-u + I_in)/tau : 1\nr = tanh(u) : 1\nI_in : 1", ("I_in",), parameters={"tau": f"{TAU_TD}*ms"}
+)
+SITE = Cell(
+    "release site", "du/dt = (-u + I_in)/tau : 1\nI_in : 1", ("I_in",), rate="u", parameters={"tau": f"{TAU_TD}*ms"}
+)
+"""Linear and signed."""
+
+
+class Release:
+    """Credit of one population: `sites` release sites, which reach its `n` cells through `spread` (sites, n), or one to one where that is None."""
+
+    def __init__(
+        self, population: str, n: int, sites: int, spread: np.ndarray | None = None, near: np.ndarray | None = None
+    ):
+        self.population, self.n, self.sites, self.spread, self.near = population, n, sites, spread, near
+
+
+def credit_network(
+    sources: Sequence[tuple[str, int]], hidden: int, targets: Sequence[Release]
+) -> tuple[list[Population], list[Projection]]:
+    """The top-down net: `sources` to two tanh layers of `hidden` cells to release sites to apical tufts.
+
+    Projections ``V1_SOURCE``, ``e1``, ``V2``, ``e2``, ``V3_TARGET``, ``e3_TARGET`` are to be evolved; weights start Glorot-uniform over each whole layer, biases
+    at 0 (READ in the authors' code). ``D_TARGET`` is fixed.
+    """
+
+    def glorot(n_in: int, n_out: int) -> Uniform:
+        limit = math.sqrt(6.0 / (n_in + n_out))
+        return Uniform(-limit, limit)
+
+    zero = Uniform(0.0, 0.0)
+    populations = [Population("td1", hidden, TOP_DOWN), Population("td2", hidden, TOP_DOWN)]
+    first, third = glorot(sum(n for _, n in sources), hidden), glorot(hidden, sum(t.sites for t in targets))
+    projections = [
+        Projection(f"V1_{source.replace('.', '_')}", source, "td1.I_in", weights=first) for source, _ in sources
+    ]
+    projections += [
+        Projection("e1", "one", "td1.I_in", weights=zero),
+        Projection("V2", "td1", "td2.I_in", weights=glorot(hidden, hidden)),
+        Projection("e2", "one", "td2.I_in", weights=zero),
+    ]
+    for t in targets:
+        site = f"site_{t.population}"
+        populations.append(Population(site, t.sites, SITE))
+        projections.append(Projection(f"V3_{t.population}", "td2", f"{site}.I_in", weights=third))
+        projections.append(Projection(f"e3_{t.population}", "one", f"{site}.I_in", weights=zero))
+        kind = OneToOne() if t.spread is None else Kernel(t.spread)
+        projections.append(Projection(f"D_{t.population}", site, f"{t.population}.I_apical", kind))
+        if t.near is not None:
+            near = Projection(f"near_{t.population}", f"{t.population}.m", f"{t.population}.I_near", Kernel(t.near))
+            projections.append(near)
+    return populations, projections
+
+
+def _spread(
+    name: str, shape: Any, ratio: float, kernel: str, width: float, lattice: str, messenger: bool, evolved: Any
+) -> Release:
+    """Release sites of a hidden population, and how they reach its cells."""
+    maps, n = (shape[0], shape[1] * shape[2]) if isinstance(shape, tuple) else (1, shape)
+    lattice = "sheet" if isinstance(shape, tuple) else lattice
+    sites = release_sites(n, ratio, lattice)
+    if evolved is not None:
+        found = evolved.weights.get(f"V3_{name}")
+        if found is None:
+            raise NeurosimError(
+                f"The evolved weights have no credit for '{name}': they are for sizes = {evolved.settings['sizes']}, architecture = "
+                f"'{evolved.settings['architecture']}'. Wanted a learner with the same hidden levels (their widths may differ)."
+            )
+        sites = found.shape[1] // maps
+    if messenger:
+        spread = np.zeros((sites, n))
+        spread[np.arange(sites), nearest_cells(sites, n, lattice)] = 1.0
+        return Release(name, n, sites, spread, neighbours(n, lattice))
+    if sites == n and ratio == 1:
+        return Release(name, maps * n, maps * sites)
+    spread = np.kron(np.eye(maps), diffusion_kernel(sites, n, kernel, width, lattice))
+    return Release(name, maps * n, maps * sites, spread)
+
+
+def _with_messenger(population: Population, targets: Sequence[Release], width: float, lattice: str) -> Population:
+    """The constants of a population's messenger."""
+    for t in targets:
+        if t.population == population.name and t.near is not None:
+            spacing = (t.n / t.sites) ** (1.0 if lattice == "line" else 0.5)
+            own = {"spread": (width * spacing) ** 2, "gain": t.n / t.sites, "degree": degree(t.n, lattice)}
+            largest = 2 * float(own["degree"].max())
+            tau_m = float(str(population.cell.parameters["tau_m"]).removesuffix("*ms"))
+            if not DT * (largest * own["spread"] + 1) / tau_m < 2:
+                raise NeurosimError(
+                    f"The messenger of '{population.name}' is unstable in steps of {DT} ms: dt ({largest:g} w^2 + 1)/tau_m = "
+                    f"{DT * (largest * own['spread'] + 1) / tau_m:.3g}; wanted below 2. Use tau_m above {DT * (largest * own['spread'] + 1) / 2:.4g} ms, "
+                    "a smaller width, or messenger = False."
+                )
+            return Population(population.name, population.n, population.cell, own)
+    return population
+
+
+def _given(q: Projection, weights: Mapping[str, np.ndarray], credits: str) -> Projection:
+    """A projection with its evolved weights."""
+    if q.name not in weights:
+        raise NeurosimError(
+            f"'{credits}' holds no weights for '{q.name}'; wanted a file evolved for the same levels and architecture."
+        )
+    return Projection(q.name, q.source, q.target, q.connectivity, Given(weights[q.name]))
+
+
+def _fixed(name: str, source: str, target: str, n: int) -> Projection:
+    """Fixed random feedback."""
+    return Projection(name, source, f"{target}.I_apical", weights=Uniform(-(n**-0.5), n**-0.5))
+
+
+def _sent_down(
+    credits: str, credited: Mapping[str, Any], block: Sequence[bool], cells: Sequence[int], top: int, architecture: str
+) -> list[Projection]:  # fmt: skip
+    """Credits of backprop (transposed weights), feedback alignment (fixed ones), direct feedback alignment (from the output)."""
+    if credits == "dfa":
+        return [_fixed(f"B_{name}", f"pyr{top}.wrong", name, cells[top]) for name in credited]
+    if architecture == "conv" and top > 2:
+        raise NeurosimError(
+            f"credits = '{credits}' through a convolution needs its adjoint, which no projection is; wanted one convolution (three sizes), credits = 'dfa', "
+            "or `neurosim train tdca --method backprop`."
+        )
+    down = []
+    for l in range(1, top):
+        above = f"inner{l + 1}" if block[l + 1] else f"pyr{l + 1}"
+        if credits == "fa":
+            down.append(_fixed(f"B_pyr{l}", f"{above}.delta", f"pyr{l}", cells[l + 1]))
+        else:
+            weights = Tied(f"Win{l + 1}" if block[l + 1] else f"W{l + 1}", transpose=True)
+            down.append(Projection(f"B_pyr{l}", f"{above}.delta", f"pyr{l}.I_apical", tied=weights))
+        if block[l + 1]:
+            down.append(Projection(f"C_pyr{l}", f"pyr{l + 1}.delta", f"pyr{l}.I_apical", OneToOne()))
+    return down
+
+
+def _shapes(sizes: tuple[int, ...], architecture: str, pixels: int) -> list[Any]:
+    """Cells, or (maps, height, width), of each level."""
+    if architecture != "conv":
+        return list(sizes)
+    side = [pixels // 2**l for l in range(len(sizes) - 1)]
+    return [(n, s, s) for n, s in zip(sizes[:-1], side, strict=True)] + [sizes[-1]]
+
+
+def _check(
+    sizes: tuple[int, ...], architecture: str, pixels: int, inner: str, hidden: Any, ratio: Any, kernel: Any, width: Any, lattice: Any,
+    messenger: bool, tau_m: float, kappa: float, settle: float | None, eta: float,
+) -> None:  # fmt: skip
+    whole = all(isinstance(n, int | np.integer) and n >= 1 for n in sizes)
+    if len(sizes) < 3 or not whole or sizes[-1] < 2:
+        raise NeurosimError(
+            f"sizes = {sizes}; wanted whole numbers for a picture, at least one hidden level and at least two classes."
+        )
+    for what, value, known in (
+        ("architecture", architecture, ARCHITECTURES), ("inner credit", inner, INNER), ("kernel of diffusion", kernel, KERNELS),
+        ("lattice", lattice, LATTICES),
+    ):  # fmt: skip
+        if value not in known:
+            raise unknown(what, value, known)
+    if architecture == "residual" and len(set(sizes[1:-1])) > 1:
+        raise NeurosimError(
+            f"sizes = {sizes}; wanted hidden levels of one width, which the skips of residual blocks join."
+        )
+    halved = len(sizes) - 2
+    if architecture == "conv" and (pixels < 2**halved or pixels % 2**halved):
+        raise NeurosimError(
+            f"pixels = {pixels} cannot be halved {halved} times, once per level of maps; wanted a multiple of {2**halved}."
+        )
+    if not isinstance(hidden, int | np.integer) or hidden < 1:
+        raise NeurosimError(f"hidden = {hidden}; wanted a whole number of top-down cells, at least 1.")
+    for name, value, least in (
+        ("ratio", ratio, 1.0), ("width", width, 0.0), ("tau_m", tau_m, 0.0), ("kappa", kappa, -0.0), ("eta", eta, 0.0),
+        ("settle", 1.0 if settle is None else settle, 0.0),
+    ):  # fmt: skip
+        open_end = name not in ("ratio", "kappa")
+        if not math.isfinite(value) or value < least or (open_end and value <= least):
+            raise NeurosimError(
+                f"{name} = {value}; wanted a number {'above' if open_end else 'of at least'} {abs(least):g}."
+            )
+    if messenger and (kernel != "chain" or architecture == "conv"):
+        raise NeurosimError(
+            f"messenger = True with kernel = '{kernel}' and architecture = '{architecture}': the messenger diffuses between neighbours of a line or "
+            "sheet, which settles at kernel = 'chain'; wanted that kernel, and no maps."
+        )
+
+
+def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The preset of `neurosim train`: the learner's life as in evolution where `credits` is a file, else Adam.
+
+    Raises
+    ------
+    NeurosimError
+        No source of credits is named.
+    """
+    credits = settings.get("credits", "unevolved")
+    preset: dict[str, Any] = {"sizes": SIZES.get(dataset, SIZES["mnist"])}
+    preset |= {
+        "optimiser": "adam",
+        "optimise": ("credit",),
+        "learning_rate": 0.003,
+        "clip": 1.0,
+        "epochs": 30,
+        "batch_size": 128,
+    }
+    if credits not in CREDITS:
+        found = load_evolved(credits)
+        widths = tuple(found.settings["sizes"])
+        preset["sizes"] = (preset["sizes"][0], *widths[1:])
+        life = found.facts.get("life", {})
+        preset |= {"architecture": found.settings["architecture"]}
+        preset |= {
+            k: life[key]
+            for k, key in (("optimiser", "optimiser"), ("learning_rate", "rate"), ("clip", "clip"))
+            if key in life
+        }
+    return preset
