@@ -154,6 +154,10 @@ def circuit(
         sizes, architecture, pixels, inner, hidden, ratio, kernel, width, lattice, messenger, tau_m, kappa, settle, eta
     )
     top, classes = len(sizes) - 1, sizes[-1]
+    if evolved is not None and classes != evolved.settings["sizes"][-1]:
+        raise NeurosimError(
+            f"sizes = {sizes} with credits = '{credits}', which was evolved for {evolved.settings['sizes'][-1]} classes; wanted as many."
+        )
     shapes = _shapes(sizes, architecture, pixels)
     cells = [int(np.prod(shape)) for shape in shapes]
     settle = 30 * max(TAU_S, tau_m if messenger else 0.0) if settle is None else settle
@@ -228,6 +232,12 @@ def circuit(
             populations = [_with_messenger(p, targets, width, lattice) for p in populations]
         if evolved is not None:
             projections = [_given(q, evolved.weights, credits) if q.name in names else q for q in projections]
+            unused = sorted(set(evolved.weights) - set(names))
+            if unused:
+                raise NeurosimError(
+                    f"'{credits}' holds weights for '{unused[0]}', which this learner has not: they are for sizes = {evolved.settings['sizes']}, "
+                    f"architecture = '{evolved.settings['architecture']}', inner = '{evolved.settings.get('inner', 'transposed')}'. Wanted the same levels."
+                )
     protocol = Protocol(
         (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))), clamps, dt=f"{DT}*ms"
     )
@@ -478,7 +488,7 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         widths = tuple(found.settings["sizes"])
         preset["sizes"] = (preset["sizes"][0], *widths[1:])
         life = found.facts.get("life", {})
-        preset |= {"architecture": found.settings["architecture"]}
+        preset |= {k: found.settings[k] for k in ("architecture", "inner") if k in found.settings}
         preset |= {
             k: life[key]
             for k, key in (("optimiser", "optimiser"), ("learning_rate", "rate"), ("clip", "clip"))

@@ -1,4 +1,4 @@
-"""The command line: `neurosim list | describe | simulate | compare | train | sweep | table | plot | data`."""
+"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | data`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import textwrap
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _disk(error: OSError) -> str:
 def _check_model_first(argv: list[str]) -> None:
     """An unknown model is reported before any other option."""
     named = len(argv) > 1 and not argv[1].startswith("-") and not argv[1].endswith(".toml")
-    if named and argv[0] in ("describe", "simulate", "compare", "train"):
+    if named and argv[0] in ("describe", "simulate", "compare", "train", "evolve"):
         from neurosim import registry
 
         registry.model(argv[1])
@@ -162,6 +163,42 @@ def parser() -> argparse.ArgumentParser:
         help="circuit: its own rules (default); or its reference net under backprop, feedback_alignment, direct_feedback_alignment",
     )  # fmt: skip
 
+    train.add_argument(
+        "--credits",
+        metavar="SOURCE",
+        help="tdca: a file or folder of `neurosim evolve`, or bp, fa, dfa (as --set credits=SOURCE)",
+    )
+
+    evolve = add(
+        "evolve", _evolve, "Find the weights of a circuit that stand still while others learn, such as tdca's top-down net.",
+        "  neurosim evolve tdca --out runs/credits\n"
+        "  neurosim evolve tdca --strategy meta_gradient --set ratio=4 --out runs/credits4\n"
+        "  neurosim evolve tdca --data mnist --set batch=256 --set fresh=true --minutes 30 --out runs/mnist_credits\n"
+        "  neurosim evolve --resume runs/credits --generations 1000\n"
+        "  torchrun --nproc-per-node 2 -m neurosim evolve tdca --out runs/credits\n"
+        "  neurosim train tdca --credits runs/credits\n",
+    )  # fmt: skip
+    _model_argument(evolve)
+    evolve.add_argument(
+        "--resume", metavar="DIR", help="go on with an evolution that was stopped or killed; needs no other argument"
+    )
+    evolve.add_argument("--data", metavar="NAME", help="data set that learners classify (default digits)")
+    evolve.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    evolve.add_argument(
+        "--strategy", metavar="NAME", help="pepg (default), cmaes, or meta_gradient: through whole lives, not biologically plausible"
+    )  # fmt: skip
+    evolve.add_argument(
+        "--generations", type=int, metavar="G", help="updates of the evolved weights (default 400; meta_gradient 600)"
+    )
+    evolve.add_argument("--population", type=int, metavar="P", help="candidates per generation (default 65)")
+    evolve.add_argument("--steps", type=int, metavar="T", help="trials of a learner's life (default 30)")
+    evolve.add_argument("--minutes", type=float, metavar="M", help="stop after so much time; --resume goes on")
+    evolve.add_argument("--seed", type=int, help="seed of the start, the search and the learners (default 0)")
+    evolve.add_argument("--dtype", help="of the learners: float32 (default) or float64")
+    evolve.add_argument("--device", help="cpu or cuda (default cpu)")
+    evolve.add_argument("--out", metavar="DIR", help="output folder (default runs/evolve-MODEL-TIME)")
+    evolve.add_argument("--overwrite", action="store_true", help="replace an evolution in the folder")
+
     sweep = add(
         "sweep", _sweep, "Train the runs of a file side by side; the same command again goes on with what is left.",
         "  neurosim sweep compare.toml --dry-run\n"
@@ -232,6 +269,8 @@ def _model_argument(sub: argparse.ArgumentParser) -> None:
     name = "a name from `neurosim list`, or file.py:function"
     if sub.prog.endswith(" train"):
         sub.add_argument("model", nargs="?", metavar="MODEL", help=f"{name}, or an experiment file (.toml)")
+    elif sub.prog.endswith(" evolve"):
+        sub.add_argument("model", nargs="?", metavar="MODEL", help=name)
     else:
         sub.add_argument("model", metavar="MODEL", help=name)
     sub.add_argument(
@@ -445,7 +484,53 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
         if values["data"] == begin.config.data:
             values.setdefault("normalise", begin.config.normalise)
     values["settings"] = {**values["settings"], **registry.parse_settings(arguments.settings)}
+    if arguments.credits is not None:
+        values["settings"]["credits"] = arguments.credits
     return values, weights
+
+
+def _evolve(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from neurosim import registry
+    from neurosim.backends.torch.workers import is_first, leave
+    from neurosim.training.evolution import config as configuration
+    from neurosim.training.evolution import run as evolution
+
+    torch.set_flush_denormal(True)  # saturated learners make denormals, which are slow
+    if arguments.resume:
+        if arguments.model:
+            raise NeurosimError(
+                f"--resume {arguments.resume} goes on with that folder's evolution; leave '{arguments.model}' out."
+            )
+        out = Path(arguments.resume)
+        config = evolution.kept(out)
+        if arguments.generations is not None:
+            config = replace(config, generations=arguments.generations)
+    else:
+        if arguments.model is None:
+            raise NeurosimError("Wanted a model, or --resume DIR; `neurosim evolve --help` shows examples.")
+        names = ("data", "strategy", "generations", "population", "steps", "seed", "dtype", "device")
+        given = {name: getattr(arguments, name) for name in names}
+        config = configuration.resolved(arguments.model, registry.parse_settings(arguments.settings), **given)
+        out = _folder(arguments) if is_first() else Path(arguments.out or "runs")
+    try:
+        result = evolution.run(
+            config,
+            out,
+            arguments.data_dir,
+            resume=bool(arguments.resume),
+            overwrite=arguments.overwrite,
+            minutes=arguments.minutes,
+        )
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{interrupt} `neurosim evolve --resume {out}` goes on.") from None
+    leave()
+    if result:
+        print(evolution.text_of(result))
+        print(
+            f"wrote {evolution.NAME} ({result['searched']} evolved weights) and result.json in {out} after {result['generations']} generations"
+        )
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ LATTICES = ("line", "sheet")
 def release_sites(n: int, ratio: float, lattice: str = "line") -> int:
     """Number of release sites K for n cells, one for each `ratio` cells: ``ceil(n/ratio)``, on a sheet ``ceil(sqrt(n/ratio))**2``."""
     if lattice == "line":
-        return math.ceil(n / ratio - 1e-9)
-    return math.ceil(_side(n, "cells") / math.sqrt(ratio) - 1e-9) ** 2
+        return max(1, math.ceil(n / ratio - 1e-9))
+    return max(1, math.ceil(_side(n, "cells") / math.sqrt(ratio) - 1e-9)) ** 2
 
 
 def diffusion_kernel(
@@ -66,7 +66,8 @@ def diffusion_kernel(
     distance = np.linalg.norm(places[:, None] - cells[None], axis=2)
     if kernel == "block":
         found = np.zeros((sites, n))
-        found[distance.argmin(axis=0), np.arange(n)] = 1.0
+        nearest = (distance < distance.min(axis=0) + 1e-9).argmax(axis=0)  # equally near but for rounding: the lower
+        found[nearest, np.arange(n)] = 1.0
         return found
     power = (distance / (width * spacing)) ** 2 / 2 if kernel == "gauss" else distance / (width * spacing)
     found = np.exp(
@@ -86,7 +87,7 @@ def positions(count: int, n: int, lattice: str) -> np.ndarray:
 
 def nearest_cells(sites: int, n: int, lattice: str) -> np.ndarray:
     """The cell that each release site lies nearest to (of two equally near ones the lower)."""
-    places = np.ceil(positions(sites, n, lattice) - 0.5).astype(int)
+    places = np.ceil(positions(sites, n, lattice) - 0.5 - 1e-9).astype(int)
     return places[:, 0] if lattice == "line" else places[:, 0] * _side(n, "cells") + places[:, 1]
 
 

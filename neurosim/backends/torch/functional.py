@@ -66,6 +66,7 @@ class FunctionalTrial:
             self._steady |= {(p.name, x): text for x, text in texts.items()}
         self._assigned = {(p.name, a.name): a for p in plan.populations.values() for a in p.assignments}
         self._factors: dict[str, list[tuple[Variable, Variable, float, int]]] = {}
+        self._decays: dict[str, float] = {}
         self._texts: dict[Variable, str] = {}  # of the factors
         for name, seconds in self.learn.items():
             self._factors[name] = self._rule(plan.projections[name], phase.shared, seconds)
@@ -100,12 +101,15 @@ class FunctionalTrial:
     def _rule(
         self, q: ProjectionPlan, shared: Mapping[str, float], seconds: float
     ) -> list[tuple[Variable, Variable, float, int]]:
-        """Factors of a projection's rule: post, pre, coefficient, power of w."""
+        """Factors of a projection's rule: post, pre, coefficient, power of w. What is no more than -k w joins the decays."""
         assert q.rule is not None
         found = []
         for term, post, pre in self.plan.rule_factors(q, LEVEL):
-            self._texts[q.target, post], self._texts[q.source, pre] = term.post, term.pre
             scale = evaluate(term.coefficient, {**shared, **q.rule.parameters}) * seconds
+            if term.decay is not None:
+                self._decays[q.name] = self._decays.get(q.name, 0.0) + scale * term.decay
+                continue
+            self._texts[q.target, post], self._texts[q.source, pre] = term.post, term.pre
             found.append(((q.target, post), (q.source, pre), scale, term.w_power))
         return found
 
@@ -168,7 +172,15 @@ class FunctionalTrial:
         else:
             return None
         block = compile_block([line], self.arrays.functions, self._constants[population])
-        return lambda values, weights: block(values[population])
+        pool = variable in self._assigned and self._assigned[variable].over
+
+        def compute(values: Values, weights: Mapping[str, torch.Tensor]) -> None:
+            mine = values[population]
+            block(mine)
+            if not pool and not (isinstance(mine[name], torch.Tensor) and mine[name].dim() == 2):
+                mine[name] = self._of(values, variable)  # a constant: what reads it wants tensors
+
+        return compute
 
     def _port(self, population: str, name: str, feeding: Sequence[ProjectionPlan]) -> Line:
         # A constant source's drive is the same for all samples: it is added within another's matrix product.
@@ -185,7 +197,8 @@ class FunctionalTrial:
                 rates, w = self._of(values, (q.source, q.variable)), weights[q.root]
                 if q.transpose:
                     w = w.mT
-                if q in dense and q.factor == 1.0 and isinstance(total, torch.Tensor) and total.dim() == 2:
+                fits = total is not None and len(total) <= len(rates)
+                if q in dense and q.factor == 1.0 and fits:
                     total = torch.addmm(total, rates, w)
                     continue
                 value = self._drive(q, rates, w, values)
@@ -253,7 +266,8 @@ class FunctionalTrial:
         return found, {name: self._change(name, values, weights) for name in self._factors if learn}
 
     def _change(self, name: str, values: Values, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        q, total = self.plan.projections[name], None
+        q = self.plan.projections[name]
+        total = self._decays[name] * weights[name] if name in self._decays else None
         for post_name, pre_name, scale, power in self._factors[name]:
             post, pre = self._of(values, post_name), self._of(values, pre_name)
             rows = max(len(post), len(pre))

@@ -142,7 +142,7 @@ class Learners:
 
     def unpacked(self, theta: Any) -> dict[str, np.ndarray]:
         """The evolved weights of one vector by projection."""
-        return {name: np.array(w[0]) for name, w in self.stacked(torch.as_tensor(theta)[None]).items()}
+        return {name: w[0].numpy(force=True).copy() for name, w in self.stacked(torch.as_tensor(theta)[None]).items()}
 
     def stacked(self, candidates: torch.Tensor) -> Weights:
         """Evolved weights (candidates, ...) of vectors (candidates, size), in their dtype."""
@@ -196,7 +196,7 @@ class Learners:
 
     def live(
         self, life: Life, weights: Weights, evolved: Mapping[str, torch.Tensor], batch: Callable[[int], Mapping[str, torch.Tensor]],
-        after: Callable[[int, torch.Tensor, Weights], None] | None = None,
+        watch: Callable[[int, Weights], None] | None = None,
     ) -> tuple[Weights, torch.Tensor]:  # fmt: skip
         """Whole lives on a readout's task.
 
@@ -208,27 +208,28 @@ class Learners:
             See `present`.
         batch
             The stimuli of step t = 0, 1, ...
-        after
-            Called in each step with t, the losses (learners,) before its update, and the changes.
+        watch
+            Called with t and the weights before each trial t, and at the end with the number of trials.
 
         Returns
         -------
-        The weights at the end, and the losses (learners,) of the last trial before its update (the fitness of the released code, with its sign changed).
+        The weights at the end, and the losses (steps, learners) of each trial, before its update.
         """
         readout = self.circuit.readout
         assert readout is not None
-        optimiser, losses = InnerOptimiser(life), None
+        optimiser, losses = InnerOptimiser(life), []
         for t in range(life.steps):
+            if watch is not None:
+                watch(t, weights)
             stimuli = batch(t)
             found, changes = self.present(weights, evolved, stimuli, (readout.variable,))
-            losses = loss(found[readout.variable], stimuli[readout.wanted], readout.loss)
-            if after is not None:
-                after(t, losses, changes)
+            losses.append(loss(found[readout.variable], stimuli[readout.wanted], readout.loss))
             weights = optimiser(weights, changes)
             for name, (low, high) in self.bounds.items():
                 weights[name] = weights[name].clamp(low, high)
-        assert losses is not None
-        return weights, losses
+        if watch is not None:
+            watch(life.steps, weights)
+        return weights, torch.stack(losses)
 
 
 def loss(answers: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:

@@ -1,0 +1,137 @@
+"""`neurosim evolve`: a folder in which evolved weights are found.
+
+``config.json``            the configuration
+``metrics.jsonl``          one line per generation, the same whenever the evolution is repeated
+``timing.jsonl``           seconds of each generation
+``checkpoint.safetensors`` written after each generation: what a stopped or killed evolution goes on from
+``evolved.safetensors``    the weights at the end, or where time was up: `--credits` of `neurosim train tdca`
+``result.json``            newborn learners that evolution has not seen, taught for one life each
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurosim import data, registry
+from neurosim.backends.torch.workers import is_first
+from neurosim.errors import NeurosimError
+from neurosim.evolved import NAME, Evolved
+from neurosim.files import write_whole
+from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
+from neurosim.training.evolution.config import EvolveConfig
+from neurosim.training.evolution.lifetime import Learners, Life
+from neurosim.training.evolution.loop import CONFIG, Evolution, evolve
+from neurosim.training.evolution.strategy import Strategy
+
+RESULT = "result.json"
+
+
+def life_of(config: EvolveConfig) -> Life:
+    """A learner's life in a configuration."""
+    return Life(config.optimiser, config.learning_rate, config.clip, config.steps)
+
+
+def strategy_of(config: EvolveConfig, theta: torch.Tensor) -> Strategy:
+    """The strategy that a configuration names, at theta."""
+    rate: dict[str, Any] = {} if config.rate is None else {"rate": config.rate}
+    if config.strategy == "meta_gradient":
+        from neurosim.training.evolution.meta_gradient import MetaGradient
+
+        return MetaGradient(theta, **rate)
+    if config.strategy == "cmaes":
+        from neurosim.training.evolution.cma import CMAES
+
+        if rate:
+            raise NeurosimError(f"rate = {config.rate} with strategy = 'cmaes', which adapts its own. Leave it out.")
+        return CMAES(theta, config.sigma, population=config.population, seed=config.seed)
+    from neurosim.training.evolution.pepg import PEPG
+
+    return PEPG(theta, population=config.population, sigma=config.sigma, seed=config.seed, **rate)
+
+
+def run(
+    config: EvolveConfig, out: Path, data_dir: str | None = None, *, resume: bool = False, overwrite: bool = False, minutes: float | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Evolve (or go on with the evolution in `out`), write the folder, and return what ``result.json`` holds.
+
+    Test accuracies are read when all generations are done, not where `minutes` ended them.
+    """
+    circuit = registry.model(config.model).circuit(config.settings)
+    if not circuit.evolved:
+        raise NeurosimError(
+            f"The circuit '{circuit.name}' with these settings has no weights to evolve; wanted one whose Circuit(evolved=...) names some, such as tdca with "
+            "credits = 'unevolved'."
+        )
+    if circuit.readout is None or circuit.readout.wanted != "target":
+        raise NeurosimError(f"'{circuit.name}' names no readout of classes, which `neurosim evolve` needs.")
+    learners = Learners(circuit, config.dtype, config.device)
+    dataset = data.normalise(data.load(config.data, data_dir), config.normalise)
+    life = life_of(config)
+    objective = Classification(
+        learners, dataset, life, fitness=config.fitness, batch=config.batch, fresh=config.fresh, tasks=config.tasks, classes=config.classes,
+        fixed_start=config.fixed_start, seed=config.seed, chunk=config.chunk,
+    )  # fmt: skip
+    theta = torch.as_tensor(learners.theta(circuit.initial_weights(config.seed)))
+    found = evolve(
+        objective, strategy_of(config, theta), config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes,
+        config=config.to_json(), progress=progress,
+    )  # fmt: skip
+    return finish(config, learners, dataset, found, out) if is_first() else {}
+
+
+def kept(folder: Path) -> EvolveConfig:
+    """The configuration of the evolution in a folder, as many generations as the default."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise NeurosimError(
+            f"'{folder}' holds no evolution: it has no {CONFIG}. `neurosim evolve MODEL --out {folder}` begins one."
+        )
+    try:
+        values = json.loads(path.read_text())["config"]
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("settings").items()}
+        return EvolveConfig(settings=settings, **values)
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, NeurosimError):
+            raise
+        raise NeurosimError(f"'{path}' is damaged: {error}") from error
+
+
+def finish(config: EvolveConfig, learners: Learners, dataset: Any, found: Evolution, out: Path) -> dict[str, Any]:
+    """Write the evolved weights, and how unseen learners fare with them."""
+    done, weights = len(found.history), learners.unpacked(found.theta)
+    life = life_of(config)
+    facts = {
+        "life": {"optimiser": life.optimiser, "rate": config.learning_rate, "clip": life.clip, "steps": life.steps},
+        "data": config.data, "normalise": config.normalise, "strategy": config.strategy, "seed": config.seed, "generations": done,
+        "batch": config.batch, "fresh": config.fresh, "population": config.population,
+    }  # fmt: skip
+    Evolved(weights, config.model, config.settings, facts).save(out / NAME)
+    whole = config.classes is None
+    result: dict[str, Any] = {"generations": done, "searched": learners.size}
+    if whole:
+        splits = ("train", "validation", *(("test",) if config.test and done >= config.generations else ()))
+        # Lives on samples of a task's number: all of the training set where it is no larger than what the authors' settings took.
+        read = evaluate(
+            learners, weights, dataset, life, batch=config.batch if config.fresh else 0, fresh=config.fresh, splits=splits
+        )  # fmt: skip
+        result |= {k: v for k, v in read.items() if k != "weights"} | {"learner_seeds": list(UNSEEN)}
+    write_whole(out / RESULT, json.dumps(result, indent=1).encode())
+    return result
+
+
+def text_of(result: dict[str, Any]) -> str:
+    """The result in words."""
+    lines = []
+    for split in ("train", "validation", "test"):
+        if f"{split}_accuracy" in result:
+            right, losses = (np.array(result[f"{split}_{what}"]) for what in ("accuracy", "loss"))
+            lines.append(
+                f"{split:11} accuracy {100 * right.mean():.2f} +- {100 * right.std(ddof=1):.2f} %, lowest {100 * right.min():.2f} %, loss {losses.mean():.3f}"
+            )
+    return "\n".join(lines)
