@@ -50,7 +50,7 @@ def describe(circuit: Circuit) -> str:
     for q in plan.projections.values():
         tie = f", tied to {q.root}{' transposed' if q.transpose else ''}" if q.root != q.name else ""
         tie += f" times {q.factor:g}" if q.factor != 1 else ""
-        rule = f", plastic: {q.rule.rule.name}" if q.rule else ""
+        rule = f", plastic: {q.rule.rule.name}" if q.rule else ", evolved" if q.name in circuit.evolved else ""
         # Of a kernel only its own numbers: it may be a large matrix.
         kind = str(q.connectivity) if isinstance(q.connectivity, Conv2d) else type(q.connectivity).__name__
         shape = " x ".join(map(str, q.weight_shape if q.shared_kernel else (q.n_pre, q.n_post)))

@@ -33,13 +33,14 @@ STEPS, TESTS = 50, 2000
 #: Landscape, shifts, generations, evolution seeds.
 CASES: dict[str, tuple[str, str, int, int]] = {
     "egg-box, one function": ("egg_box", "none", 200, 3),
-    "egg-box, family": ("egg_box", "family", 1500, 3),
-    "Ackley, family": ("ackley", "family", 300, 1),
-    "Rastrigin, family": ("rastrigin", "family", 300, 1),
-    "Himmelblau, family": ("himmelblau", "family", 300, 1),
-    "Rosenbrock, family": ("rosenbrock", "family", 300, 1),
+    "egg-box, family": ("egg_box", "family", 1400, 3),
+    "Ackley, family": ("ackley", "family", 150, 1),
+    "Rastrigin, family": ("rastrigin", "family", 150, 1),
+    "Himmelblau, family": ("himmelblau", "family", 150, 1),
+    "Rosenbrock, family": ("rosenbrock", "family", 150, 1),
 }
 STRATEGY: dict[str, Any] = {"population": 129, "sigma": 0.1, "rate": 0.2}
+EVERY = 50
 #: Rates that were tried, for all landscapes.
 RATES = {
     "gradient descent": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
@@ -126,16 +127,14 @@ def baselines(search: Search, starts: torch.Tensor, shifts: torch.Tensor) -> lis
 def evolve_case(case: str, seed: int, runs: Path, quick: bool) -> dict[str, Any]:
     """One evolution: theta, how it does on the test, and both over generations."""
     on, shifts, generations, _ = CASES[case]
-    generations = 10 if quick else generations
     search = Search(on, shifts, steps=STEPS, seed=seed)
-    folder = runs / f"search_{on}_{shifts}_{seed}"
     config = {"on": on, "shifts": shifts, "tasks": search.tasks, "steps": STEPS, "squash": search.squash, "seed": seed}
+    folder = runs / f"search_{on}_{shifts}_{seed}"
     theta, history, tests = evolved(
-        search, search.first(seed), generations, max(generations // 20, 5), folder, lambda now: tested(case, now), config, seed=seed, **STRATEGY
+        search, search.first(seed), 5 if quick else generations, min(EVERY, generations // 10), folder, lambda now: tested(case, now), config,
+        seed=seed, **STRATEGY,
     )  # fmt: skip
-    return {
-        "case": case, "seed": seed, "theta": theta, "tests": tests, "centre": [row["centre"] for row in history],
-    }  # fmt: skip
+    return {"case": case, "seed": seed, "theta": theta, "tests": tests, "centre": [row["centre"] for row in history]}
 
 
 def tested(case: str, theta: np.ndarray) -> dict[str, Any]:

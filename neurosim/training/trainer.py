@@ -28,6 +28,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.backends.torch.workers import Workers, is_first
 from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
+from neurosim.connectivity import Given
 from neurosim.data.augment import Augment
 from neurosim.data.normalise import black
 from neurosim.errors import DivergenceError, NeurosimError, unknown
@@ -106,6 +107,12 @@ class Trainer:
                 f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify."
             )
         self.readout = readout
+        given = {q.name for q in self.circuit.projections if isinstance(q.weights, Given)}
+        if config.method == "circuit" and weights is None and not set(self.circuit.evolved) <= given:
+            raise NeurosimError(
+                f"The weights {', '.join(self.circuit.evolved[:2])}, ... of '{self.circuit.name}' are to be found by evolution, and these would be drawn at "
+                f"random. `neurosim evolve {config.model} --out DIR` finds some, for credits = DIR (tdca: --credits DIR, or bp, fa, dfa)."
+            )
         #: Whether answers are classes, which are right or wrong; a picture has a loss only.
         self.classifies = readout.wanted == "target"
         self._shown = ("accuracy", ".3f") if self.classifies else ("loss", ".4g")  # by progress bars

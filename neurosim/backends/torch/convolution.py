@@ -43,7 +43,10 @@ class Convolution:
         """``sum over rows and positions p of pre[c, stride*p + u - padding] post[o, p]``, of the shape of the weights."""
         post = post.reshape(-1, *self.target)
         if winners is not None:
-            post = functional.max_unpool2d(post, winners, [self.conv.pool] * 2, output_size=self.positions)
+            # max_unpool2d, which vmap does not know
+            rows, cells = post.shape[:2], self.positions[0] * self.positions[1]
+            post = post.new_zeros(*rows, cells).scatter(2, winners.flatten(2), post.flatten(2))
+            post = post.unflatten(2, self.positions)
         shape_only = post.new_empty(self.kernel)
         _, found, _ = torch.ops.aten.convolution_backward(
             post, self._source(pre), shape_only, None, *self.options, [False, True, False]
