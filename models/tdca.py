@@ -47,7 +47,7 @@ from neurosim import (
     Uniform,
 )
 from neurosim.errors import NeurosimError, unknown
-from neurosim.evolved import load_evolved
+from neurosim.evolved import Evolved, load_evolved
 from neurosim.parts.diffusion import (
     KERNELS,
     LATTICES,
@@ -77,13 +77,19 @@ SIZES: dict[str, tuple[int, ...]] = {
     "cifar100": (3072, 256, 256, 100),
 }
 
+#: What is meant where neither the caller nor a file of evolved weights says it.
+USUAL: dict[str, Any] = {
+    "sizes": SIZES["digits"], "architecture": "mlp", "inner": "transposed", "hidden": 30, "ratio": 1.0, "kernel": "gauss", "width": 0.5,
+    "lattice": "line",
+}  # fmt: skip
+
 
 def circuit(
     sizes: Sequence[int] | None = None,
     credits: str = "unevolved",
-    architecture: str = "mlp",
+    architecture: str | None = None,
     pixels: int = 8,
-    inner: str = "transposed",
+    inner: str | None = None,
     hidden: int | None = None,
     ratio: float | None = None,
     kernel: str | None = None,
@@ -106,12 +112,12 @@ def circuit(
         A file of `neurosim evolve`, or ``"unevolved"``, ``"bp"``, ``"fa"``, ``"dfa"``. A file's hidden levels may have other widths here than in
         evolution: its release sites spread over them.
     architecture
-        ``"mlp"``, ``"residual"`` or ``"conv"`` (3 x 3 kernels, 2 x 2 max-pooling of drives, a dense classifier).
+        ``"mlp"`` (default, or as in the file), ``"residual"`` or ``"conv"`` (3 x 3 kernels, 2 x 2 max-pooling of drives, a dense classifier).
     pixels
         Height and width of the picture, where there are maps.
     inner
-        Credit of a residual block's inner layer: ``"transposed"``, backprop within the block, READ in the authors' code; ``"own"``, release sites of
-        its own, local in the strict sense.
+        Evolved credit of a residual block's inner layer: ``"transposed"`` (default, or as in the file), backprop within the block, READ in the authors'
+        code; ``"own"``, release sites of its own, local in the strict sense.
     hidden
         Cells of each of the top-down net's two layers (default 30, or those of the file).
     ratio
@@ -131,25 +137,29 @@ def circuit(
         Factor of the rule. The trainer's rates come on top.
     """
     evolved = None if credits in CREDITS else load_evolved(credits)
-    if evolved is not None:
-        if evolved.model != "tdca":
+    if evolved is not None and evolved.model != "tdca":
+        raise NeurosimError(f"'{credits}' was evolved for {evolved.model}; wanted a file of `neurosim evolve tdca`.")
+    usual = USUAL | {k: v for k, v in (evolved.settings.items() if evolved else ()) if k in USUAL}
+    for name, value in (("hidden", hidden), ("ratio", ratio), ("architecture", architecture), ("inner", inner)):
+        if evolved is not None and value is not None and value != usual[name]:
             raise NeurosimError(
-                f"'{credits}' was evolved for {evolved.model}; wanted a file of `neurosim evolve tdca`."
+                f"{name} = {value} with credits = '{credits}', which was evolved with {name} = {usual[name]}. Leave it out."
             )
-        given = {"hidden": hidden, "ratio": ratio}
-        for name, value in given.items():
-            if value is not None and value != evolved.settings[name]:
-                raise NeurosimError(
-                    f"{name} = {value} with credits = '{credits}', which was evolved with {name} = {evolved.settings[name]}. Leave it out."
-                )
-    usual = {"sizes": SIZES["digits"], "hidden": 30, "ratio": 1.0, "kernel": "gauss", "width": 0.5, "lattice": "line"}
-    usual |= {k: v for k, v in (evolved.settings.items() if evolved else ()) if k in usual}
-    sizes = tuple(usual["sizes"] if sizes is None else sizes)
-    hidden = usual["hidden"] if hidden is None else hidden
-    ratio = usual["ratio"] if ratio is None else ratio
-    kernel = usual["kernel"] if kernel is None else kernel
-    width = usual["width"] if width is None else width
-    lattice = usual["lattice"] if lattice is None else lattice
+    given = {
+        "sizes": sizes, "architecture": architecture, "inner": inner, "hidden": hidden, "ratio": ratio, "kernel": kernel, "width": width, "lattice": lattice,
+    }  # fmt: skip
+    chosen = usual | {name: value for name, value in given.items() if value is not None}
+    return _circuit(
+        evolved, credits, **chosen, pixels=pixels, messenger=messenger, tau_m=tau_m, kappa=kappa, settle=settle, eta=eta
+    )
+
+
+def _circuit(
+    evolved: Evolved | None, credits: str, sizes: Sequence[int], architecture: str, inner: str, hidden: int, ratio: float, kernel: str, width: float,
+    lattice: str, pixels: int, messenger: bool, tau_m: float, kappa: float, settle: float | None, eta: float,
+) -> Circuit:  # fmt: skip
+    """`circuit` with everything said."""
+    sizes = tuple(sizes)
     _check(
         sizes, architecture, pixels, inner, hidden, ratio, kernel, width, lattice, messenger, tau_m, kappa, settle, eta
     )
@@ -195,7 +205,7 @@ def circuit(
             synapses(f"Win{l}", f"bin{l}", below, f"inner{l}", fan_in=cells[l - 1])
             synapses(f"W{l}", f"b{l}", f"inner{l}", name, fan_in=cells[l])
             projections.append(Projection(f"skip{l}", below, f"{name}.I_basal", OneToOne()))
-            if inner == "transposed" or credits == "bp":
+            if credits == "bp" or (inner == "transposed" and credits != "fa"):
                 back = Tied(f"W{l}", transpose=True)
                 projections.append(Projection(f"back{l}", f"{name}.delta", f"inner{l}.I_apical", tied=back))
             elif credits == "fa":
@@ -236,7 +246,7 @@ def circuit(
             if unused:
                 raise NeurosimError(
                     f"'{credits}' holds weights for '{unused[0]}', which this learner has not: they are for sizes = {evolved.settings['sizes']}, "
-                    f"architecture = '{evolved.settings['architecture']}', inner = '{evolved.settings.get('inner', 'transposed')}'. Wanted the same levels."
+                    f"architecture = '{evolved.settings.get('architecture', 'mlp')}', inner = '{evolved.settings.get('inner', 'transposed')}'. Wanted the same levels."
                 )
     protocol = Protocol(
         (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))), clamps, dt=f"{DT}*ms"
@@ -346,7 +356,7 @@ def _spread(
         if found is None:
             raise NeurosimError(
                 f"The evolved weights have no credit for '{name}': they are for sizes = {evolved.settings['sizes']}, architecture = "
-                f"'{evolved.settings['architecture']}'. Wanted a learner with the same hidden levels (their widths may differ)."
+                f"'{evolved.settings.get('architecture', 'mlp')}'. Wanted a learner with the same hidden levels (their widths may differ)."
             )
         sites = found.shape[1] // maps
     if messenger:

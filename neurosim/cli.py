@@ -522,6 +522,7 @@ def _evolve(arguments: argparse.Namespace) -> None:
             resume=bool(arguments.resume),
             overwrite=arguments.overwrite,
             minutes=arguments.minutes,
+            command=arguments.command_line,
         )
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{interrupt} `neurosim evolve --resume {out}` goes on.") from None

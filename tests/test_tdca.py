@@ -263,7 +263,7 @@ def test_feedback_alignment(name):
         found.insert(0, credit)
         delta = credit * (1 - acts.h[l] ** 2)
         if isinstance(net.blocks[l - 1], oracle.Residual):
-            down = weights[f"back{l}"] if settings.get("inner") == "own" else mine[f"Wb{l}"].T
+            down = weights[f"back{l}"]
             inner[l] = (delta @ down) * (1 - acts.inner[l] ** 2)
             found.insert(0, delta @ down)
     strict = oracle.Net(

@@ -38,7 +38,7 @@ CASES: dict[str, tuple[str, int, bool, int]] = {
 STRATEGY: dict[str, Any] = {"population": 33, "sigma": 0.1, "rate": 0.3}
 ENVIRONMENTS, EVERY = 8, 25
 #: Unseen learners, episodes of each frozen policy.
-LEARNERS, EPISODES = 20, 5
+TESTED = {"learners": 20, "episodes": 5}
 #: Nets as evolution starts.
 UNEVOLVED = 3
 GRADIENT_RATES, LONG = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), 3000
@@ -53,7 +53,8 @@ BIN = 25
 @torch.no_grad()
 def policy_gradient(control: Control, length: float | None, steps: int) -> dict[str, Any]:
     """The rate with the longest frozen episodes on this very test, and how it does: as `evaluate`, per learner."""
-    seeds, lengths = control.born(0, LEARNERS, test=True)
+    learners, episodes = TESTED["learners"], TESTED["episodes"]
+    seeds, lengths = control.born(0, learners, test=True)
     lengths = lengths if length is None else torch.full_like(lengths, length)
     rates = torch.tensor(GRADIENT_RATES)[:, None, None, None]
     weights = control.lanes.born(seeds, len(GRADIENT_RATES))
@@ -63,14 +64,14 @@ def policy_gradient(control: Control, length: float | None, steps: int) -> dict[
     scales, eye = torch.tensor(control.kind.scales), torch.eye(environment.n_actions)
     source = torch.Generator().manual_seed(2)
     reward = -1.0 if control.name == "cart_pole" else 1.0
-    starts = environment.reset((steps + 1, LEARNERS), source)
+    starts = environment.reset((steps + 1, learners), source)
     state = starts[0].expand(len(GRADIENT_RATES), -1, -1)
     ended = []
     for t in range(steps):
         x = (environment.observe(state) / scales)[:, :, None]
         h = torch.tanh(x @ weights["W1"] + weights["b1"])
         pi = torch.softmax(h @ weights["W2"] + weights["b2"], -1)
-        action = drawn_action(pi[:, :, 0], torch.rand(LEARNERS, generator=source))
+        action = drawn_action(pi[:, :, 0], torch.rand(learners, generator=source))
         state, _, over = environment.step(state, action)
         out = eye[action][:, :, None] - pi
         hidden = (out @ weights["W2"].mT) * (1 - h * h)
@@ -84,7 +85,7 @@ def policy_gradient(control: Control, length: float | None, steps: int) -> dict[
         state = torch.where(over[..., None], starts[t + 1], state)
     nobody = np.zeros((len(GRADIENT_RATES), control.size))
     lasted = {
-        name: control.frozen(nobody, weights, lengths, (TEST, 0), EPISODES, greedy).double().mean(-1).numpy()
+        name: control.frozen(nobody, weights, lengths, (TEST, 0), episodes, greedy).double().mean(-1).numpy()
         for name, greedy in (("frozen", False), ("greedy", True))
     }
     sign = 1 if control.name == "cart_pole" else -1
@@ -121,7 +122,7 @@ def measured(case: str, theta: np.ndarray, length: float | None = None, plastic:
     environment, steps, exam, _ = CASES[case]
     plastic = steps // 2 if exam and plastic is None else plastic
     control = Control(environment, steps, ENVIRONMENTS, exam=exam)
-    return evaluate(control, theta, length, LEARNERS, episodes=EPISODES, plastic=plastic)
+    return evaluate(control, theta, length, **TESTED, plastic=plastic)
 
 
 def compared(case: str, found: list[dict[str, Any]], quick: bool) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -154,7 +155,7 @@ def report(rows: list[dict[str, Any]], tests: list[dict[str, Any]]) -> str:
     parts = [
         "# Policies taught by credits",
         "",
-        f"{LEARNERS} newborn policies that evolution has not seen, mean ± sd (n - 1) over them; {EPISODES} episodes of each frozen policy. CartPole: falls are bad, "
+        f"{TESTED['learners']} newborn policies that evolution has not seen, mean ± sd (n - 1) over them; {TESTED['episodes']} episodes of each frozen policy. CartPole: falls are bad, "
         "long episodes good (at most 500). Acrobot: goals are good, short episodes good (500: never reached). Nothing here is a number of the paper, which "
         "could not be had.",
         "",
@@ -234,6 +235,7 @@ def main() -> None:
     command.add_argument("--quick", action="store_true", help="4 generations, to see that it runs; results and runs go to runs/quick")  # fmt: skip
     if command.parse_args().quick:
         command.set_defaults(out=Path("runs/quick"), runs=Path("runs/quick"), seeds=1)
+        TESTED.update(learners=4, episodes=1)
     options = command_line.parse(command)
     torch.set_flush_denormal(True)
     rows: list[dict[str, Any]] = []
@@ -244,7 +246,7 @@ def main() -> None:
         tests += [{name: one[name] for name in ("case", "seed", "tests", "centre")} for one in found]
         more, rasters[case] = compared(case, found, options.quick)
         rows += more
-    settings = {"cases": CASES, "strategy": STRATEGY, "environments": ENVIRONMENTS, "learners": LEARNERS, "episodes": EPISODES, "gradient_rates": GRADIENT_RATES}  # fmt: skip
+    settings = {"cases": CASES, "strategy": STRATEGY, "environments": ENVIRONMENTS, **TESTED, "gradient_rates": GRADIENT_RATES}  # fmt: skip
     figures = {"control_learning": learning(rasters), "control_evolution": evolution(tests)}
     save(options.out, "control", report(rows, tests), figures, settings, {"rows": rows, "tests": tests})
 

@@ -146,7 +146,7 @@ class FunctionalTrial:
                     if state.get(read) == 1:
                         raise UnsupportedError(
                             f"{LEVEL} cannot run '{self.plan.circuit.name}': '{variable[0]}.{variable[1]}' depends on itself, through "
-                            f"'{read[0]}.{read[1]}', so there is something to settle. Use torch:steady, or take the loop out (kappa = 0)."
+                            f"'{read[0]}.{read[1]}', so there is something to settle. Use torch:steady, or a circuit without that loop."
                         )
                     if read not in state:
                         stack.append((read, False))
@@ -197,8 +197,7 @@ class FunctionalTrial:
                 rates, w = self._of(values, (q.source, q.variable)), weights[q.root]
                 if q.transpose:
                     w = w.mT
-                fits = total is not None and len(total) <= len(rates)
-                if q in dense and q.factor == 1.0 and fits:
+                if q in dense and q.factor == 1.0 and total is not None and len(total) <= len(rates):
                     total = torch.addmm(total, rates, w)
                     continue
                 value = self._drive(q, rates, w, values)

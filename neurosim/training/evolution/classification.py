@@ -171,14 +171,15 @@ def evaluate(
         for s in splits
     }
     points: list[list[float]] = []
-    watch = None
-    if curve is not None:
-        shown = {n: learners.arrays.asarray(v) for n, v in stimuli(learners.circuit, *dataset.split(curve)).items()}
+    shown = stimuli(learners.circuit, *dataset.split(curve)) if curve is not None else {}
+    shown = {n: learners.arrays.asarray(v) for n, v in shown.items()}
 
-        def watch(t: int, weights: Weights) -> None:
-            points.append(read(learners, weights, found, shown)[1].tolist())
+    def watch(t: int, weights: Weights) -> None:
+        points.append(read(learners, weights, found, shown)[1].tolist())
 
-    weights, _ = learners.live(life, learners.born(seeds), found, lambda t: drawn[t % len(drawn)], watch)
+    weights, _ = learners.live(
+        life, learners.born(seeds), found, lambda t: drawn[t % len(drawn)], watch if shown else None
+    )
     result: dict[str, Any] = {"weights": weights}
     for split, values in fields.items():
         losses, right = read(learners, weights, found, values)

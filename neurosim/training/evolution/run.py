@@ -4,6 +4,7 @@
 ``metrics.jsonl``          one line per generation, the same whenever the evolution is repeated
 ``timing.jsonl``           seconds of each generation
 ``checkpoint.safetensors`` written after each generation: what a stopped or killed evolution goes on from
+``run.json``               the exact command and the number of generations that it asked for
 ``evolved.safetensors``    the weights at the end, or where time was up: `--credits` of `neurosim train tdca`
 ``result.json``            newborn learners that evolution has not seen, taught for one life each
 """
@@ -22,11 +23,13 @@ from neurosim.backends.torch.workers import is_first
 from neurosim.errors import NeurosimError
 from neurosim.evolved import NAME, Evolved
 from neurosim.files import write_whole
+from neurosim.simulation import versions
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
 from neurosim.training.evolution.config import EvolveConfig
 from neurosim.training.evolution.lifetime import Learners, Life
 from neurosim.training.evolution.loop import CONFIG, Evolution, evolve
 from neurosim.training.evolution.strategy import Strategy
+from neurosim.training.run import METRICS, ORIGIN
 
 RESULT = "result.json"
 
@@ -56,7 +59,7 @@ def strategy_of(config: EvolveConfig, theta: torch.Tensor) -> Strategy:
 
 def run(
     config: EvolveConfig, out: Path, data_dir: str | None = None, *, resume: bool = False, overwrite: bool = False, minutes: float | None = None,
-    progress: bool = True,
+    progress: bool = True, command: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Evolve (or go on with the evolution in `out`), write the folder, and return what ``result.json`` holds.
 
@@ -78,6 +81,16 @@ def run(
         fixed_start=config.fixed_start, seed=config.seed, chunk=config.chunk,
     )  # fmt: skip
     theta = torch.as_tensor(learners.theta(circuit.initial_weights(config.seed)))
+    if is_first() and config.generations == _done(out) and (out / RESULT).is_file() and resume:
+        return json.loads((out / RESULT).read_text())  # at its end: the test set is not read again
+    if is_first() and (resume or overwrite or not (out / CONFIG).is_file()):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            out / ORIGIN,
+            json.dumps(
+                {"command": command, "generations": config.generations, "versions": versions()}, indent=1
+            ).encode(),
+        )
     found = evolve(
         objective, strategy_of(config, theta), config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes,
         config=config.to_json(), progress=progress,
@@ -85,8 +98,13 @@ def run(
     return finish(config, learners, dataset, found, out) if is_first() else {}
 
 
+def _done(out: Path) -> int:
+    """Generations of the evolution in a folder."""
+    return len((out / METRICS).read_text().splitlines()) if (out / METRICS).is_file() else 0
+
+
 def kept(folder: Path) -> EvolveConfig:
-    """The configuration of the evolution in a folder, as many generations as the default."""
+    """The configuration of the evolution in a folder."""
     path = folder / CONFIG
     if not path.is_file():
         raise NeurosimError(
@@ -95,11 +113,13 @@ def kept(folder: Path) -> EvolveConfig:
     try:
         values = json.loads(path.read_text())["config"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("settings").items()}
-        return EvolveConfig(settings=settings, **values)
-    except (ValueError, KeyError, TypeError) as error:
+        return EvolveConfig(
+            settings=settings, generations=json.loads((folder / ORIGIN).read_text())["generations"], **values
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, NeurosimError):
             raise
-        raise NeurosimError(f"'{path}' is damaged: {error}") from error
+        raise NeurosimError(f"'{path}' or the {ORIGIN} beside it is missing or damaged: {error}") from error
 
 
 def finish(config: EvolveConfig, learners: Learners, dataset: Any, found: Evolution, out: Path) -> dict[str, Any]:

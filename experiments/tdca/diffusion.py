@@ -1,0 +1,201 @@
+"""Diffusion of credit: how few weights evolution may search, how the messenger spreads, and learners of other widths under the same top-down net.
+
+Ratio       Cells per release site in the hidden levels of a digits learner 64-32-32-10, from 1 (a credit for each cell) to 32 (one site per
+            level), kernel gauss; beside it the other kernels at ratio 4, and 64-36-36-10 with its cells on a line and on a sheet.
+Effort      The same for all: meta-gradient, 300 generations of four learners, lives of 30 trials on 128 samples.
+Test        Ten learners that evolution has not seen, all training samples, 30 trials, Adam 0.03 with clip 1, as in evolution.
+Widths      The nets of ratio 4 teach learners with other hidden widths, not evolved again, beside backprop at a rate searched for each width.
+
+    python experiments/tdca/diffusion.py
+    python experiments/tdca/diffusion.py --seeds 1
+
+Evolutions that are not in --runs yet are begun, those that were stopped go on. About 25 minutes on one core.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from classification import Teacher, cost, evolved, without_hidden_credit
+from matplotlib.figure import Figure
+
+from neurosim import data
+from neurosim.analysis import command_line
+from neurosim.analysis.report import mean_sd, save, select, table
+from neurosim.evolved import load_evolved
+from neurosim.plot.style import PALETTE, empty_figure, style
+from neurosim.training.evolution.classification import UNSEEN
+
+HERE = Path(__file__).parent
+RATIOS = (1, 2, 4, 8, 16, 32)
+#: (hidden width, ratio, kernel, lattice)
+CASES: list[tuple[int, int, str, str]] = [
+    *((32, ratio, "gauss", "line") for ratio in RATIOS),
+    *((32, 4, kernel, "line") for kernel in ("exp", "block", "chain")),
+    (36, 4, "gauss", "line"),
+    (36, 4, "gauss", "sheet"),
+]
+WIDTHS = (16, 24, 32, 48, 64, 128)
+LIFE: dict[str, Any] = {"strategy": "meta_gradient", "fitness": "mean", "batch": 128, "tasks": 4, "generations": 300}
+PLAN: dict[str, Any] = {"data": "digits", "normalise": "standard", "rates": {"adam": (0.003, 0.01, 0.03, 0.1)}}
+RATE = 0.03
+SPLITS = ("train", "validation", "test")
+
+
+def name_of(width: int, ratio: int, kernel: str, lattice: str, seed: int) -> str:
+    return f"{width} {lattice} {kernel} ratio {ratio} seed {seed}"
+
+
+def entries(seeds: int) -> list[dict[str, Any]]:
+    """Evolutions, the first seed of all cases before the second of any."""
+    return [
+        {
+            "name": name_of(width, ratio, kernel, lattice, seed), "seed": seed, **LIFE,
+            "settings": {"sizes": (64, width, width, 10), "ratio": float(ratio), "kernel": kernel, "lattice": lattice},
+        }
+        for seed in range(seeds)
+        for width, ratio, kernel, lattice in CASES
+    ]  # fmt: skip
+
+
+def taught(teacher: Teacher, rate: float = RATE) -> dict[str, list[float]]:
+    found = teacher.live("adam", rate, UNSEEN, SPLITS)
+    return {f"{s}_accuracy": found[f"{s}_accuracy"] for s in SPLITS} | {"train_loss": found["train_loss"]}
+
+
+def compute(folders: dict[str, Path], seeds: int, quick: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the cases, and of the widths."""
+    dataset = data.normalise(data.load(PLAN["data"]), PLAN["normalise"])
+    rows, widths = [], []
+    for seed in range(seeds):
+        for case in CASES:
+            folder = folders[name_of(*case, seed)]
+            teacher = Teacher({"credits": str(folder)}, PLAN, dataset, quick)
+            weights = load_evolved(folder).weights
+            rows.append(
+                {
+                    **dict(zip(("width", "ratio", "kernel", "lattice"), case, strict=True)), "seed": seed,
+                    "sites": weights["V3_pyr1"].shape[1], "searched": teacher.learners.size, **taught(teacher),
+                    "train_without": without_hidden_credit(teacher, RATE)["train_without"], **cost(folder),
+                }
+            )  # fmt: skip
+            if case != (32, 4, "gauss", "line"):
+                continue
+            for width in WIDTHS:
+                settings = {"credits": str(folder), "sizes": (64, width, width, 10)}
+                found = taught(Teacher(settings, PLAN, dataset, quick))
+                widths.append({"width": width, "credit": "evolved", "seed": seed, "rate": RATE, **found})
+    for width in WIDTHS:
+        teacher = Teacher({"credits": "bp", "sizes": (64, width, width, 10)}, PLAN, dataset, quick)
+        rate, _ = teacher.searched("adam")
+        widths.append({"width": width, "credit": "backprop", "seed": None, "rate": rate, **taught(teacher, rate)})
+    return rows, widths
+
+
+def pooled(rows: list[Any], key: str) -> np.ndarray:
+    """Of all evolution seeds and learners."""
+    return np.concatenate([row[key] for row in rows])
+
+
+def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
+    lines, by_width = [], []
+    for width, ratio, kernel, lattice in CASES:
+        found = select(rows, width=width, ratio=ratio, kernel=kernel, lattice=lattice)
+        lines.append(
+            [
+                f"64-{width}-{width}-10", lattice, kernel, ratio, found[0]["sites"], found[0]["searched"],
+                *(mean_sd(pooled(found, f"{s}_accuracy")) for s in SPLITS),
+                " / ".join(f"{100 * np.mean(r['test_accuracy']):.1f}" for r in found), f"{100 * pooled(found, 'test_accuracy').min():.1f}",
+                mean_sd(pooled(found, "train_without")), f"{np.mean([r['seconds'] for r in found]):.0f}",
+            ]
+        )  # fmt: skip
+    for width in WIDTHS:
+        ours, reference = (select(widths, width=width, credit=credit) for credit in ("evolved", "backprop"))
+        by_width.append(
+            [
+                width, mean_sd(pooled(ours, "test_accuracy")), " / ".join(f"{100 * np.mean(r['test_accuracy']):.1f}" for r in ours),
+                mean_sd(pooled(ours, "train_accuracy")), mean_sd(reference[0]["test_accuracy"]), f"{reference[0]['rate']:g}",
+            ]
+        )  # fmt: skip
+    seeds = len({row["seed"] for row in rows})
+    first = rows[0]
+    return "\n".join(
+        [
+            "# Diffusion of credit",
+            "",
+            f"Digits, lives of 30 trials, Adam {RATE}, clip 1; evolved by the meta-gradient, {first['generations']} generations for all ({first['presented'] / 1e6:.1f} M samples), "
+            f"{seeds} evolution seed{'s' * (seeds > 1)}. Mean ± sd over evolution seeds and ten unseen learners of each. Seconds: of one evolution, on a shared core.",
+            "",
+            table(
+                ["learner", "lattice", "kernel", "ratio", "sites per level", "searched weights", "train (%)", "validation (%)", "test (%)", "test by evolution seed (%)",
+                 "lowest test (%)", "train without hidden credit (%)", "s"], lines,
+            ),
+            "## Other widths, not evolved again",
+            "",
+            f"The nets of ratio 4 (gauss, line), evolved for 32 cells per hidden level, {rows[0]['generations']} generations. Backprop: Adam at the rate of the highest "
+            "validation accuracy for each width.",
+            "",
+            table(
+                ["hidden width", "test (%)", "test by evolution seed (%)", "train (%)", "backprop, test (%)", "its rate"], by_width
+            ),
+        ]
+    )  # fmt: skip
+
+
+def draw(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> Figure:
+    with style():
+        figure = empty_figure(9.6, 3.8)
+        left, right = figure.subplots(1, 2)
+        cases = [select(rows, width=32, ratio=r, kernel="gauss", lattice="line") for r in RATIOS]
+        searched = [found[0]["searched"] for found in cases]
+        values = [100 * pooled(found, "test_accuracy") for found in cases]
+        mean, sd = np.array([v.mean() for v in values]), np.array([v.std(ddof=1) for v in values])
+        left.plot(searched, mean, color=PALETTE["blue"], label="gauss, line")
+        left.fill_between(searched, mean - sd, mean + sd, color=PALETTE["blue"], alpha=0.15, linewidth=0)
+        for x, y, found in zip(searched, mean + sd, cases, strict=True):
+            seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
+            left.plot([x] * len(seeds), seeds, "o", color=PALETTE["blue"], ms=4)
+            left.annotate(f"{found[0]['ratio']}", (x, min(y, 101)), (0, 3), textcoords="offset points", ha="center")
+        others = [(32, "exp", "line"), (32, "block", "line"), (32, "chain", "line"), (36, "gauss", "line"), (36, "gauss", "sheet")]
+        looks = zip("sD^vP", ("vermillion", "green", "purple", "orange", "black"), strict=True)
+        for k, ((width, kernel, lattice), (marker, colour)) in enumerate(zip(others, looks, strict=True)):
+            found = select(rows, width=width, ratio=4, kernel=kernel, lattice=lattice)
+            seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
+            label = f"{kernel}, {lattice}" + (f", {width} cells" if width != 32 else "")
+            x = found[0]["searched"] + 30 * (k + 1)  # beside one another
+            left.plot([x] * len(seeds), seeds, marker, color=PALETTE[colour], ms=5, linestyle="", label=f"{label}, ratio 4")
+        low = min(0.0, *(mean - sd))
+        left.set(xlabel="searched weights (numbers: cells per release site)", ylabel="test accuracy (%)", ylim=(low, 106))
+        left.legend(loc="lower right")
+        for credit, colour, label in (("evolved", "blue", "evolved for 32, ratio 4"), ("backprop", "vermillion", "backprop")):
+            found = [100 * pooled(select(widths, width=w, credit=credit), "test_accuracy") for w in WIDTHS]
+            mean, sd = np.array([v.mean() for v in found]), np.array([v.std(ddof=1) for v in found])
+            right.plot(WIDTHS, mean, "o-", color=PALETTE[colour], ms=4, label=label)
+            right.fill_between(WIDTHS, mean - sd, mean + sd, color=PALETTE[colour], alpha=0.15, linewidth=0)
+        right.set_xscale("log", base=2)
+        right.set_xticks(WIDTHS, [str(w) for w in WIDTHS])
+        right.minorticks_off()
+        right.set(xlabel="cells per hidden level", ylabel="test accuracy (%)")
+        right.legend(loc="lower right")
+    return figure
+
+
+def main() -> None:
+    command = command_line.parser(__doc__ or "", HERE / "results", seeds=2)
+    command.add_argument("--runs", type=Path, default=Path("runs/tdca/diffusion"), help="folder of the evolutions")
+    command.add_argument("--quick", action="store_true", help="a minute, to see that it runs; results go to runs/quick")
+    if command.parse_args().quick:
+        command.set_defaults(out=Path("runs/quick"), runs=Path("runs/quick/tdca_diffusion"), seeds=1)
+    options = command_line.parse(command)
+    torch.set_flush_denormal(True)
+    folders = evolved({**PLAN, "evolution": entries(options.seeds)}, options.runs, None, options.quick)
+    rows, widths = compute(folders, options.seeds, options.quick)
+    settings = {**PLAN, "evolution": LIFE, "learners": UNSEEN}
+    save(options.out, "diffusion", report(rows, widths), draw(rows, widths), settings, {"rows": rows, "widths": widths})
+
+
+if __name__ == "__main__":
+    main()
