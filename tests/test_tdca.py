@@ -567,6 +567,7 @@ def test_a_kernel_folded_into_the_last_weights_gives_the_same_changes(name, tmp_
         "hidden": HIDDEN,
         "ratio": 1.0,
         "architecture": settings.get("architecture", "mlp"),
+        "inner": settings.get("inner", "transposed"),
     }
     path = Evolved(folded, "tdca", told).save(tmp_path / "folded.safetensors")
     again = model.circuit(**CASES[name], credits=str(path))
@@ -966,14 +967,15 @@ def test_files_for_something_else_are_refused(tmp_path):
         NeurosimError, match=r"holds no weights for 'V1_pyr2'; wanted a file evolved for the same levels"
     ):
         model.circuit(credits=str(path), sizes=(7, 6, CLASSES))
-    with pytest.raises(NeurosimError, match=r"no credit for 'inner2'.*sizes = \(7, 6, 6, 4\), architecture = 'mlp'"):
+    with pytest.raises(NeurosimError, match=r"architecture = residual .* evolved with architecture = mlp. Leave it out"):
         model.circuit(credits=str(path), architecture="residual", inner="own")
     with pytest.raises(NeurosimError, match=r"sizes = \(7, 6, 6, 5\) .*evolved for 4 classes"):
         model.circuit(credits=str(path), sizes=(7, 6, 6, CLASSES + 1))
     own = {"architecture": "residual", "inner": "own"}
     _, _, strict = evolved_file(tmp_path, own)
-    with pytest.raises(NeurosimError, match=r"'V3_inner2'.*inner = 'own'"):
-        model.circuit(credits=str(strict), architecture="residual")
+    assert "V3_inner2" in model.circuit(credits=str(strict)).evolved  # architecture and inner as in the file
+    with pytest.raises(NeurosimError, match=r"inner = transposed .* evolved with inner = own. Leave it out"):
+        model.circuit(credits=str(strict), inner="transposed")
     assert {k: model.training({"credits": str(strict)}, "digits")[k] for k in own} == own
     missing = {n: w for n, w in found.weights.items() if n != "V2"}
     Evolved(missing, "tdca", found.settings).save(path)
