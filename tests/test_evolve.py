@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -197,31 +195,35 @@ def test_the_test_set_is_read_at_the_end_only(tmp_path):
     assert len(rows(out).splitlines()) == done + 1
 
 
+#: Runs a command line, and kills itself without warning after so many generations.
+DYING = """
+import os, signal, sys
+from neurosim.cli import main
+from neurosim.training.evolution import loop
+keep, left = loop._keep, [int(sys.argv[1])]
+def kept(*arguments):
+    keep(*arguments)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+loop._keep = kept
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 def test_a_killed_evolution_goes_on_bit_for_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert evolve("--population", "5", "--generations", "30", "--set", "test=false", "--out", str(whole)) == 0
-    command = [
-        sys.executable, "-m", "neurosim", "evolve", "tdca", *SMALL, "--population", "5", "--generations", "30", "--set", "test=false",
-        "--out", str(killed),
-    ]  # fmt: skip
-    rng, kills = random.Random(0), 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        before = len(rows(killed).splitlines()) if (killed / "metrics.jsonl").exists() else 0
-        until = before + rng.randint(3, 9)
-        while process.poll() is None and (
-            not (killed / "metrics.jsonl").exists() or len(rows(killed).splitlines()) < until
-        ):
-            time.sleep(0.002)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-        command = [sys.executable, "-m", "neurosim", "evolve", "--resume", str(killed)]
-        if (killed / "result.json").exists():
-            break
-    assert kills >= 2 and process.returncode == 0
+    command = ["evolve", "tdca", *SMALL, "--population", "5", "--generations", "7", "--set", "test=false"]
+
+    def child(generations: int, *arguments: str) -> int:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run([sys.executable, "-c", DYING, str(generations), *arguments], env=environment).returncode
+
+    assert child(-1, *command, "--out", str(whole)) == 0
+    assert child(2, *command, "--out", str(killed)) == -signal.SIGKILL
+    assert child(3, "evolve", "--resume", str(killed)) == -signal.SIGKILL
+    assert len(rows(killed).splitlines()) == 5
+    assert child(-1, "evolve", "--resume", str(killed)) == 0
     for name in ("metrics.jsonl", "evolved.safetensors", "result.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 

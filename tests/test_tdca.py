@@ -967,7 +967,9 @@ def test_files_for_something_else_are_refused(tmp_path):
         NeurosimError, match=r"holds no weights for 'V1_pyr2'; wanted a file evolved for the same levels"
     ):
         model.circuit(credits=str(path), sizes=(7, 6, CLASSES))
-    with pytest.raises(NeurosimError, match=r"architecture = residual .* evolved with architecture = mlp. Leave it out"):
+    with pytest.raises(
+        NeurosimError, match=r"architecture = residual .* evolved with architecture = mlp. Leave it out"
+    ):
         model.circuit(credits=str(path), architecture="residual", inner="own")
     with pytest.raises(NeurosimError, match=r"sizes = \(7, 6, 6, 5\) .*evolved for 4 classes"):
         model.circuit(credits=str(path), sizes=(7, 6, 6, CLASSES + 1))

@@ -59,11 +59,23 @@ def results(out: Path, name: str, *figures: str) -> dict:
 
 def test_plans_of_diffusion_differ_in_diffusion_alone(folder):
     entries = importlib.import_module("diffusion").entries(2)
-    configs = [resolved("tdca", e["settings"], data="digits", **{k: v for k, v in e.items() if k not in ("name", "settings")}) for e in entries]
+    configs = [
+        resolved("tdca", e["settings"], data="digits", **{k: v for k, v in e.items() if k not in ("name", "settings")})
+        for e in entries
+    ]
     assert len({e["name"] for e in entries}) == len(entries) == 22
-    assert {c.seed for c in configs[:11]} == {0} and {c.seed for c in configs[11:]} == {1}  # one seed of all cases first
+    assert {c.seed for c in configs[:11]} == {0} and {c.seed for c in configs[11:]} == {
+        1
+    }  # one seed of all cases first
     for c in configs:
-        assert (c.strategy, c.fitness, c.batch, c.tasks, c.generations, c.steps) == ("meta_gradient", "mean", 128, 4, 300, 30)
+        assert (c.strategy, c.fitness, c.batch, c.tasks, c.generations, c.steps) == (
+            "meta_gradient",
+            "mean",
+            128,
+            4,
+            300,
+            30,
+        )
 
 
 def test_tasks_of_the_test_are_drawn_and_relabelled(folder):
@@ -94,7 +106,11 @@ def test_training_inside_brian2_follows_the_fixed_point(script):
         ("torch:steady", "a messenger"),
     ]
     for inside, outside in zip(found["rows"][::2], found["rows"][1::2], strict=True):
-        assert inside["failed"] is None and inside["validation"] == outside["validation"] and inside["test"] == outside["test"]
+        assert (
+            inside["failed"] is None
+            and inside["validation"] == outside["validation"]
+            and inside["test"] == outside["test"]
+        )
     for chosen in found["chosen"].values():
         assert chosen["unsettled"] < 1e-3 and chosen["apart"] == 0
 
@@ -105,7 +121,12 @@ def test_other_data_sets_and_tasks_are_taught(script, tmp_path, capsys):
         ("data sets", "digits"), ("data sets", "bp"), ("data sets", "dfa"), ("tasks", "4-way tasks"), ("tasks", "bp"), ("tasks", "dfa"),
     ]  # fmt: skip
     said = capsys.readouterr().out
-    for missing in ("no net evolved on MNIST", "no net evolved on FashionMNIST", "MNIST as a target", "FashionMNIST as a target"):
+    for missing in (
+        "no net evolved on MNIST",
+        "no net evolved on FashionMNIST",
+        "MNIST as a target",
+        "FashionMNIST as a target",
+    ):
         assert f"Skipped: {missing}" in said
     for r in found["rows"]:
         assert len(r["test_accuracy"]) == (10 if r["part"] == "data sets" else 2)
@@ -124,7 +145,9 @@ def test_diffusion_compares_ratios_kernels_lattices_and_widths(script):
     assert searched == [3854, 2862, 2366, 2118, 1994, 1932]
     assert [r["sites"] for r in found["rows"]] == [32, 16, 8, 4, 2, 1, 8, 8, 8, 9, 9]
     assert len({r["presented"] for r in found["rows"]}) == 1
-    assert [(r["width"], r["credit"]) for r in found["widths"]] == [(w, c) for c in ("evolved", "backprop") for w in (16, 24, 32, 48, 64, 128)]
+    assert [(r["width"], r["credit"]) for r in found["widths"]] == [
+        (w, c) for c in ("evolved", "backprop") for w in (16, 24, 32, 48, 64, 128)
+    ]
 
 
 # ---------------------------------------------------------------- acceptance

@@ -14,6 +14,7 @@ Evolutions that are not in --runs yet are begun, those that were stopped go on. 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from neurosim.analysis.report import mean_sd, save, select, table
 from neurosim.evolved import load_evolved
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.training.evolution.classification import UNSEEN
+from neurosim.training.run import METRICS
 
 HERE = Path(__file__).parent
 RATIOS = (1, 2, 4, 8, 16, 32)
@@ -61,6 +63,16 @@ def entries(seeds: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def reached(folder: Path, level: float = -1.0, over: int = 10) -> int | None:
+    """Generations until the mean fitness of the last `over` was above a level; None: never."""
+    lines = (folder / METRICS).read_text().splitlines()
+    fitness = np.array([json.loads(line).get("centre", -np.inf) for line in lines])
+    for g in range(over, len(fitness) + 1):
+        if fitness[g - over : g].mean() > level:
+            return g
+    return None
+
+
 def taught(teacher: Teacher, rate: float = RATE) -> dict[str, list[float]]:
     found = teacher.live("adam", rate, UNSEEN, SPLITS)
     return {f"{s}_accuracy": found[f"{s}_accuracy"] for s in SPLITS} | {"train_loss": found["train_loss"]}
@@ -79,7 +91,7 @@ def compute(folders: dict[str, Path], seeds: int, quick: bool) -> tuple[list[dic
                 {
                     **dict(zip(("width", "ratio", "kernel", "lattice"), case, strict=True)), "seed": seed,
                     "sites": weights["V3_pyr1"].shape[1], "searched": teacher.learners.size, **taught(teacher),
-                    "train_without": without_hidden_credit(teacher, RATE)["train_without"], **cost(folder),
+                    "train_without": without_hidden_credit(teacher, RATE)["train_without"], "reached": reached(folder), **cost(folder),
                 }
             )  # fmt: skip
             if case != (32, 4, "gauss", "line"):
@@ -109,7 +121,7 @@ def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
                 f"64-{width}-{width}-10", lattice, kernel, ratio, found[0]["sites"], found[0]["searched"],
                 *(mean_sd(pooled(found, f"{s}_accuracy")) for s in SPLITS),
                 " / ".join(f"{100 * np.mean(r['test_accuracy']):.1f}" for r in found), f"{100 * pooled(found, 'test_accuracy').min():.1f}",
-                mean_sd(pooled(found, "train_without")), f"{np.mean([r['seconds'] for r in found]):.0f}",
+                mean_sd(pooled(found, "train_without")), " / ".join(str(r["reached"] or "-") for r in found), f"{np.mean([r['seconds'] for r in found]):.0f}",
             ]
         )  # fmt: skip
     for width in WIDTHS:
@@ -126,17 +138,18 @@ def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
         [
             "# Diffusion of credit",
             "",
-            f"Digits, lives of 30 trials, Adam {RATE}, clip 1; evolved by the meta-gradient, {first['generations']} generations for all ({first['presented'] / 1e6:.1f} M samples), "
-            f"{seeds} evolution seed{'s' * (seeds > 1)}. Mean ± sd over evolution seeds and ten unseen learners of each. Seconds: of one evolution, on a shared core.",
+            f"Digits, lives of 30 trials, Adam {RATE}, clip 1; evolved by the meta-gradient, {first['generations']} generations for all "
+            f"({first['presented'] / 1e6:.1f} M samples), {seeds} evolution seed{'s' * (seeds > 1)}. Mean ± sd over evolution seeds and ten unseen "
+            "learners of each. Generations to fitness -1: until the mean loss over lives, averaged over ten generations, was below 1. Seconds: of one evolution, on a shared core.",
             "",
             table(
-                ["learner", "lattice", "kernel", "ratio", "sites per level", "searched weights", "train (%)", "validation (%)", "test (%)", "test by evolution seed (%)",
-                 "lowest test (%)", "train without hidden credit (%)", "s"], lines,
+                ["learner", "lattice", "kernel", "ratio", "sites per level", "searched weights", "train (%)", "validation (%)", "test (%)",
+                 "test by evolution seed (%)", "lowest test (%)", "train without hidden credit (%)", "generations to fitness -1", "s"], lines,
             ),
             "## Other widths, not evolved again",
             "",
-            f"The nets of ratio 4 (gauss, line), evolved for 32 cells per hidden level, {rows[0]['generations']} generations. Backprop: Adam at the rate of the highest "
-            "validation accuracy for each width.",
+            "The nets of ratio 4 (gauss, line), evolved for 32 cells per hidden level; the same 8 sites per level reach the others. Backprop: Adam at the rate "
+            "of the highest validation accuracy for each width.",
             "",
             table(
                 ["hidden width", "test (%)", "test by evolution seed (%)", "train (%)", "backprop, test (%)", "its rate"], by_width
@@ -159,18 +172,26 @@ def draw(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> Figure:
             seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
             left.plot([x] * len(seeds), seeds, "o", color=PALETTE["blue"], ms=4)
             left.annotate(f"{found[0]['ratio']}", (x, min(y, 101)), (0, 3), textcoords="offset points", ha="center")
-        others = [(32, "exp", "line"), (32, "block", "line"), (32, "chain", "line"), (36, "gauss", "line"), (36, "gauss", "sheet")]
+        others = [
+            (32, "exp", "line"),
+            (32, "block", "line"),
+            (32, "chain", "line"),
+            (36, "gauss", "line"),
+            (36, "gauss", "sheet"),
+        ]
         looks = zip("sD^vP", ("vermillion", "green", "purple", "orange", "black"), strict=True)
-        for k, ((width, kernel, lattice), (marker, colour)) in enumerate(zip(others, looks, strict=True)):
+        for (width, kernel, lattice), (marker, colour) in zip(others, looks, strict=True):
             found = select(rows, width=width, ratio=4, kernel=kernel, lattice=lattice)
             seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
             label = f"{kernel}, {lattice}" + (f", {width} cells" if width != 32 else "")
-            x = found[0]["searched"] + 30 * (k + 1)  # beside one another
-            left.plot([x] * len(seeds), seeds, marker, color=PALETTE[colour], ms=5, linestyle="", label=f"{label}, ratio 4")
-        low = min(0.0, *(mean - sd))
-        left.set(xlabel="searched weights (numbers: cells per release site)", ylabel="test accuracy (%)", ylim=(low, 106))
+            look = {"color": PALETTE[colour], "mfc": "none", "ms": 6, "linestyle": ""}
+            left.plot([found[0]["searched"]] * len(seeds), seeds, marker, label=f"{label}, ratio 4", **look)
+        left.set(xlabel="searched weights (numbers: cells per release site)", ylabel="test accuracy (%)", ylim=(0, 106))
         left.legend(loc="lower right")
-        for credit, colour, label in (("evolved", "blue", "evolved for 32, ratio 4"), ("backprop", "vermillion", "backprop")):
+        for credit, colour, label in (
+            ("evolved", "blue", "evolved for 32, ratio 4"),
+            ("backprop", "vermillion", "backprop"),
+        ):
             found = [100 * pooled(select(widths, width=w, credit=credit), "test_accuracy") for w in WIDTHS]
             mean, sd = np.array([v.mean() for v in found]), np.array([v.std(ddof=1) for v in found])
             right.plot(WIDTHS, mean, "o-", color=PALETTE[colour], ms=4, label=label)

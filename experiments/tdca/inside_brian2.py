@@ -62,7 +62,7 @@ SCHEDULE: dict[str, Any] = {
     "data": "digits", "normalise": "standard", "batch_size": 20, "optimiser": "none", "dtype": "float64", "select": "last",
 }  # fmt: skip
 LEVELS = ("brian2:dense", "torch:steady")
-BACKPROP_RATES = (0.03, 0.1, 0.3, 1.0)
+BACKPROP_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 #: Of the trainings that choose.
 CHOOSING = (100, 101)
 
@@ -112,7 +112,12 @@ def backprop(seeds: int, epochs: int, limit: int, quick: bool) -> dict[str, Any]
             tried.setdefault(eta, []).append(0.0 if failed else trainer.metrics[-1]["validation_accuracy"])
     eta = max(tried, key=lambda rate: np.mean(tried[rate]))
     trainers = [train({"credits": "bp", "eta": eta}, seed=seed, **length)[0] for seed in range(seeds)]
-    return {"eta": eta, "tried": list(tried.items()), "epochs": epochs, "test": [t.evaluate("test")["accuracy"] for t in trainers]}
+    return {
+        "eta": eta,
+        "tried": list(tried.items()),
+        "epochs": epochs,
+        "test": [t.evaluate("test")["accuracy"] for t in trainers],
+    }
 
 
 def unsettled(kind: str, folder: Path, dt: str) -> float:
@@ -149,9 +154,8 @@ def report(rows: list[dict[str, Any]], chosen: dict[str, Any], reference: dict[s
             ]
         apart = abs(100 * (np.mean(means[LEVELS[0]]) - np.mean(means[LEVELS[1]]))) if all(means.values()) else np.nan
         curves = [[np.array(r["validation"]) for r in select(rows, kind=kind, level=level)] for level in LEVELS]
-        largest = max(
-            (100 * np.abs(a[:n] - b[:n]).max() for a, b in zip(*curves, strict=True) if (n := min(len(a), len(b)))), default=np.nan
-        )  # fmt: skip
+        common = [(a[: len(b)], b[: len(a)]) for a, b in zip(*curves, strict=True)]  # one that diverged is shorter
+        largest = max((100 * np.abs(a - b).max() for a, b in common if len(a)), default=np.nan)
         found["apart"] = float(apart)
         words.append(
             f"\n{kind}: mean test accuracies differ by {apart:.2f} points (wanted: at most 2), validation accuracies in any epoch by at most {largest:.2f}. "
@@ -170,7 +174,8 @@ def report(rows: list[dict[str, Any]], chosen: dict[str, Any], reference: dict[s
             table(
                 ["credit", "level", "seed", "epochs", "test (%)", "validation (%)", "train (%)", "s, one core"], lines
             ),
-            f"Backprop's credits, torch:steady, eta {reference['eta']:g}, {reference['epochs']} epochs, the same seeds: test {listed(100 * np.array(reference['test']), 2)} %.",
+            f"Backprop's credits, torch:steady, eta {reference['eta']:g}, {reference['epochs']} epochs, the same seeds: test "
+            f"{listed(100 * np.array(reference['test']), 2)} %.",
             "",
             "Validation accuracy (%) from epoch to epoch:",
             "",
@@ -251,7 +256,14 @@ def main() -> None:
     reference = backprop(options.seeds, epochs[CELLS], limit, options.quick)
     text = report(rows, chosen, reference)
     settings = {**SCHEDULE, "evolution": LIFE, "brian2": {kind: KINDS[kind][1] for kind in KINDS}}
-    save(options.out, "inside_brian2", text, draw(rows, list(KINDS)), settings, {"chosen": chosen, "backprop": reference, "rows": rows})
+    save(
+        options.out,
+        "inside_brian2",
+        text,
+        draw(rows, list(KINDS)),
+        settings,
+        {"chosen": chosen, "backprop": reference, "rows": rows},
+    )
     for name in ("inside_brian2", "inside_brian2_choice"):
         (options.out / f"{name}.jsonl").unlink(missing_ok=True)  # what lies in inside_brian2.json now, and the choice
 

@@ -33,7 +33,7 @@ STEPS, TESTS = 50, 2000
 #: Landscape, shifts, generations, evolution seeds.
 CASES: dict[str, tuple[str, str, int, int]] = {
     "egg-box, one function": ("egg_box", "none", 200, 3),
-    "egg-box, family": ("egg_box", "family", 800, 2),
+    "egg-box, family": ("egg_box", "family", 1600, 2),
     "Ackley, family": ("ackley", "family", 150, 1),
     "Rastrigin, family": ("rastrigin", "family", 150, 1),
     "Himmelblau, family": ("himmelblau", "family", 150, 1),

@@ -98,7 +98,9 @@ class Lives:
         self, dataset: Dataset, rate: float, steps: int, batch: int, seeds: Sequence[int], splits: Sequence[str]
     ) -> dict[str, Any]:
         life = Life("adam", rate, 1.0, steps)
-        found = evaluate(self.learners, self.weights, dataset, life, batch=batch, fresh=True, seeds=seeds, splits=splits)
+        found = evaluate(
+            self.learners, self.weights, dataset, life, batch=batch, fresh=True, seeds=seeds, splits=splits
+        )
         return {f"{s}_accuracy": found[f"{s}_accuracy"] for s in splits}
 
     def searched(self, live: Any) -> dict[str, Any]:
@@ -124,10 +126,7 @@ def on_tasks(credit: str, target: str, sizes: str, steps: int, batch: int, tasks
     dataset = loaded(target)
 
     def live(rate: float, numbers: Sequence[int], splits: Sequence[str]) -> dict[str, list[float]]:
-        each = [
-            lives.live(task_of(dataset, m), rate, steps, batch, (UNSEEN[0] + m,), splits)
-            for m in numbers
-        ]
+        each = [lives.live(task_of(dataset, m), rate, steps, batch, (UNSEEN[0] + m,), splits) for m in numbers]
         return {key: [value for one in each for value in one[key]] for key in each[0]}
 
     further = range(tasks, tasks + max(1, tasks // 4))
@@ -157,7 +156,9 @@ def sources(runs: Path, quick: bool) -> dict[str, Path]:
         if (runs / name / "unrolled" / NAME).is_file():
             found[name] = runs / name / "unrolled"
         else:
-            print(f"Skipped: no net evolved on {NAMES[name]}, {runs / name / 'unrolled' / NAME} is not there (classification.py --data {name}).")
+            print(
+                f"Skipped: no net evolved on {NAMES[name]}, {runs / name / 'unrolled' / NAME} is not there (classification.py --data {name})."
+            )
     return found
 
 
@@ -182,18 +183,32 @@ def jobs_of(found: dict[str, Path], there: list[str], quick: bool) -> list[dict[
         for widths, names in hidden.items():
             sizes = "-".join(map(str, (pixels, *widths)))
             jobs += [
-                {"part": "data sets", "credit": credit, "target": target, "sizes": sizes, "steps": t, "batch": 32 if quick else BATCH}
+                {
+                    "part": "data sets",
+                    "credit": credit,
+                    "target": target,
+                    "sizes": sizes,
+                    "steps": t,
+                    "batch": 32 if quick else BATCH,
+                }
                 for t in steps
                 for credit in (*names, *OTHERS)
             ]
         sizes = "-".join(map(str, (pixels, *TASK_SIZES[1:])))
-        length = {"steps": 2, "batch": 32, "tasks": 2} if quick else {"steps": TASK_STEPS, "batch": TASK_BATCH, "tasks": TASKS}
-        jobs += [{"part": "tasks", "credit": credit, "target": target, "sizes": sizes, **length} for credit in ("4-way tasks", *OTHERS)]
+        length = (
+            {"steps": 2, "batch": 32, "tasks": 2}
+            if quick
+            else {"steps": TASK_STEPS, "batch": TASK_BATCH, "tasks": TASKS}
+        )
+        jobs += [
+            {"part": "tasks", "credit": credit, "target": target, "sizes": sizes, **length}
+            for credit in ("4-way tasks", *OTHERS)
+        ]
     return jobs
 
 
 def shown_name(credit: str) -> str:
-    return OTHERS.get(credit) or (credit if credit == "4-way tasks" else f"evolved on {NAMES[credit]}")
+    return OTHERS.get(credit) or f"evolved on {NAMES.get(credit, 'tasks of four digits')}"
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -222,7 +237,8 @@ def report(rows: list[dict[str, Any]]) -> str:
             table(["target", "learner", "trials", *columns], lines("data sets")),
             "## Tasks of four classes",
             "",
-            f"Lives of {task['steps']} trials on fresh batches of {task['batch']}; mean ± sd over {task['tasks']} tasks (the same for all credits), each with a learner of its own. Chance: 25 %.",
+            f"Lives of {task['steps']} trials on fresh batches of {task['batch']}; mean ± sd over {task['tasks']} tasks (the same for all credits), "
+            "each with a learner of its own. Chance: 25 %.",
             "",
             table(["target", "learner", *columns], lines("tasks")),
         ]
@@ -246,7 +262,15 @@ def draw(rows: list[dict[str, Any]]) -> dict[str, Figure]:
                     values = 100 * np.array(r["test_accuracy"])
                     mean.append(values.mean())
                     sd.append(values.std(ddof=1) if len(values) > 1 else 0.0)
-            axes.bar(at, mean, 0.8 / len(credits), yerr=sd, color=colours[credit], label=shown_name(credit), error_kw={"linewidth": 0.8})
+            axes.bar(
+                at,
+                mean,
+                0.8 / len(credits),
+                yerr=sd,
+                color=colours[credit],
+                label=shown_name(credit),
+                error_kw={"linewidth": 0.8},
+            )
         axes.set_xticks(range(len(groups)), names)
         axes.set_ylim(0, 100)
 
@@ -254,7 +278,9 @@ def draw(rows: list[dict[str, Any]]) -> dict[str, Figure]:
     panels = list(dict.fromkeys((r["target"], r["sizes"]) for r in across_rows))
     with style():
         figure = empty_figure(3.2 * len(panels) + 2.2, 3.4)
-        for axes, (target, sizes) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        for axes, (target, sizes) in zip(
+            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+        ):
             found = select(across_rows, target=target, sizes=sizes)
             steps = list(dict.fromkeys(r["steps"] for r in found))
             bars(axes, [select(found, steps=t) for t in steps], [str(t) for t in steps])
@@ -272,13 +298,20 @@ def draw(rows: list[dict[str, Any]]) -> dict[str, Figure]:
 
 
 def _legend(figure: Figure) -> None:
-    entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    entries = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(entries.values(), entries.keys(), loc="outside right upper")
 
 
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results")
-    command.add_argument("--runs", type=Path, default=Path("runs/tdca"), help="folder of the evolutions, DATA/unrolled in it (default: runs/tdca)")
+    command.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/tdca"),
+        help="folder of the evolutions, DATA/unrolled in it (default: runs/tdca)",
+    )
     command.add_argument("--quick", action="store_true", help="a minute, to see that it runs; results go to runs/quick")
     if command.parse_args().quick:
         command.set_defaults(out=Path("runs/quick"), runs=Path("runs/quick/tdca"))
@@ -291,7 +324,14 @@ def main() -> None:
         return (across if part == "data sets" else on_tasks)(str(folders.get(credit, credit)), **job)
 
     rows = collect("transfer", jobs_of(found, targets(), options.quick), run, options.out)
-    settings = {"steps": STEPS, "batch": BATCH, "rates": RATES, "learners": UNSEEN, "choosing": CHOOSING, "tasks": MULTI}
+    settings = {
+        "steps": STEPS,
+        "batch": BATCH,
+        "rates": RATES,
+        "learners": UNSEEN,
+        "choosing": CHOOSING,
+        "tasks": MULTI,
+    }
     save(options.out, "transfer", report(rows), draw(rows), settings, {"rows": rows})
     (options.out / "transfer.jsonl").unlink(missing_ok=True)  # its rows lie in transfer.json now
 

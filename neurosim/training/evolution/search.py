@@ -2,7 +2,7 @@
 
     seen at step t    [h_t/box, v(f_t), v(f_{t-1}), h_t - h_{t-1}]           at t = 0: f_{-1} = f_0, h_{-1} = h_0
     step              h_{t+1} = h_t - rate c                                  the circuit's own rule
-    fitness           -mean over tasks of f(h_T) (tanh) or of ln(1 + f(h_T)) (log)
+    fitness           -mean over tasks of tanh f(h_T), or of ln(1 + f(h_T)) (log)
 
 v(f) is tanh(f), or ln(1 + f)/4 for landscapes that reach far above 1.
 """
@@ -102,7 +102,8 @@ class Search:
     def __call__(self, candidates: Tensor, generation: int) -> Tensor:
         """The fitness (P,) of candidates (P, d); autograd goes through the searches."""
         last = self.paths(candidates, *self.drawn(generation), keep=False).values[..., -1]
-        return -(last if self.squash == "tanh" else last.log1p()).double().mean(-1).cpu()
+        # Bounded: by the mean of f itself a few searches that end far away outweigh those that find the minimum.
+        return -(last.tanh() if self.squash == "tanh" else last.log1p()).double().mean(-1).cpu()
 
     def paths(self, candidates: Any, starts: Tensor, shifts: Tensor | None = None, keep: bool = True) -> Paths:
         """Searches of candidates (P, d) from starts (N, 2), on landscapes with shifts (N, 2).
