@@ -189,6 +189,7 @@ def _circuit(
     tuft = Cell(
         "pyramidal", _HIDDEN.format(tuft="I_apical", more=""), ("I_basal", "I_apical"), parameters=slow | {"kappa": kappa}
     )  # fmt: skip
+    given_credit = credits in ("bp", "fa", "dfa")
     credited: dict[str, Any] = {}  # shape by population, where credit is released
     for l in range(1, top):
         name, below = f"pyr{l}", f"pyr{l - 1}" if l > 1 else "inp"
@@ -201,7 +202,8 @@ def _circuit(
         populations.append(Population(name, shapes[l], cell, parameters))
         credited[name] = shapes[l]
         if block[l]:
-            populations.append(Population(f"inner{l}", cells[l], tuft))
+            mine = cell if inner == "own" and not given_credit else tuft
+            populations.append(Population(f"inner{l}", cells[l], mine))
             synapses(f"Win{l}", f"bin{l}", below, f"inner{l}", fan_in=cells[l - 1])
             synapses(f"W{l}", f"b{l}", f"inner{l}", name, fan_in=cells[l])
             projections.append(Projection(f"skip{l}", below, f"{name}.I_basal", OneToOne()))
@@ -218,7 +220,6 @@ def _circuit(
             synapses(f"W{l}", f"b{l}", below, name, fan_in=cells[l - 1])
     out, last = f"pyr{top}", f"pyr{top - 1}" if top > 1 else "inp"
     synapses(f"W{top}", f"b{top}", last, out, fan_in=cells[top - 1])
-    given_credit = credits in ("bp", "fa", "dfa")
     output = Cell(
         "output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), ("I_basal", "I_apical"),
         inputs=("y",) if given_credit else (), parameters=slow, pools=(Pool("total", "exp(u)"), Pool("mean_credit", "r*v_a")),
@@ -358,7 +359,16 @@ def _spread(
                 f"The evolved weights have no credit for '{name}': they are for sizes = {evolved.settings['sizes']}, architecture = "
                 f"'{evolved.settings.get('architecture', 'mlp')}'. Wanted a learner with the same hidden levels (their widths may differ)."
             )
+        if isinstance(shape, tuple) and maps != evolved.settings["sizes"][int(name.removeprefix("pyr"))]:
+            raise NeurosimError(
+                f"'{name}' has {maps} maps, and the credits were evolved for sizes = {evolved.settings['sizes']}; wanted as many maps at each level (pixels may "
+                "differ)."
+            )
         sites = found.shape[1] // maps
+        if sites > n:
+            raise NeurosimError(
+                f"'{name}' has {n} cells, and the credits were evolved for {sites} release sites there; wanted at least as many cells as sites."
+            )
     if messenger:
         spread = np.zeros((sites, n))
         spread[np.arange(sites), nearest_cells(sites, n, lattice)] = 1.0
@@ -468,6 +478,8 @@ def _check(
             raise NeurosimError(
                 f"{name} = {value}; wanted a number {'above' if open_end else 'of at least'} {abs(least):g}."
             )
+    if not isinstance(messenger, bool):
+        raise NeurosimError(f"messenger = {messenger!r}; wanted true or false.")
     if messenger and (kernel != "chain" or architecture == "conv"):
         raise NeurosimError(
             f"messenger = True with kernel = '{kernel}' and architecture = '{architecture}': the messenger diffuses between neighbours of a line or "
@@ -497,8 +509,11 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         found = load_evolved(credits)
         widths = tuple(found.settings["sizes"])
         preset["sizes"] = (preset["sizes"][0], *widths[1:])
+        if found.settings.get("architecture") == "conv":  # sizes begin with the picture's channels
+            preset |= {"sizes": widths, "pixels": found.settings.get("pixels", 8)}
         life = found.facts.get("life", {})
-        preset |= {k: found.settings[k] for k in ("architecture", "inner") if k in found.settings}
+        # Said, so that what is evolved from here, or trained, keeps them.
+        preset |= {k: v for k, v in found.settings.items() if k in USUAL and k != "sizes"}
         preset |= {
             k: life[key]
             for k, key in (("optimiser", "optimiser"), ("learning_rate", "rate"), ("clip", "clip"))

@@ -503,6 +503,12 @@ def _evolve(arguments: argparse.Namespace) -> None:
             raise NeurosimError(
                 f"--resume {arguments.resume} goes on with that folder's evolution; leave '{arguments.model}' out."
             )
+        names = ("set", "data", "strategy", "population", "steps", "seed", "dtype", "device", "out", "overwrite")
+        values = {**vars(arguments), "set": arguments.settings}
+        if beside := [f"--{name}" for name in names if values[name] not in (None, False, [])]:
+            raise NeurosimError(
+                f"--resume {arguments.resume} goes on with that folder's evolution, as its config.json says; leave {', '.join(beside)} out."
+            )
         out = Path(arguments.resume)
         config = evolution.kept(out)
         if arguments.generations is not None:
@@ -525,10 +531,13 @@ def _evolve(arguments: argparse.Namespace) -> None:
             command=arguments.command_line,
         )
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{interrupt} `neurosim evolve --resume {out}` goes on.") from None
+        if not (out / evolution.CONFIG).is_file():  # nothing was evolved yet
+            raise
+        raise KeyboardInterrupt(f"{interrupt} `neurosim evolve --resume {out}` goes on.".strip()) from None
     leave()
     if result:
-        print(evolution.text_of(result))
+        if text := evolution.text_of(result):  # none where tasks have fewer classes than the data set
+            print(text)
         print(
             f"wrote {evolution.NAME} ({result['searched']} evolved weights) and result.json in {out} after {result['generations']} generations"
         )

@@ -35,7 +35,7 @@ class DivergenceError(NeurosimError):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     return f" Did you mean '{match[0]}'?" if match else ""
 
 

@@ -28,7 +28,7 @@ class Evolved:
     model, settings
         The circuit for which they were found.
     facts
-        How: the learner's life (optimiser, rate, clipping, steps), data set, strategy, seed, generations, cost.
+        How: the learner's life (optimiser, rate, clipping, steps), data set, strategy, seed, generations, population.
     """
 
     weights: dict[str, np.ndarray]
@@ -50,7 +50,7 @@ def load_evolved(path: str | Path) -> Evolved:
     NeurosimError
         No such file, or one that is truncated, damaged, of a newer version or something else.
     """
-    path = Path(path)
+    path = Path(str(path))  # of a folder named 5, a setting is the number
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise NeurosimError(f"There is no file '{path}' of evolved weights; `neurosim evolve` writes one.")

@@ -35,3 +35,10 @@ def test_the_circuit_on_the_page_of_parts_is_inhibited():
     )
     assert len(result.spikes["som"].time) > 0 and len(result.spikes["pyr"].time) == 0
     assert result.traces["pyr.g_inh"].max() > 0
+
+
+def test_the_blocks_on_evolution_leave_credits_that_teach(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run_blocks("docs/models/tdca.md")
+    assert (tmp_path / "credits.safetensors").is_file()
+    assert len(said["scores"]["validation_accuracy"]) == 3  # type: ignore[index]

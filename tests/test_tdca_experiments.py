@@ -141,12 +141,13 @@ def test_other_data_sets_and_tasks_are_taught(script, tmp_path, capsys):
 @pytest.mark.slow
 def test_diffusion_compares_ratios_kernels_lattices_and_widths(script):
     found = results(script("diffusion"), "diffusion")
-    searched = [r["searched"] for r in found["rows"] if r["kernel"] == "gauss" and r["width"] == 32]
+    cases, widths = ([r for r in found["rows"] if r["part"] == part] for part in ("cases", "widths"))
+    searched = [r["searched"] for r in cases if r["kernel"] == "gauss" and r["width"] == 32]
     assert searched == [3854, 2862, 2366, 2118, 1994, 1932]
-    assert [r["sites"] for r in found["rows"]] == [32, 16, 8, 4, 2, 1, 8, 8, 8, 9, 9]
-    assert len({r["presented"] for r in found["rows"]}) == 1
-    assert [(r["width"], r["credit"]) for r in found["widths"]] == [
-        (w, c) for c in ("evolved", "backprop") for w in (16, 24, 32, 48, 64, 128)
+    assert [r["sites"] for r in cases] == [32, 16, 8, 4, 2, 1, 8, 8, 8, 9, 9]
+    assert len({r["presented"] for r in cases}) == 1
+    assert [(r["width"], r["credit"]) for r in widths] == [
+        (w, c) for w in (16, 24, 32, 48, 64, 128) for c in ("evolved", "backprop")
     ]
 
 

@@ -9,7 +9,8 @@ Widths      The nets of ratio 4 teach learners with other hidden widths, not evo
     python experiments/tdca/diffusion.py
     python experiments/tdca/diffusion.py --seeds 1
 
-Evolutions that are not in --runs yet are begun, those that were stopped go on. About 25 minutes on one core.
+Evolutions that are not in --runs yet are begun, those that were stopped go on. Finished rows are kept; delete results/diffusion.json to begin anew. About 25
+minutes on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from matplotlib.figure import Figure
 
 from neurosim import data
 from neurosim.analysis import command_line
-from neurosim.analysis.report import mean_sd, save, select, table
+from neurosim.analysis.report import collect, mean_sd, save, select, table
 from neurosim.evolved import load_evolved
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.training.evolution.classification import UNSEEN
@@ -78,33 +79,41 @@ def taught(teacher: Teacher, rate: float = RATE) -> dict[str, list[float]]:
     return {f"{s}_accuracy": found[f"{s}_accuracy"] for s in SPLITS} | {"train_loss": found["train_loss"]}
 
 
-def compute(folders: dict[str, Path], seeds: int, quick: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the cases, and of the widths."""
+def at_its_end(folder: Path) -> bool:
+    metrics = folder / METRICS
+    return metrics.is_file() and len(metrics.read_text().splitlines()) >= LIFE["generations"]
+
+
+def compute(folders: dict[str, Path], out: Path, quick: bool) -> list[dict[str, Any]]:
+    """Rows of the cases, and of the widths; a case without a folder has none."""
     dataset = data.normalise(data.load(PLAN["data"]), PLAN["normalise"])
-    rows, widths = [], []
-    for seed in range(seeds):
-        for case in CASES:
-            folder = folders[name_of(*case, seed)]
-            teacher = Teacher({"credits": str(folder)}, PLAN, dataset, quick)
-            weights = load_evolved(folder).weights
-            rows.append(
-                {
-                    **dict(zip(("width", "ratio", "kernel", "lattice"), case, strict=True)), "seed": seed,
-                    "sites": weights["V3_pyr1"].shape[1], "searched": teacher.learners.size, **taught(teacher),
-                    "train_without": without_hidden_credit(teacher, RATE)["train_without"], "reached": reached(folder), **cost(folder),
-                }
-            )  # fmt: skip
-            if case != (32, 4, "gauss", "line"):
-                continue
-            for width in WIDTHS:
-                settings = {"credits": str(folder), "sizes": (64, width, width, 10)}
-                found = taught(Teacher(settings, PLAN, dataset, quick))
-                widths.append({"width": width, "credit": "evolved", "seed": seed, "rate": RATE, **found})
-    for width in WIDTHS:
-        teacher = Teacher({"credits": "bp", "sizes": (64, width, width, 10)}, PLAN, dataset, quick)
+
+    def case(**labels: Any) -> dict[str, Any]:
+        folder = folders[name_of(**labels)]
+        teacher = Teacher({"credits": str(folder)}, PLAN, dataset, quick)
+        return {
+            "sites": load_evolved(folder).weights["V3_pyr1"].shape[1], "searched": teacher.learners.size, **taught(teacher),
+            "train_without": without_hidden_credit(teacher, RATE)["train_without"], "reached": reached(folder), **cost(folder),
+        }  # fmt: skip
+
+    def other_width(width: int, credit: str, seed: int) -> dict[str, Any]:
+        sizes = (64, width, width, 10)
+        if credit == "evolved":
+            folder = folders[name_of(32, 4, "gauss", "line", seed)]
+            return {"rate": RATE, **taught(Teacher({"credits": str(folder), "sizes": sizes}, PLAN, dataset, quick))}
+        teacher = Teacher({"credits": "bp", "sizes": sizes}, PLAN, dataset, quick)
         rate, _ = teacher.searched("adam")
-        widths.append({"width": width, "credit": "backprop", "seed": None, "rate": rate, **taught(teacher, rate)})
-    return rows, widths
+        return {"rate": rate, **taught(teacher, rate)}
+
+    names = ("width", "ratio", "kernel", "lattice", "seed")
+    cases = [dict(zip(names, (*c, seed), strict=True)) for seed in range(9) for c in CASES]
+    there = [labels for labels in cases if name_of(**labels) in folders]
+    seeds = [labels["seed"] for labels in there if (*labels.values(),)[:4] == (32, 4, "gauss", "line")]
+    jobs = [{"part": "cases", **labels} for labels in there]
+    for width in WIDTHS:
+        jobs += [{"part": "widths", "width": width, "credit": "evolved", "seed": seed} for seed in seeds]
+        jobs.append({"part": "widths", "width": width, "credit": "backprop", "seed": 0})
+    return collect("diffusion", jobs, lambda part, **job: (case if part == "cases" else other_width)(**job), out)
 
 
 def pooled(rows: list[Any], key: str) -> np.ndarray:
@@ -112,7 +121,7 @@ def pooled(rows: list[Any], key: str) -> np.ndarray:
     return np.concatenate([row[key] for row in rows])
 
 
-def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
+def report(rows: list[Any], widths: list[Any]) -> str:
     lines, by_width = [], []
     for width, ratio, kernel, lattice in CASES:
         found = select(rows, width=width, ratio=ratio, kernel=kernel, lattice=lattice)
@@ -133,13 +142,14 @@ def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
             ]
         )  # fmt: skip
     seeds = len({row["seed"] for row in rows})
+    some = "" if len(rows) == seeds * len(CASES) else ", the last of which only some cases have"
     first = rows[0]
     return "\n".join(
         [
             "# Diffusion of credit",
             "",
             f"Digits, lives of 30 trials, Adam {RATE}, clip 1; evolved by the meta-gradient, {first['generations']} generations for all "
-            f"({first['presented'] / 1e6:.1f} M samples), {seeds} evolution seed{'s' * (seeds > 1)}. Mean ± sd over evolution seeds and ten unseen "
+            f"({first['presented'] / 1e6:.1f} M samples), {seeds} evolution seed{'s' * (seeds > 1)}{some}. Mean ± sd over evolution seeds and ten unseen "
             "learners of each. Generations to fitness -1: until the mean loss over lives, averaged over ten generations, was below 1. Seconds: of one evolution, on a shared core.",
             "",
             table(
@@ -158,36 +168,30 @@ def report(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
-def draw(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> Figure:
+def draw(rows: list[Any], widths: list[Any]) -> Figure:
     with style():
-        figure = empty_figure(9.6, 3.8)
-        left, right = figure.subplots(1, 2)
+        figure = empty_figure(12.6, 3.8)
+        left, middle, right = figure.subplots(1, 3)
+        blue = {"color": PALETTE["blue"]}
         cases = [select(rows, width=32, ratio=r, kernel="gauss", lattice="line") for r in RATIOS]
         searched = [found[0]["searched"] for found in cases]
         values = [100 * pooled(found, "test_accuracy") for found in cases]
         mean, sd = np.array([v.mean() for v in values]), np.array([v.std(ddof=1) for v in values])
-        left.plot(searched, mean, color=PALETTE["blue"], label="gauss, line")
-        left.fill_between(searched, mean - sd, mean + sd, color=PALETTE["blue"], alpha=0.15, linewidth=0)
+        left.plot(searched, mean, **blue)
+        left.fill_between(searched, mean - sd, mean + sd, alpha=0.15, linewidth=0, **blue)
         for x, y, found in zip(searched, mean + sd, cases, strict=True):
-            seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
-            left.plot([x] * len(seeds), seeds, "o", color=PALETTE["blue"], ms=4)
-            left.annotate(f"{found[0]['ratio']}", (x, min(y, 101)), (0, 3), textcoords="offset points", ha="center")
-        others = [
-            (32, "exp", "line"),
-            (32, "block", "line"),
-            (32, "chain", "line"),
-            (36, "gauss", "line"),
-            (36, "gauss", "sheet"),
-        ]
-        looks = zip("sD^vP", ("vermillion", "green", "purple", "orange", "black"), strict=True)
-        for (width, kernel, lattice), (marker, colour) in zip(others, looks, strict=True):
-            found = select(rows, width=width, ratio=4, kernel=kernel, lattice=lattice)
-            seeds = [100 * np.mean(r["test_accuracy"]) for r in found]
-            label = f"{kernel}, {lattice}" + (f", {width} cells" if width != 32 else "")
-            look = {"color": PALETTE[colour], "mfc": "none", "ms": 6, "linestyle": ""}
-            left.plot([found[0]["searched"]] * len(seeds), seeds, marker, label=f"{label}, ratio 4", **look)
+            left.plot([x] * len(found), [100 * np.mean(r["test_accuracy"]) for r in found], "o", ms=4, **blue)
+            left.annotate(f"{found[0]['ratio']}", (x, y), (-2, 4), textcoords="offset points", ha="right")
+        left.margins(x=0.1)
         left.set(xlabel="searched weights (numbers: cells per release site)", ylabel="test accuracy (%)", ylim=(0, 106))
-        left.legend(loc="lower right")
+        others = [case for case in CASES if case[1] == 4]
+        for place, (width, ratio, kernel, lattice) in enumerate(others):
+            found = select(rows, width=width, ratio=ratio, kernel=kernel, lattice=lattice)
+            of_learners = 100 * pooled(found, "test_accuracy")
+            middle.errorbar(place, of_learners.mean(), of_learners.std(ddof=1), fmt="_", ms=14, **blue)
+            middle.plot([place] * len(found), [100 * np.mean(r["test_accuracy"]) for r in found], "o", ms=4, **blue)
+        middle.set_xticks(range(len(others)), [f"{k}\n{lattice}\n{width} cells" for width, _, k, lattice in others])
+        middle.set(title="ratio 4", ylabel="test accuracy (%)")
         for credit, colour, label in (
             ("evolved", "blue", "evolved for 32, ratio 4"),
             ("backprop", "vermillion", "backprop"),
@@ -207,15 +211,21 @@ def draw(rows: list[dict[str, Any]], widths: list[dict[str, Any]]) -> Figure:
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results", seeds=2)
     command.add_argument("--runs", type=Path, default=Path("runs/tdca/diffusion"), help="folder of the evolutions")
+    command.add_argument("--finished", action="store_true", help="evolve nothing: report the evolutions that are there")
     command.add_argument("--quick", action="store_true", help="a minute, to see that it runs; results go to runs/quick")
     if command.parse_args().quick:
         command.set_defaults(out=Path("runs/quick"), runs=Path("runs/quick/tdca_diffusion"), seeds=1)
     options = command_line.parse(command)
     torch.set_flush_denormal(True)
-    folders = evolved({**PLAN, "evolution": entries(options.seeds)}, options.runs, None, options.quick)
-    rows, widths = compute(folders, options.seeds, options.quick)
+    plan = entries(options.seeds)
+    if options.finished:
+        plan = [e for e in plan if at_its_end(options.runs / e["name"].replace(" ", "_"))]
+    folders = evolved({**PLAN, "evolution": plan}, options.runs, None, options.quick)
+    rows = compute(folders, options.out, options.quick)
+    parts = [select(rows, part=part) for part in ("cases", "widths")]
     settings = {**PLAN, "evolution": LIFE, "learners": UNSEEN}
-    save(options.out, "diffusion", report(rows, widths), draw(rows, widths), settings, {"rows": rows, "widths": widths})
+    save(options.out, "diffusion", report(*parts), draw(*parts), settings, {"rows": rows})
+    (options.out / "diffusion.jsonl").unlink(missing_ok=True)  # its rows lie in diffusion.json now
 
 
 if __name__ == "__main__":

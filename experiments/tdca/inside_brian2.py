@@ -62,7 +62,7 @@ SCHEDULE: dict[str, Any] = {
     "data": "digits", "normalise": "standard", "batch_size": 20, "optimiser": "none", "dtype": "float64", "select": "last",
 }  # fmt: skip
 LEVELS = ("brian2:dense", "torch:steady")
-BACKPROP_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+BACKPROP_RATES = (0.03, 0.1, 0.3, 1.0)
 #: Of the trainings that choose.
 CHOOSING = (100, 101)
 

@@ -4,7 +4,7 @@ Data sets   The nets of `classification.py` that the meta-gradient found on the 
             levels are those of evolution, inputs fit the pictures. Lives of 30, 60, 150 trials on fresh batches of 256. The rate of evolution, and the rate
             of the highest validation accuracy for the same length of life; beside backprop and direct feedback alignment with theirs.
 Tasks       Evolved on tasks of four digits: other classes, learners and samples in every generation. Tested on 20 drawn tasks of the digits (their classes
-            were all seen in evolution, if not these choices; the images that are tested not), of MNIST and of FashionMNIST. Rates by five further tasks.
+            were all seen in evolution, if not these choices; the images that are tested not), of MNIST and of FashionMNIST. Rates by 20 further tasks.
 
     python experiments/tdca/transfer.py
     python experiments/tdca/transfer.py --runs runs/tdca
@@ -120,18 +120,26 @@ def across(credit: str, target: str, sizes: str, steps: int, batch: int) -> dict
     return _shown(found, lives.own, lambda rate: lives.live(dataset, rate, steps, batch, UNSEEN, splits))
 
 
-def on_tasks(credit: str, target: str, sizes: str, steps: int, batch: int, tasks: int) -> dict[str, Any]:
-    """One learner on each task: `tasks` at the searched rate, and at that of evolution; the rate is chosen by further tasks."""
+def on_tasks(credit: str, target: str, sizes: str, steps: int, batch: int, tasks: int, choosing: int) -> dict[str, Any]:
+    """One learner on each task: `tasks` at the searched rate, and at that of evolution; the rate is chosen by `choosing` further tasks."""
     lives = Lives(credit, [int(n) for n in sizes.split("-")])
     dataset = loaded(target)
 
-    def live(rate: float, numbers: Sequence[int], splits: Sequence[str]) -> dict[str, list[float]]:
-        each = [lives.live(task_of(dataset, m), rate, steps, batch, (UNSEEN[0] + m,), splits) for m in numbers]
-        return {key: [value for one in each for value in one[key]] for key in each[0]}
+    def live(rates: Sequence[float], numbers: Sequence[int], splits: Sequence[str]) -> dict[float, dict[str, Any]]:
+        found: dict[float, dict[str, Any]] = {rate: {f"{s}_accuracy": [] for s in splits} for rate in rates}
+        for m in numbers:
+            task = task_of(dataset, m)
+            for rate in rates:
+                one = lives.live(task, rate, steps, batch, (UNSEEN[0] + m,), splits)
+                for key, values in one.items():
+                    found[rate][key] += values
+        return found
 
-    further = range(tasks, tasks + max(1, tasks // 4))
-    found = lives.searched(lambda rate: live(rate, further, ("validation",))["validation_accuracy"])
-    return _shown(found, lives.own, lambda rate: live(rate, range(tasks), ("validation", "test")))
+    tried = live(RATES, range(tasks, tasks + choosing), ("validation",))
+    found = lives.searched(lambda rate: tried[rate]["validation_accuracy"])
+    rates = {found["rate"], lives.own or found["rate"]}
+    shown = live(sorted(rates), range(tasks), ("validation", "test"))
+    return _shown(found, lives.own, lambda rate: shown[rate])
 
 
 def _shown(found: dict[str, Any], own: float | None, live: Any) -> dict[str, Any]:
@@ -196,9 +204,9 @@ def jobs_of(found: dict[str, Path], there: list[str], quick: bool) -> list[dict[
             ]
         sizes = "-".join(map(str, (pixels, *TASK_SIZES[1:])))
         length = (
-            {"steps": 2, "batch": 32, "tasks": 2}
+            {"steps": 2, "batch": 32, "tasks": 2, "choosing": 1}
             if quick
-            else {"steps": TASK_STEPS, "batch": TASK_BATCH, "tasks": TASKS}
+            else {"steps": TASK_STEPS, "batch": TASK_BATCH, "tasks": TASKS, "choosing": TASKS}
         )
         jobs += [
             {"part": "tasks", "credit": credit, "target": target, "sizes": sizes, **length}

@@ -116,7 +116,8 @@ class Classification:
         evolved = {n: w.to(self.learners.arrays.dtype) for n, w in self.learners.stacked(candidates).items()}
         starts = [self.start(generation, m) for m in range(self.tasks)]
         drawn = [self.samples(generation, m) for m in range(self.tasks)]
-        if len(candidates) == 1:  # the learners of all tasks at once
+        # Classes need not have equally many samples: tasks of whole classes are no rectangle.
+        if len(candidates) == 1 and len({len(d[0]["image"]) for d in drawn}) == 1:  # the learners of all tasks at once
             if self.tasks == 1:
                 together = drawn[0]
             else:

@@ -69,6 +69,9 @@ class EvolveConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        for name in ("data", "normalise", "strategy", "optimiser", "fitness", "dtype", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise NeurosimError(f"{name} = {getattr(self, name)!r}; wanted a name.")
         if self.strategy not in STRATEGIES:
             raise unknown("strategy", self.strategy, STRATEGIES)
         for name, least in (

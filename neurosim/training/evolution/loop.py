@@ -129,8 +129,7 @@ def evolve(
     """
     started = time.monotonic()
     whole("generations", generations, 1)
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise NeurosimError(f"minutes = {minutes!r}; wanted a number above 0, or None for no limit.")
+    check_minutes(minutes)
     folder = None if out is None else Path(out)
     if folder is None and (resume or overwrite):
         raise NeurosimError(f"{'resume' if resume else 'overwrite'} = True without a folder; wanted out=FOLDER.")
@@ -151,7 +150,7 @@ def evolve(
             if folder is None:
                 return _Records()
             if ranks.first:
-                stack.enter_context(_locked(folder, make=not resume))
+                stack.enter_context(locked(folder, make=not resume))
             return _begin(folder, strategy, described, resume, overwrite, ranks.first)
 
         records = ranks.together(begin)
@@ -190,6 +189,12 @@ def evolve(
                     print(f"minutes = {minutes:g} are over: stopped {how}", file=sys.stderr)
                 break
     return Evolution(strategy.theta.numpy(), records.metrics)
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Refuse a limit of time that is none."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise NeurosimError(f"minutes = {minutes!r}; wanted a number above 0, or None for no limit.")
 
 
 def load(folder: str | os.PathLike[str]) -> Evolution:
@@ -411,7 +416,7 @@ def _worded(folder: Path, kept: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, make: bool) -> Iterator[None]:
+def locked(folder: Path, make: bool) -> Iterator[None]:
     """Two evolutions in one folder would spoil it; the lock ends with its process, however that ends."""
     if make:
         with _worded(folder, "Nothing was evolved yet."):

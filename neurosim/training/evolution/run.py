@@ -4,7 +4,7 @@
 ``metrics.jsonl``          one line per generation, the same whenever the evolution is repeated
 ``timing.jsonl``           seconds of each generation
 ``checkpoint.safetensors`` written after each generation: what a stopped or killed evolution goes on from
-``run.json``               the exact command and the number of generations that it asked for
+``run.json``               the exact command that began it, folder of the data, versions, and how many generations are wanted by now
 ``evolved.safetensors``    the weights at the end, or where time was up: `--credits` of `neurosim train tdca`
 ``result.json``            newborn learners that evolution has not seen, taught for one life each
 """
@@ -24,12 +24,13 @@ from neurosim.errors import NeurosimError
 from neurosim.evolved import NAME, Evolved
 from neurosim.files import write_whole
 from neurosim.simulation import versions
+from neurosim.training import checkpoint
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
 from neurosim.training.evolution.config import EvolveConfig
 from neurosim.training.evolution.lifetime import Learners, Life
-from neurosim.training.evolution.loop import CONFIG, Evolution, evolve
+from neurosim.training.evolution.loop import CONFIG, Evolution, check_minutes, evolve, load, locked
 from neurosim.training.evolution.strategy import Strategy
-from neurosim.training.run import METRICS, ORIGIN
+from neurosim.training.run import ORIGIN
 
 RESULT = "result.json"
 
@@ -65,6 +66,12 @@ def run(
 
     Test accuracies are read when all generations are done, not where `minutes` ended them.
     """
+    check_minutes(minutes)  # like all that follows, before anything is written
+    origin = _origin(out) if resume else {}
+    if (
+        data_dir is None and origin.get("data_dir") and Path(origin["data_dir"]).is_dir()
+    ):  # else moved, or another machine
+        data_dir = origin["data_dir"]
     circuit = registry.model(config.model).circuit(config.settings)
     if not circuit.evolved:
         raise NeurosimError(
@@ -81,26 +88,42 @@ def run(
         fixed_start=config.fixed_start, seed=config.seed, chunk=config.chunk,
     )  # fmt: skip
     theta = torch.as_tensor(learners.theta(circuit.initial_weights(config.seed)))
-    if is_first() and config.generations == _done(out) and (out / RESULT).is_file() and resume:
-        return json.loads((out / RESULT).read_text())  # at its end: the test set is not read again
-    if is_first() and (resume or overwrite or not (out / CONFIG).is_file()):
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            out / ORIGIN,
-            json.dumps(
-                {"command": command, "generations": config.generations, "versions": versions()}, indent=1
-            ).encode(),
-        )
+    strategy = strategy_of(config, theta)
+    done = len(load(out).history) if resume and (out / checkpoint.NAME).is_file() else 0
+    if done == config.generations and (result := _result(out)).get("generations") == done:
+        return result if is_first() else {}  # at its end: the test set is not read again
+    if is_first() and done <= config.generations and (resume or overwrite or not (out / CONFIG).is_file()):
+        with locked(out, make=not resume):  # refused while another process evolves there
+            for name in (NAME, RESULT) if overwrite else ():
+                (out / name).unlink(missing_ok=True)
+            given = data.given_directory(data_dir)
+            begun = {"command": command, "data_dir": given and str(given.absolute()), "versions": versions()}
+            told = {**begun, **origin, "generations": config.generations}
+            write_whole(out / ORIGIN, json.dumps(told, indent=1).encode())
     found = evolve(
-        objective, strategy_of(config, theta), config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes,
-        config=config.to_json(), progress=progress,
+        objective, strategy, config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes, config=config.to_json(),
+        progress=progress,
     )  # fmt: skip
     return finish(config, learners, dataset, found, out) if is_first() else {}
 
 
-def _done(out: Path) -> int:
-    """Generations of the evolution in a folder."""
-    return len((out / METRICS).read_text().splitlines()) if (out / METRICS).is_file() else 0
+def _origin(out: Path) -> dict[str, Any]:
+    """``run.json``, empty where there is none."""
+    return _table(out / ORIGIN, "Begin again with --overwrite, or put a copy of it back.")
+
+
+def _result(out: Path) -> dict[str, Any]:
+    """``result.json``, which may be of fewer generations than the checkpoint; empty where there is none."""
+    return _table(out / RESULT, "Delete it, then resume: it is written again.")
+
+
+def _table(path: Path, mend: str) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise NeurosimError(f"'{path}' is damaged: {error}. {mend}") from error
 
 
 def kept(folder: Path) -> EvolveConfig:
