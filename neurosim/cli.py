@@ -505,7 +505,7 @@ def _evolve(arguments: argparse.Namespace) -> None:
             )
         names = ("set", "data", "strategy", "population", "steps", "seed", "dtype", "device", "out", "overwrite")
         values = {**vars(arguments), "set": arguments.settings}
-        if beside := [f"--{name}" for name in names if values[name] not in (None, False, [])]:
+        if beside := [f"--{name}" for name in names if values[name] or (name == "seed" and values[name] == 0)]:
             raise NeurosimError(
                 f"--resume {arguments.resume} goes on with that folder's evolution, as its config.json says; leave {', '.join(beside)} out."
             )

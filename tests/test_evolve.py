@@ -228,9 +228,136 @@ def test_a_killed_evolution_goes_on_bit_for_bit(tmp_path):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def killed_before_the_end(monkeypatch, *arguments: str) -> None:
+    """A command that dies after its last generation, before results are written."""
+    from neurosim.training.evolution import run
+
+    def dies(*arguments):
+        raise MemoryError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "finish", dies)
+        assert main(["evolve", *arguments]) == 1
+
+
+def test_results_of_fewer_generations_are_not_taken_for_those_at_the_end(tmp_path, monkeypatch):
+    out = tmp_path / "credits"
+    assert evolve("--population", "3", "--generations", "1", "--out", str(out)) == 0
+    killed_before_the_end(monkeypatch, "--resume", str(out), "--generations", "2")
+    assert json.loads((out / "result.json").read_text())["generations"] == 1
+    assert main(["evolve", "--resume", str(out)]) == 0
+    assert json.loads((out / "result.json").read_text())["generations"] == load_evolved(out).facts["generations"] == 2
+
+
+def test_an_evolution_that_overwrites_leaves_no_credits_of_the_one_before(tmp_path, monkeypatch):
+    out = tmp_path / "credits"
+    assert evolve("--population", "3", "--generations", "1", "--out", str(out)) == 0
+    again = ["tdca", *SMALL, "--population", "3", "--generations", "1", "--seed", "7", "--out", str(out), "--overwrite"]
+    killed_before_the_end(monkeypatch, *again)
+    assert not (out / "evolved.safetensors").exists() and not (out / "result.json").exists()
+    assert main(["evolve", "--resume", str(out)]) == 0
+    assert load_evolved(out).facts["seed"] == 7
+
+
+def test_what_is_refused_changes_no_folder(tmp_path, capsys):
+    out = tmp_path / "credits"
+    assert evolve("--population", "4", "--out", str(out)) == 1 and not list(out.iterdir())
+    assert evolve("--population", "3", "--minutes", "-1", "--out", str(out)) == 1 and not list(out.iterdir())
+    assert evolve("--population", "3", "--generations", "2", "--out", str(out)) == 0  # the folder is not in the way
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    for arguments, message in (
+        (["--generations", "1"], "generations = 1, and the evolution in"),
+        (["--set", "sigma=5", "--population", "9"], "leave --set, --population out"),
+        (["--seed", "0"], "leave --seed out"),
+        (["--overwrite"], "leave --overwrite out"),
+    ):
+        assert main(["evolve", "--resume", str(out), *arguments]) == 1
+        assert message in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+    (out / "result.json").write_text("{")
+    assert main(["evolve", "--resume", str(out)]) == 1
+    assert "result.json' is damaged" in capsys.readouterr().err
+
+
+def test_a_resumed_evolution_knows_its_command_and_its_data(tmp_path, monkeypatch):
+    from neurosim.training.evolution import run
+
+    out, folder, asked = tmp_path / "credits", tmp_path / "sets", []
+    folder.mkdir()
+    load = data.load
+    monkeypatch.setattr(run.data, "load", lambda name, directory=None: asked.append(directory) or load(name))
+    begin = ["--population", "3", "--generations", "1", "--data-dir", str(folder), "--out", str(out)]
+    assert evolve(*begin) == 0
+    assert main(["evolve", "--resume", str(out), "--generations", "2"]) == 0
+    assert asked == [str(folder), str(folder)]
+    origin = json.loads((out / "run.json").read_text())
+    assert origin["generations"] == 2 and "--data-dir" in origin["command"] and "--resume" not in origin["command"]
+
+
+def test_every_process_knows_the_end(tmp_path, monkeypatch):
+    """A second one would wait for ever for the first, which reads what is written."""
+    from neurosim.training.evolution import run
+
+    out = tmp_path / "credits"
+    assert evolve("--population", "3", "--generations", "1", "--out", str(out)) == 0
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(run, "evolve", None)
+    assert run.run(run.kept(out), out, resume=True) == {}
+
+
+def test_credits_that_go_on_from_a_file_keep_its_net(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = ["--population", "3", "--generations", "1"]
+    assert evolve(*short, "--set", "ratio=2", "--set", "kernel=exp", "--set", "width=0.7", "--out", str(first)) == 0
+    begin = ["evolve", "tdca", "--set", f"credits={first}", "--set", "batch=16", "--steps", "2", *short]
+    assert main([*begin, "--out", str(second)]) == 0
+    told = load_evolved(second).settings
+    wanted = {"sizes": (64, 6, 10), "hidden": 5, "ratio": 2, "kernel": "exp", "width": 0.7}
+    assert {k: told[k] for k in wanted} == wanted
+    circuits = [registry.model("tdca").circuit({"credits": str(folder)}) for folder in (first, second)]
+    assert np.array_equal(*(c.initial_weights(0)["D_pyr1"] for c in circuits))
+
+
+def test_credits_of_maps_train(tmp_path):
+    out = tmp_path / "credits"
+    conv = ["--set", "architecture=conv", "--set", "sizes=1,2,10", "--set", "pixels=8", "--set", "ratio=4"]
+    more = ["--set", "hidden=3", "--set", "batch=16", "--steps", "1", "--population", "3", "--generations", "1"]
+    assert main(["evolve", "tdca", *conv, *more, "--out", str(out)]) == 0
+    train = [
+        "train",
+        "tdca",
+        "--credits",
+        str(out),
+        "--epochs",
+        "1",
+        "--samples",
+        "128",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(train) == 0
+
+
+def test_one_candidate_on_tasks_of_whole_classes():
+    """Their numbers of samples differ; a candidate alone has the same fitness as beside another."""
+    found = learners(sizes=(64, 6, 5))
+    objective = Classification(found, data.load("digits"), Life(steps=2), batch=0, classes=5, tasks=3)
+    assert len({len(objective.samples(0, m)[0]["image"]) for m in range(3)}) > 1
+    thetas = candidates(found, 2)
+    together = objective(thetas, 0)
+    assert torch.allclose(objective(thetas[:1], 0), together[:1], atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--set", "strategy=none"], "strategy = None; wanted a name"),
+        (["--set", "fitness=0.3"], "fitness = 0.3; wanted a name"),
+        (["--set", "data=none"], "data = None; wanted a name"),
+        (["--set", "messenger=no"], "messenger = 'no'; wanted true or false"),
+        (["--set", "credits=5"], "There is no file '5' of evolved weights"),
         (["--set", "ratoi=4"], "There is no setting of tdca or of its evolution 'ratoi'. Did you mean 'ratio'?"),
         (["--strategy", "pegp"], "There is no strategy 'pegp'. Did you mean 'pepg'?"),
         (["--population", "4"], "population = 4 is even; wanted an odd one"),

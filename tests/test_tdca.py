@@ -985,6 +985,36 @@ def test_files_for_something_else_are_refused(tmp_path):
         model.circuit(credits=str(path))
 
 
+def test_sites_need_cells_and_maps_those_of_evolution(tmp_path):
+    _, _, path = evolved_file(tmp_path, {"kernel": "chain"})
+    for messenger in (False, True):
+        with pytest.raises(NeurosimError, match=r"'pyr1' has 2 cells.*evolved for 3 release sites"):
+            model.circuit(sizes=(7, 2, 6, CLASSES), credits=str(path), messenger=messenger)
+    _, _, path = evolved_file(tmp_path, {"architecture": "conv", "sizes": (1, 2, CLASSES), "ratio": 4.0})
+    model.circuit(credits=str(path), pixels=16)
+    with pytest.raises(NeurosimError, match=r"'pyr1' has 8 maps.*sizes = \(1, 2, 4\); wanted as many maps"):
+        model.circuit(credits=str(path), sizes=(1, 8, CLASSES))
+
+
+def test_inner_cells_with_credits_of_their_own_have_the_messenger():
+    settings = {
+        "sizes": (5, 8, 8, 3),
+        "hidden": 4,
+        "ratio": 2.0,
+        "kernel": "chain",
+        "architecture": "residual",
+        "inner": "own",
+    }
+    plain, slow = model.circuit(**settings), model.circuit(**settings, messenger=True)
+    images, targets = samples_of(plain, 2)
+    weights, mine = drawn(plain, 0), slow.initial_weights(0)
+    mine |= {n: w for n, w in weights.items() if not n.startswith("D_")}
+    wanted = play(plain, images, targets, STEADY, weights).ends["settle"]
+    found = play(slow, images, targets, STEADY, mine).ends["settle"]
+    for name in ("inner2", "pyr1", "pyr2"):
+        near(found[f"{name}.v_a"], wanted[f"{name}.v_a"], 1e-6, name)
+
+
 # ---------------------------------------------------------------- bad input
 
 

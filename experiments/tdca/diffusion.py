@@ -106,7 +106,7 @@ def compute(folders: dict[str, Path], out: Path, quick: bool) -> list[dict[str, 
         return {"rate": rate, **taught(teacher, rate)}
 
     names = ("width", "ratio", "kernel", "lattice", "seed")
-    cases = [dict(zip(names, (*c, seed), strict=True)) for seed in range(9) for c in CASES]
+    cases: list[dict[str, Any]] = [dict(zip(names, (*c, seed), strict=True)) for seed in range(9) for c in CASES]
     there = [labels for labels in cases if name_of(**labels) in folders]
     seeds = [labels["seed"] for labels in there if (*labels.values(),)[:4] == (32, 4, "gauss", "line")]
     jobs = [{"part": "cases", **labels} for labels in there]

@@ -68,10 +68,9 @@ def run(
     """
     check_minutes(minutes)  # like all that follows, before anything is written
     origin = _origin(out) if resume else {}
-    if (
-        data_dir is None and origin.get("data_dir") and Path(origin["data_dir"]).is_dir()
-    ):  # else moved, or another machine
-        data_dir = origin["data_dir"]
+    began_with = origin.get("data_dir")
+    if data_dir is None and began_with and Path(began_with).is_dir():  # else moved, or another machine
+        data_dir = began_with
     circuit = registry.model(config.model).circuit(config.settings)
     if not circuit.evolved:
         raise NeurosimError(
