@@ -54,7 +54,8 @@ def evolved(plan: Mapping[str, Any], folder: Path, minutes: float | None, quick:
             config = replace(config, generations=2, batch=config.batch and 16)
         out = folder / name.replace(", ", "_").replace(" ", "_")
         done = len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").is_file() else 0
-        if done < config.generations and not ((out / NAME).is_file() and limit is not None):
+        kept = (out / NAME).is_file()
+        if not kept or (done < config.generations and limit is None):
             print(f"{name}: {done} of {config.generations} generations")
             run(config, out, resume=(out / CONFIG).is_file(), minutes=limit)
         found[name] = out
@@ -65,7 +66,9 @@ def cost(folder: Path) -> dict[str, float]:
     """What an evolution took: seconds, and samples presented to learners."""
     config = json.loads((folder / CONFIG).read_text())["config"]
     rows = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
-    candidates = 1 if config["strategy"] == "meta_gradient" else config["population"]
+    candidates = {"meta_gradient": 1, "pepg": config["population"], "cmaes": config["population"] + 1}[
+        config["strategy"]
+    ]
     samples = config["batch"] or len(data.load(config["data"]).split("train")[1])
     presented = len(rows) * candidates * config["tasks"] * config["steps"] * samples
     return {"generations": len(rows), "seconds": sum(r["seconds"] for r in rows), "presented": presented}
@@ -132,14 +135,14 @@ def row(
     }
 
 
-def without_hidden_credit(teacher: Teacher, rate: float) -> dict[str, Any]:
+def without_hidden_credit(teacher: Teacher, optimiser: str, rate: float) -> dict[str, Any]:
     """The same with the credits of hidden cells at 0, at the life's rate."""
     kept = teacher.weights
     top = teacher.learners.circuit.readout.variable.partition(".")[0]  # type: ignore[union-attr]
     teacher.weights = {
         n: w * 0 if n.startswith(("V3_", "e3_")) and not n.endswith(top) else w for n, w in (kept or {}).items()
     }
-    found = teacher.live("adam", rate, UNSEEN, ("train", "validation"))
+    found = teacher.live(optimiser, rate, UNSEEN, ("train", "validation"))
     teacher.weights = kept
     return {"train_without": found["train_accuracy"], "validation_without": found["validation_accuracy"]}
 
@@ -188,7 +191,7 @@ def compute(
         teacher, facts = Teacher({"credits": str(folder)}, plan, dataset, quick), load_evolved(folder).facts
         life = facts["life"]
         more = {"searched": teacher.learners.size, "sources": _sources(teacher), **cost(folder)}
-        more |= without_hidden_credit(teacher, life["rate"])
+        more |= without_hidden_credit(teacher, life["optimiser"], life["rate"])
         rate, tried = teacher.searched(life["optimiser"])
         rows.append(row(teacher, name, life["optimiser"], rate, tried, more))
         if rate != life["rate"]:

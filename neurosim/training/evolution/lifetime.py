@@ -48,7 +48,7 @@ class Life:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise unknown("inner optimiser", self.optimiser, OPTIMISERS)
-        if self.steps < 1:
+        if not isinstance(self.steps, int | np.integer) or self.steps < 1:
             raise NeurosimError(f"steps = {self.steps}; wanted a whole number of at least 1.")
         for name, value in (("rate", self.rate), ("clip", self.clip)):
             if value is not None and not bool(torch.as_tensor(value).gt(0).all()):
