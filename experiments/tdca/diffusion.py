@@ -93,7 +93,7 @@ def compute(folders: dict[str, Path], out: Path, quick: bool) -> list[dict[str, 
         teacher = Teacher({"credits": str(folder)}, PLAN, dataset, quick)
         return {
             "sites": load_evolved(folder).weights["V3_pyr1"].shape[1], "searched": teacher.learners.size, **taught(teacher),
-            "train_without": without_hidden_credit(teacher, RATE)["train_without"], "reached": reached(folder), **cost(folder),
+            "train_without": without_hidden_credit(teacher, "adam", RATE)["train_without"], "reached": reached(folder), **cost(folder),
         }  # fmt: skip
 
     def other_width(width: int, credit: str, seed: int) -> dict[str, Any]:
