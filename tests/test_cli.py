@@ -699,7 +699,7 @@ def test_interrupted_training_equals_a_shorter_one(cli, tmp_path, monkeypatch):
 def test_ctrl_c_in_a_real_process(tmp_path, level):
     out = tmp_path / "run"
     arguments = [*SMALL, "--samples", "64", "--batch-size", "8", "--epochs", "10000", "--level", level]
-    command = [sys.executable, "-m", "neurosim.cli", "train", "ghost_units", *arguments, "--out", str(out)]
+    command = [sys.executable, "-m", "neurosim", "train", "ghost_units", *arguments, "--out", str(out)]
     # A test run in the background may ignore SIGINT, and children inherit that.
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},

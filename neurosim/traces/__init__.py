@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,23 @@ class Traces:
         ``{population: Spikes}`` of the spiking populations.
     metadata
         Model, level, seed, dt, versions, ...
+    cells
+        ``{population: (columns,) numbers of the recorded cells}``; a population that is not named was recorded whole.
+    weights
+        ``{projection: (snapshots, *shape of its weights)}``.
+    weight_trials
+        (snapshots,) how many trials had been presented before each snapshot of the weights.
     """
 
     time: np.ndarray
-    values: dict[str, np.ndarray]
-    units: dict[str, str]
-    phases: list[PhaseSpan]
+    values: Mapping[str, np.ndarray]
+    units: Mapping[str, str]
+    phases: Sequence[PhaseSpan]
     metadata: dict[str, Any] = field(default_factory=dict)
-    spikes: dict[str, Spikes] = field(default_factory=dict)
+    spikes: Mapping[str, Spikes] = field(default_factory=dict)
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weight_trials: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:

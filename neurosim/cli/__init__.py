@@ -1,0 +1,81 @@
+"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | data`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from neurosim.cli import data, describe, evolve, plot, simulate, sweep, train
+from neurosim.cli.common import Commands, disk_problem
+from neurosim.errors import NeurosimError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (0 done, 1 error, 2 wrong usage, 130 Ctrl-C)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        _check_model_first(argv)
+        arguments = parser().parse_args(argv)
+        arguments.command_line = "neurosim " + shlex.join(argv)
+        arguments.run(arguments)
+        return 0
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"\nStopped by Ctrl-C.{' ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except NeurosimError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {disk_problem(error)}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error} (unexpected; --debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _check_model_first(argv: list[str]) -> None:
+    """An unknown model is reported before any other option."""
+    named = len(argv) > 1 and not argv[1].startswith("-") and not argv[1].endswith(".toml")
+    if named and argv[0] in ("describe", "simulate", "compare", "train", "evolve"):
+        from neurosim import registry
+
+        registry.model(argv[1])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    top = argparse.ArgumentParser(
+        prog="neurosim",
+        description="Write a circuit once; run it in Brian2, batched in torch, and at its steady state.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "examples:\n"
+            "  neurosim list\n"
+            "  neurosim compare ghost_units --levels brian2:dense torch:trajectory --out runs/compare\n"
+            "  neurosim train ghost_units --out runs/ghost --seed 1\n"
+            "  neurosim simulate ghost_units --weights runs/ghost --record pyr1.u pyr1.E --out runs/traces\n"
+        ),
+    )
+    from neurosim import __version__
+
+    top.add_argument("--version", action="version", version=f"neurosim {__version__}")
+    commands = Commands(top)
+    for module in (describe, simulate, train, evolve, sweep, plot, data):
+        module.add(commands)
+    return top

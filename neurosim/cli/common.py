@@ -1,0 +1,157 @@
+"""What several commands share: options, the circuit they name, samples, the output folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from neurosim.errors import DivergenceError, NeurosimError
+
+SOLVER = "of torch:steady: anderson (default), sweeps, or relaxation: the circuit's published scheme"
+
+
+class Commands:
+    """The subcommands of `neurosim`; each module of this package adds its own."""
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self._subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(self, name: str, run: Any, text: str, examples: str = "") -> argparse.ArgumentParser:
+        """A subcommand that calls ``run(arguments)``."""
+        sub = self._subparsers.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"examples:\n{examples}" if examples else None,
+        )  # fmt: skip
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run)
+        return sub
+
+
+def model_argument(sub: argparse.ArgumentParser) -> None:
+    name = "a name from `neurosim list`, or file.py:function"
+    if sub.prog.endswith(" train"):
+        sub.add_argument("model", nargs="?", metavar="MODEL", help=f"{name}, or an experiment file (.toml)")
+    elif sub.prog.endswith(" evolve"):
+        sub.add_argument("model", nargs="?", metavar="MODEL", help=name)
+    else:
+        sub.add_argument("model", metavar="MODEL", help=name)
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="a parameter of model, protocol or schedule; may be repeated (--set mode=learned --set sizes=784,500,10)",
+    )  # fmt: skip
+
+
+def shared_arguments(sub: argparse.ArgumentParser, level: str | None) -> None:
+    from neurosim.backends import LEVELS
+
+    model_argument(sub)
+    sub.add_argument("--data", metavar="NAME", help="data set (default digits)")
+    sub.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    sub.add_argument("--samples", type=int, metavar="N", help="number of samples (default 4; train: all)")
+    sub.add_argument("--seed", type=int, help="seed of weights and order (default 0)")
+    default = "torch:steady" if sub.prog.endswith(" train") else level or "all"
+    sub.add_argument("--level", default=level, metavar="LEVEL", help=f"{', '.join(LEVELS)} (default {default})")
+    sub.add_argument("--dtype", help="float64 or float32 (default float64; train on torch float32)")
+    sub.add_argument("--device", help="cpu or cuda, torch levels (default cpu)")
+    sub.add_argument(
+        "--codegen",
+        metavar="TARGET",
+        help="Brian2's target: numpy (default) or cython (compiles first)",
+    )
+    sub.add_argument("--weights", metavar="RUN_DIR", help="settings and weights of a trained run")
+    sub.add_argument("--out", metavar="DIR", help="output folder (default runs/COMMAND-MODEL-TIME)")
+    sub.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+
+
+def dynamics_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dt", metavar="TIME", help="Euler step (default: the circuit's)")
+    sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")
+    sub.add_argument("--plasticity", default="on", help="on (default), off, or held: collect the change only")
+
+
+def circuit_of(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str, str]:
+    """The circuit, the weights of ``--weights`` (or None), the data set and the normalisation that the run was trained with."""
+    from neurosim import registry
+    from neurosim.training import load
+
+    model = registry.model(arguments.model)
+    settings, weights = registry.parse_settings(arguments.settings), None
+    name, normalise = dataset or "digits", "none"
+    if arguments.weights:
+        run = load(arguments.weights)
+        settings, weights = {**run.config.settings, **settings}, run.weights
+        name, normalise = dataset or run.config.data, run.config.normalise
+    else:  # the circuit that `train` would start from
+        settings = {k: v for k, v in model.preset(settings, name).items() if k in model.parameters} | settings
+    return model.circuit(settings), weights, name, normalise
+
+
+def samples_of(arguments: argparse.Namespace, name: str, normalise: str) -> tuple[Any, Any]:
+    """The first samples of the test set (weights given: unseen ones) or of the training set."""
+    from neurosim import data
+
+    count = arguments.samples if arguments.samples is not None else 4
+    dataset = data.normalise(data.load(name, arguments.data_dir), normalise)
+    images, labels = dataset.split("test" if arguments.weights else "train")
+    if not 1 <= count <= len(images):
+        raise NeurosimError(f"--samples {count}: wanted between 1 and {len(images)}.")
+    return images[:count], labels[:count]
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    return dict(
+        dt=arguments.dt, seed=arguments.seed or 0, batch_size=arguments.batch_size, plasticity=arguments.plasticity,
+        dtype=arguments.dtype or "float64", device=arguments.device or "cpu", codegen=arguments.codegen or "numpy",
+        solver=arguments.solver,
+    )  # fmt: skip
+
+
+def output_folder(arguments: argparse.Namespace) -> Path:
+    """The output folder, made; one that is not empty is refused unless ``--overwrite``."""
+    stem = Path(arguments.model.partition(":")[0]).stem
+    default = f"runs/{arguments.command}-{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = Path(arguments.out or default)
+    if out.exists() and not out.is_dir():
+        raise NeurosimError(f"--out {out} is a file; give a folder.")
+    if out.is_dir() and any(out.iterdir()) and not arguments.overwrite:
+        raise NeurosimError(f"The folder '{out}' is not empty; give another --out, or --overwrite.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeurosimError(f"The folder '{out}' cannot be made: {error.strerror}; give another --out.") from error
+    if not os.access(out, os.W_OK):
+        raise NeurosimError(
+            f"The folder '{out}' cannot be written to (read-only, or no permission); give another --out."
+        )
+    return out
+
+
+@contextlib.contextmanager
+def recorded_before_divergence(out: Path) -> Iterator[None]:
+    """Saves what was recorded before a divergence, and says where."""
+    try:
+        yield
+    except DivergenceError as error:
+        traces = getattr(error.result, "traces", None)
+        if traces is None:
+            raise
+        path = traces.save(out / "traces.h5")
+        raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
+
+
+def disk_problem(error: OSError) -> str:
+    where = f" '{error.filename}'" if error.filename else ""
+    cure = {
+        errno.ENOSPC: "The disk is full: free some space, or give another folder with --out.",
+        errno.EDQUOT: "The quota is used up: free some space, or give another folder with --out.",
+        errno.EFBIG: "A limit on the size of files was reached (ulimit -f): raise it, or give another folder with --out.",
+        errno.EROFS: "The file system is read-only: give another folder with --out.",
+        errno.EACCES: "No permission to write there: give another folder with --out.",
+    }
+    return f"{error.strerror or error}{where}. {cure.get(error.errno or 0, '')}".strip()

@@ -1,0 +1,135 @@
+"""`neurosim simulate` and `neurosim compare`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from neurosim.cli.common import (
+    SOLVER,
+    Commands,
+    circuit_of,
+    dynamics_arguments,
+    options_of,
+    output_folder,
+    recorded_before_divergence,
+    samples_of,
+    shared_arguments,
+)
+from neurosim.files import write_whole
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommands."""
+    simulate = commands.add(
+        "simulate", _simulate, "Present samples to a circuit and record traces.",
+        "  neurosim simulate ghost_units --record pyr1.u pyr1.E --out runs/traces\n"
+        "  neurosim simulate ghost_units --level torch:trajectory --samples 8 --batch-size 8 --plasticity off\n",
+    )  # fmt: skip
+    shared_arguments(simulate, level="brian2:dense")
+    dynamics_arguments(simulate)
+    simulate.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to record (default: all states)")
+    simulate.add_argument("--solver", default="anderson", help=SOLVER)
+    simulate.add_argument("--stride", type=int, default=1, metavar="K", help="record every K steps (default 1)")
+
+    compare = commands.add(
+        "compare", _compare, "Run a circuit on several levels and say how far they differ.",
+        "  neurosim compare ghost_units\n"
+        "  neurosim compare ghost_units --levels brian2:dense torch:steady --set beta=0.01 --set t_free=300*ms\n"
+        "  neurosim compare ghost_units --weights runs/ghost --samples 16\n",
+    )  # fmt: skip
+    shared_arguments(compare, level=None)
+    dynamics_arguments(compare)
+    compare.add_argument(
+        "--levels", nargs="+", metavar="LEVEL", help="levels to compare (default: all that can run it)"
+    )
+    compare.add_argument("--solver", default="anderson", help=SOLVER)
+    compare.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables of the figure beside the states")
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from neurosim import simulate
+    from neurosim.plot import save_traces
+
+    circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
+    images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
+    record = arguments.record or [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
+    for variable in record:
+        circuit.plan.variable(variable)
+    out = output_folder(arguments)
+    steady = arguments.level == "torch:steady"
+    with recorded_before_divergence(out):
+        result = simulate(
+            circuit, images, labels, level=arguments.level, record=() if steady and not arguments.record else record,
+            weights=weights, stride=arguments.stride, **options_of(arguments),
+        )  # fmt: skip
+    samples = arguments.batch_size if images is None else len(images)
+    print(
+        f"{result.level}: {samples} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
+    )
+    picture = circuit.readout is not None and circuit.readout.wanted == "image"
+    if picture and images is not None:
+        error = float(((result.readout - images.reshape(len(images), -1)) ** 2).mean())
+        print(f"mean squared error of the pictures: {error:.4g}")
+    elif result.readout is not None and labels is not None:
+        note = "" if arguments.weights else " (weights not trained; --weights RUN_DIR takes those of a run)"
+        print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}{note}")
+    for phase, value in result.settling_by_phase.items() if not result.spikes else ():
+        print(f"settling, {phase}: {value:.2e}")
+    for population, spikes in result.spikes.items():
+        print(f"spikes, {population}: {_listed(spikes)}")
+    if result.traces is not None:
+        print(f"wrote {result.traces.save(out / 'traces.h5')}")
+        panels = None if arguments.record else _panels(result.traces)
+        save_traces(result.traces, out / "traces.png", variables=panels)
+        print(f"wrote {out / 'traces.png'}")
+    write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
+    print(f"wrote {out / 'result.json'}")
+
+
+def _panels(traces: Any) -> list[Any] | None:
+    """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes."""
+    panels = [
+        [name for name, unit in traces.units.items() if name.partition(".")[0] == population and unit == "volt"]
+        for population in traces.spikes
+    ]
+    return [panel for panel in panels if panel] or None
+
+
+def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
+    """What ``result.json`` of `simulate` holds; spikes are counts per population."""
+    classifies = circuit.readout is not None and circuit.readout.wanted == "target" and labels is not None
+    right = float((result.readout.argmax(1) == labels).mean()) if classifies else None
+    return {
+        "model": circuit.name,
+        "level": result.level,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "accuracy": right,
+        "settling": result.settling,
+        "unsettled": result.unsettled,
+        "spikes": {population: len(spikes.time) for population, spikes in result.spikes.items()},
+    }
+
+
+def _listed(spikes: Any) -> str:
+    times = ", ".join(f"{1e3 * t:.2f}" for t in spikes.time[:8])
+    return f"{len(spikes.time)}" + (f" (at {times}{', ...' if len(spikes.time) > 8 else ''} ms)" if times else "")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from neurosim import compare
+
+    circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
+    images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
+    levels = arguments.levels or (None if arguments.level is None else [arguments.level])
+    out = output_folder(arguments)
+    with recorded_before_divergence(out):
+        comparison = compare(
+            circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
+            predictions=weights is not None, **options_of(arguments),
+        )  # fmt: skip
+    print(comparison.markdown())
+    for path in comparison.save(out):
+        print(f"wrote {path}")

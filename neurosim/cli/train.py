@@ -1,0 +1,142 @@
+"""`neurosim train`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from neurosim.cli.common import Commands, disk_problem, output_folder, shared_arguments
+from neurosim.errors import NeurosimError
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommand."""
+    train = commands.add(
+        "train", _train, "Train a circuit; the test set is touched once, at the end.",
+        "  neurosim train ghost_units\n"
+        "  neurosim train experiment.toml --set learning_rate=0.002 --seed 3\n"
+        "  neurosim train --resume runs/mnist\n"
+        "  neurosim train ghost_units --data mnist --data-dir DATA --epochs 10 --out runs/mnist\n"
+        "  neurosim train ghost_units --set mode=learned --set learning_rate=0.002 --seed 3\n"
+        "  neurosim train ghost_units --level brian2:dense --set eta=1 --epochs 20\n"
+        "  torchrun --nproc-per-node 2 -m neurosim train ghost_units --batch-size 64\n",
+    )  # fmt: skip
+    shared_arguments(train, level=None)
+    train.add_argument(
+        "--resume", metavar="RUN_DIR", help="go on with a run that was stopped or killed; needs no other argument"
+    )
+    train.add_argument("--epochs", type=int, metavar="E", help="passes over the training set")
+    train.add_argument("--batch-size", type=int, metavar="B", help="samples per update")
+    train.add_argument("--dt", metavar="TIME", help="Euler step of the trajectory levels (default 1*ms)")
+    train.add_argument(
+        "--method", metavar="METHOD",
+        help="circuit: its own rules (default); or its reference net under backprop, feedback_alignment, direct_feedback_alignment",
+    )  # fmt: skip
+
+    train.add_argument(
+        "--credits",
+        metavar="SOURCE",
+        help="tdca: a file or folder of `neurosim evolve`, or bp, fa, dfa (as --set credits=SOURCE)",
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from neurosim.backends.torch.workers import is_first, leave
+    from neurosim.training import resolve, resume
+    from neurosim.training.run import RESULT, accuracy_text, remarks
+    from neurosim.training.trainer import start
+
+    if arguments.resume:
+        if arguments.model:
+            raise NeurosimError(
+                f"--resume {arguments.resume} goes on with the run of that folder; leave '{arguments.model}' out."
+            )
+        out = Path(arguments.resume)
+        finished = (out / RESULT).is_file()
+        with resumable(out):
+            run: Any = resume(out)
+    else:
+        values, weights = _experiment(arguments)
+        config = resolve(values.pop("model"), values.pop("settings"), **values)  # complain before a folder is made
+        arguments.model = config.model
+        finished = False
+        out = (
+            output_folder(arguments) if is_first() else Path(arguments.out or "runs")
+        )  # under torchrun one process makes it
+        with resumable(out):
+            run = start(
+                config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite
+            )
+    leave()
+    if not is_first():
+        return
+    result = run.result
+    if finished:
+        print(f"the run in {out} has finished already: {accuracy_text(result)}")
+        return
+    print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
+    for line in remarks(run):
+        print(line, file=sys.stderr if line.startswith("warning") else sys.stdout)
+    best = ", best.safetensors" if (out / "best.safetensors").is_file() else ""
+    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best} in {out}")
+
+
+def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """What is to be trained: an experiment file or a model's name, what the command line says beside it, weights to start from."""
+    from neurosim import registry
+    from neurosim.training import load
+    from neurosim.training.config import SWEEP_KEYS, read_toml
+
+    values: dict[str, Any] = {"model": arguments.model, "settings": {}}
+    if arguments.model is None:
+        raise NeurosimError(
+            "Wanted a model, an experiment file, or --resume RUN_DIR; `neurosim train --help` shows examples."
+        )
+    if arguments.model.endswith(".toml"):
+        values = {"settings": {}, **read_toml(arguments.model, SWEEP_KEYS)}
+        several = [key for key in SWEEP_KEYS if key in values]
+        if several:
+            raise NeurosimError(
+                f"'{arguments.model}' describes several runs (it has {', '.join(several)}): `neurosim sweep {arguments.model}` trains them all."
+            )
+        if "model" not in values:
+            raise NeurosimError(f"'{arguments.model}' names no model; wanted a line such as model = \"ghost_units\".")
+    given = dict(
+        level=arguments.level, seed=arguments.seed, data=arguments.data, epochs=arguments.epochs,
+        batch_size=arguments.batch_size, dtype=arguments.dtype, dt=arguments.dt, method=arguments.method,
+        device=arguments.device, codegen=arguments.codegen, limit=arguments.samples,
+    )  # fmt: skip
+    values |= {k: v for k, v in given.items() if v is not None}
+    weights = None
+    if arguments.weights:
+        begin = load(arguments.weights)
+        values["settings"], weights = {**begin.config.settings, **values["settings"]}, begin.weights
+        values.setdefault("data", begin.config.data)
+        if values["data"] == begin.config.data:
+            values.setdefault("normalise", begin.config.normalise)
+    values["settings"] = {**values["settings"], **registry.parse_settings(arguments.settings)}
+    if arguments.credits is not None:
+        values["settings"]["credits"] = arguments.credits
+    return values, weights
+
+
+@contextlib.contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """After Ctrl-C or a full disk: what is kept, and how to go on."""
+    from neurosim.training.run import CONFIG
+
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        if not (out / CONFIG).exists():
+            raise
+        kept = (
+            f"Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."
+        )
+        if isinstance(error, OSError):
+            raise NeurosimError(f"{disk_problem(error)} {kept}") from error
+        raise KeyboardInterrupt(kept) from None
