@@ -25,7 +25,9 @@ from neurosim.protocol import Phase, Protocol, RandomSign, Relaxation, Windows
 
 # ruff: isort: split
 from neurosim.compare import compare
+from neurosim.describe import describe
 from neurosim.simulation import simulate
+from neurosim.traces import Recorder, Traces
 from neurosim.training import load
 
 if TYPE_CHECKING:
@@ -63,13 +65,16 @@ __all__ = [
     "RandomSign",
     "Ratio",
     "Readout",
+    "Recorder",
     "Relaxation",
     "Silent",
     "SmallestEigenvalue",
     "Tied",
+    "Traces",
     "Uniform",
     "Windows",
     "compare",
+    "describe",
     "load",
     "simulate",
     "train",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,27 @@ def write_whole(path: Path, content: Any) -> Path:
 
     Temporary file, fsync, rename, fsync of the folder.
     """
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file to fill: it takes the place of `path` when the block ends, and is removed when the block fails."""
     temporary = path.with_name(path.name + ".part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-    return path
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename last. Not every system lets a folder be opened or synced; the file itself is whole in any case."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from neurosim.backends import STEADY
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
-from neurosim.errors import NeurosimError
+from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.traces.recorder import Recorder, Recording
 
 #: Plasticity of a run: weights change, stay, or stay while the change is collected.
 PLASTICITY = ("on", "off", "held")
@@ -97,7 +99,7 @@ def simulate(
     labels: Any = None,
     *,
     level: str = "brian2:dense",
-    record: Sequence[str] = (),
+    record: Sequence[str] | Recorder = (),
     dt: str | None = None,
     seed: int = 0,
     weights: Mapping[str, np.ndarray] | None = None,
@@ -122,7 +124,8 @@ def simulate(
     level
         ``brian2:equations``, ``brian2:dense`` (default), ``torch:trajectory`` or ``torch:steady``.
     record
-        Variables to record, such as ``["pyr1.u", "pyr1.E"]``, every `stride` steps.
+        Variables to record, such as ``["pyr1.u", "pyr1.E"]``, every `stride` steps; or a `Recorder`, which chooses cells, phases and trials
+        and streams to a file. On ``torch:steady`` there is one row per phase, at its end.
     dt
         Euler step, a text with units (default: the protocol's).
     seed
@@ -163,17 +166,48 @@ def simulate(
     for name, value, least in (("seed", seed, 0), ("stride", stride, 1)):
         if value < least:
             raise NeurosimError(f"{name} = {value}; wanted a whole number of at least {least}.")
-    recorded = [circuit.plan.variable(name) for name in record]
+    step = step_size(dt)
+    labels_of_run = {"model": circuit.name, "level": level, "seed": seed, "dt": dt, "versions": versions()}
     engine = build_engine(
-        circuit, level, weights, seed, batch=batch_size, dt=step_size(dt), dtype=dtype, device=device, codegen=codegen,
+        circuit, level, weights, seed, batch=batch_size, dt=step, dtype=dtype, device=device, codegen=codegen,
         method=solver, progress=progress,
     )  # fmt: skip
+    recording = _recording(circuit, record, stride, batch_size, step, dtype, labels_of_run)
+    if recording is None:
+        return engine.present(fields, learn=plasticity)
     try:
-        result = engine.present(fields, learn=plasticity, record=recorded, stride=stride)
-    except NeurosimError as error:
-        _label(getattr(error, "result", None), circuit, level, seed, dt)
+        result = engine.present(fields, learn=plasticity, record=recording)
+    except DivergenceError as error:
+        if error.result is not None:
+            error.result.traces = recording.close()
         raise
-    return _label(result, circuit, level, seed, dt)
+    except BaseException:  # what was recorded so far stays in its file
+        with contextlib.suppress(NeurosimError):
+            recording.close()
+        raise
+    result.traces = recording.close(result.weights.__getitem__)
+    return result
+
+
+def _recording(
+    circuit: Circuit,
+    record: Sequence[str] | Recorder,
+    stride: int,
+    batch: int,
+    dt: float,
+    dtype: str,
+    metadata: Mapping[str, Any],
+) -> Recording | None:
+    """None where nothing is asked for and nothing spikes."""
+    if not isinstance(record, Recorder):
+        if not record and not any(p.spiking for p in circuit.plan.populations.values()):
+            return None
+        record = Recorder(record, stride=stride)
+    elif stride != 1:
+        raise NeurosimError(
+            f"stride = {stride} beside a Recorder, which has one of its own ({record.stride}). Leave one out."
+        )
+    return Recording(record, circuit.plan, batch, dt, dtype, metadata)
 
 
 def build_engine(
@@ -186,12 +220,6 @@ def build_engine(
     make = engine_class(level)
     values = dict(weights) if weights is not None else circuit.initial_weights(seed)
     return make(circuit.plan, values, Options(seed=seed, **options))
-
-
-def _label(result: Any, circuit: Circuit, level: str, seed: int, dt: str) -> Any:
-    if result is not None and result.traces is not None:
-        result.traces.metadata.update(model=circuit.name, level=level, seed=seed, dt=dt, versions=versions())
-    return result
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,8 @@ from neurosim import Circuit
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.backends.result import Result
+from neurosim.traces import Recorder
+from neurosim.traces.recorder import Recording
 
 torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
 
@@ -24,12 +26,17 @@ def run_circuit(
     batch: int = 1,
     dtype: str = "float64",
     record: tuple[str, ...] = (),
+    stride: int = 1,
     **options,
 ) -> Result:
     """Present `stimuli` on `level`, from the weights given (else those of seed 0)."""
     weights = circuit.initial_weights(0) if weights is None else weights
     engine = engine_class(level)(circuit.plan, weights, Options(batch=batch, dt=dt, dtype=dtype, progress=False))
-    return engine.present(stimuli, record=[circuit.plan.variable(name) for name in record] or None, **options)
+    recording = Recording(Recorder(record, stride=stride), circuit.plan, batch, dt, dtype) if record else None
+    result = engine.present(stimuli, record=recording, **options)
+    if recording is not None:
+        result.traces = recording.close()
+    return result
 
 
 @pytest.fixture

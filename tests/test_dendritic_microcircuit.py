@@ -25,7 +25,8 @@ from neurosim.cli import main
 from neurosim.errors import NeurosimError
 from neurosim.models import bac_firing
 from neurosim.models import dendritic_microcircuit as model
-from neurosim.traces import Traces
+from neurosim.traces import Recorder, Traces
+from neurosim.traces.recorder import Recording
 from neurosim.training import Trainer, resolve, train
 from tests.oracles import dendritic_microcircuit as oracle
 
@@ -264,8 +265,9 @@ def test_the_noise_is_that_of_the_seed():
     other = live(circuit, "torch:trajectory", weights, x, y, 3, 1e-4, ["pyr1.u"])
     assert np.abs(other.traces["pyr1.u"] - states["pyr1.u"]).max() <= 1e-12
     engine = engine_class("torch:trajectory")(circuit.plan, weights, Options(batch=3, dt=1e-4, seed=1, progress=False))
-    again = engine.present({"image": x, "target": y}, record=[("pyr1", "u")])
-    assert np.abs(again.traces["pyr1.u"] - states["pyr1.u"]).max() > 0.01
+    recording = Recording(Recorder(["pyr1.u"]), circuit.plan, 3, 1e-4)
+    engine.present({"image": x, "target": y}, record=recording)
+    assert np.abs(recording.close()["pyr1.u"] - states["pyr1.u"]).max() > 0.01
 
 
 @pytest.mark.parametrize("level", EULER)
@@ -753,9 +755,9 @@ def test_list_and_describe_show_both_models(capsys):
         assert main(["describe", name]) == 0
         assert capsys.readouterr().out.startswith(f"{name}\n")
     assert main(["describe", "dendritic_microcircuit", "--set", "sizes=6,5,4,3", "--set", "lateral=tied"]) == 0
-    text = capsys.readouterr().out
-    assert "IP1: pyr1.r -> int1.I_dend (5 x 4, Dense, tied to W2 times 0.578947)" in text
-    assert "PI2: int2.r -> pyr2.I_apical (3 x 4, Dense, tied to W3 transposed times -1)" in text
+    text = " ".join(capsys.readouterr().out.split())
+    assert "IP1 pyr1.r int1.I_dend all-to-all, 5 x 4 tied to W2 times 0.578947" in text
+    assert "PI2 int2.r pyr2.I_apical all-to-all, 3 x 4 tied to W3 transposed times -1" in text
 
 
 # ---------------------------------------------------------------- what is learned

@@ -40,7 +40,8 @@ from neurosim.backends.engine import Options
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
 from neurosim.models import bac_firing
 from neurosim.parts import bac_pyramidal, conductance_synapse, current_step, lif
-from neurosim.traces import Traces
+from neurosim.traces import Recorder, Traces
+from neurosim.traces.recorder import Recording
 
 LEVELS = ("brian2:equations", "brian2:dense", "torch:trajectory")
 BATCHED = ("brian2:dense", "torch:trajectory")
@@ -194,19 +195,23 @@ def test_variance_of_the_discrete_ornstein_uhlenbeck_process(level):
 def test_two_presentations_go_on_with_the_stream(level):
     """Two trials in one call are the same as two calls of one trial: no number comes twice, none is left out."""
     circuit = noisy_circuit()
-    record = [("p", "v"), ("q", "z")]
+    names = ("p.v", "q.z")
 
     def engine():
         return engine_class(level)(circuit.plan, circuit.initial_weights(0), Options(dt=1e-4, seed=7, progress=False))
 
     at_once, in_parts = engine(), engine()
-    whole = at_once.present({"image": IMAGE}, record=record)
-    first = in_parts.present({"image": IMAGE[:1]}, record=record)
-    second = in_parts.present({"image": IMAGE[1:]}, record=record)
-    for name in ("p.v", "q.z"):
-        joined = np.concatenate([first.traces[name], second.traces[name]])
-        np.testing.assert_allclose(joined, whole.traces[name], rtol=0, atol=1e-13)
-    assert np.abs(first.traces["q.z"] - second.traces["q.z"]).max() > 1e-2
+    one, two = (Recording(Recorder(names), circuit.plan, 1, 1e-4) for _ in range(2))
+    whole = at_once.present({"image": IMAGE}, record=one)
+    in_parts.present({"image": IMAGE[:1]}, record=two)
+    second = in_parts.present({"image": IMAGE[1:]}, record=two)
+    expected, found = one.close(), two.close()
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(found.time, expected.time, rtol=0, atol=1e-15)
+    assert found.phases == expected.phases and {span.trial for span in found.phases} == set(range(len(IMAGE)))
+    first, last = (found.select(["q.z"], trials=[trial])["q.z"] for trial in (0, len(IMAGE) - 1))
+    assert np.abs(first - last).max() > 1e-2
     for name, value in whole.weights.items():
         np.testing.assert_allclose(second.weights[name], value, rtol=0, atol=1e-13)
 
@@ -720,6 +725,7 @@ def test_a_file_of_the_first_layout_still_loads(tmp_path):
     assert loaded.spikes == {}
     np.testing.assert_array_equal(loaded["p.V"], result.traces["p.V"])
     assert [p.name for p in loaded.phases] == ["f"]
+    loaded.close()
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 99
     raises(lambda: Traces.load(path), "layout 99", error=NeurosimError)

@@ -35,6 +35,8 @@ from neurosim import (
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
+from neurosim.traces import Recorder
+from neurosim.traces.recorder import Recording
 
 EQUATIONS, DENSE, TRAJECTORY, STEADY = "brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"
 EULER = (EQUATIONS, DENSE, TRAJECTORY)
@@ -435,8 +437,10 @@ def test_readout_in_a_window(level, phase):
 def test_recorded_phases_follow_one_another(level):
     circuit, stimuli = looped(), stimuli_of(samples_on(level))
     engine = engine_of(circuit, level, len(stimuli["image"]))
-    result = engine.present(stimuli, learn="off", record=[("s", "I"), ("D", "u")])
-    traces = result.traces
+    options = engine.options
+    recording = Recording(Recorder(["s.I", "D.u"]), circuit.plan, len(stimuli["image"]), options.dt)
+    engine.present(stimuli, learn="off", record=recording)
+    traces = recording.close()
     shown = traces.values["s.I"][:, 0].argmax(axis=1)
     assert np.array_equal(shown, np.repeat(range(K), SETTLE + LEARN))
     assert [p.name for p in circuit.plan.phases] == [f"{b}[{k}]" for k in range(K) for b in ("settle", "learn")]

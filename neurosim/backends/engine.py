@@ -12,6 +12,7 @@ from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
+from neurosim.traces.recorder import Recording
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Engine(Protocol):
         stimuli: dict[str, np.ndarray],
         *,
         learn: Learn = "on",
-        record: list[tuple[str, str]] | None = None,
-        stride: int = 1,
+        record: Recording | None = None,
         ends: bool = True,
     ) -> Result:
         """Present stimuli (``{field: (samples, cells)}``; samples a multiple of the batch) one trial after another."""

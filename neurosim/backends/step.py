@@ -26,6 +26,7 @@ from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.traces.recorder import Recording
 
 Learn = Literal["on", "off", "held"]
 
@@ -108,17 +109,17 @@ class Stepper:
         What the random signs of the protocol follow from; `trial` counts on with each trial.
     learn
         ``"on"``, ``"off"``, or ``"held"`` (changes are collected, weights stay).
-    record, stride
-        Variables to record, every `stride` steps.
+    record
+        What is told of each step, or None.
     """
 
     def __init__(
         self, plan: Plan, arrays: Arrays, weights: dict[str, Any], *, level: str, batch: int, dt: float, noise: Noise,
-        learn: Learn, record: list[tuple[str, str]], stride: int = 1, ends: bool = True, seed: int = 0, trial: int = 0,
+        learn: Learn, record: Recording | None = None, ends: bool = True, seed: int = 0, trial: int = 0,
     ):  # fmt: skip
         self.seed, self.trial = seed, trial
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
-        self.batch, self.dt, self.learn, self.record, self.stride = batch, dt, learn, record, stride
+        self.batch, self.dt, self.learn, self.record = batch, dt, learn, record
         self.noise = noise
         plan.check_no_overlaps(level)
         self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
@@ -148,7 +149,7 @@ class Stepper:
         self.drives = {q.key: arrays.zeros(batch, q.n_post) for q in plan.projections.values()}
         for p in plan.populations.values():
             self.state[p.name] |= {port: self.drives[feeding[0].key] for port, feeding in p.ports.items() if feeding}
-        self.kept = ResultBuilder(plan, level, arrays.dtype_name, batch, dt, record, ends)
+        self.kept = ResultBuilder(plan, level, arrays.dtype_name, dt, record, ends)
         self._programs: dict[tuple[int, bool], PhaseProgram] = {}
         self._numbers: dict[tuple[float, tuple[int, int]], Any] = {}
 
@@ -156,7 +157,9 @@ class Stepper:
 
     def _wanted(self, p: PopulationPlan, phase: PhasePlan, last: bool) -> set[str]:
         wanted = self.plan.sent(p.name)
-        wanted |= p.names_of_ode() | {v for pop, v in self.record if pop == p.name}
+        wanted |= p.names_of_ode()
+        if self.record is not None:
+            wanted |= {v for pop, v in self.record.variables if pop == p.name}
         if last:
             wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
             wanted |= {v for pop, v in self.kept.wanted(phase) if pop == p.name}
@@ -234,8 +237,10 @@ class Stepper:
                 fields = {name: self.arrays.asarray(values[rows]) for name, values in stimuli.items()}
                 if self.plan.circuit.protocol.reset or trial == 0:
                     self._reset()
+                if self.record is not None:
+                    self.record.begin_trial(self._weight)
                 for index, phase in enumerate(self.plan.trial_phases(self.seed, self.trial)):
-                    self.kept.begin(phase, trial)
+                    self.kept.begin(phase)
                     for _ in self._phase(index, phase, fields):
                         yield
                         self.kept.step += 1
@@ -245,6 +250,8 @@ class Stepper:
                     self._apply("trial")
                 self._apply_exact()
                 self.trial += 1
+                if self.record is not None:
+                    self.record.end_trial()
 
     def _reset(self) -> None:
         for p in self.plan.populations.values():
@@ -287,6 +294,7 @@ class Stepper:
         count = self.counts[index]
         ordinary, final = self._program(index, False), self._program(index, True)
         mark = self.kept.mark_step(count)
+        record = self.record
         for k in range(count):
             last = k == count - 1
             program = final if last else ordinary
@@ -298,8 +306,8 @@ class Stepper:
                 block(s)
             for population, hold in phase.holds if last else ():
                 state[population][hold.name][...] = state[population][hold.of]
-            if self.record and self.kept.step % self.stride == 0:
-                self.kept.record(self._values)
+            if record is not None and record.due(self.kept.step):
+                record.row(self.kept.step, self._look)
             if k == mark:
                 self.kept.mark(self._values)
             if last:
@@ -416,9 +424,17 @@ class Stepper:
     def note_spikes(self) -> None:
         """To be called once thresholds of the present step were looked at."""
         for p in self.plan.populations.values():
-            if p.spiking:
+            if p.spiking and self.record is not None:
                 fired = self.arrays.to_numpy(self.state[p.name]["spike_train"])
-                self.kept.note_spikes(p.name, *np.nonzero(fired))
+                self.record.note_spikes(p.name, self.kept.step, *np.nonzero(fired))
+
+    def _look(self, population: str, variable: str) -> Any:
+        """As it lies in memory: an array that broadcasts to (batch, cells), or a number."""
+        value = self.state[population][variable]
+        return value if type(value) in (float, int) else self.arrays.to_numpy(value)
+
+    def _weight(self, name: str) -> np.ndarray:
+        return self.arrays.to_numpy(self.weights[name])
 
     def _values(self, population: str, variable: str) -> np.ndarray:
         shape = (self.batch, self.plan.populations[population].n)

@@ -75,6 +75,42 @@ def dynamics_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--plasticity", default="on", help="on (default), off, or held: collect the change only")
 
 
+def recording_arguments(sub: argparse.ArgumentParser, trials: str) -> None:
+    """What is recorded; `trials` says which trials are by default."""
+    sub.add_argument(
+        "--record", nargs="+", metavar="NAME", help="variables (pyr1.u) and projections whose weights (W1) are recorded"
+    )
+    sub.add_argument(
+        "--cells", action="append", default=[], metavar="POP=K,K", help="cells of a population that are recorded (pyr1=0,3,7; default all); may be repeated"
+    )  # fmt: skip
+    sub.add_argument(
+        "--stride", type=int, metavar="K", help="record every K steps (default 1); torch:steady has one row per phase"
+    )
+    sub.add_argument("--phases", nargs="+", metavar="PHASE", help="record in these phases only")
+    sub.add_argument("--trials", type=int, metavar="N", help=f"record every N-th trial (default {trials})")
+
+
+def recorder_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those options of a `Recorder` that the command line names."""
+    cells: dict[str, list[int]] = {}
+    for text in arguments.cells:
+        population, _, numbers = text.partition("=")
+        try:
+            cells[population] = [int(k) for k in numbers.split(",")]
+        except ValueError:
+            raise NeurosimError(
+                f"--cells {text}: wanted a population and numbers of cells, such as pyr1=0,3,7."
+            ) from None
+    given = {
+        "variables": arguments.record,
+        "cells": cells,
+        "stride": arguments.stride,
+        "phases": arguments.phases,
+        "trials": arguments.trials,
+    }
+    return {name: value for name, value in given.items() if value not in (None, {})}
+
+
 def circuit_of(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str, str]:
     """The circuit, the weights of ``--weights`` (or None), the data set and the normalisation that the run was trained with."""
     from neurosim import registry

@@ -14,9 +14,12 @@ from neurosim.cli.common import (
     options_of,
     output_folder,
     recorded_before_divergence,
+    recorder_options,
+    recording_arguments,
     samples_of,
     shared_arguments,
 )
+from neurosim.errors import DivergenceError
 from neurosim.files import write_whole
 
 
@@ -29,9 +32,8 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     shared_arguments(simulate, level="brian2:dense")
     dynamics_arguments(simulate)
-    simulate.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to record (default: all states)")
+    recording_arguments(simulate, trials="1: each")
     simulate.add_argument("--solver", default="anderson", help=SOLVER)
-    simulate.add_argument("--stride", type=int, default=1, metavar="K", help="record every K steps (default 1)")
 
     compare = commands.add(
         "compare", _compare, "Run a circuit on several levels and say how far they differ.",
@@ -49,21 +51,26 @@ def add(commands: Commands) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
-    from neurosim import simulate
+    from neurosim import Recorder, simulate
     from neurosim.plot import save_traces
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
     images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
-    record = arguments.record or [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
-    for variable in record:
-        circuit.plan.variable(variable)
+    options = recorder_options(arguments)
+    if "variables" not in options:
+        options["variables"] = [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
+    Recorder(**options).resolve(circuit.plan)  # complain before a folder is made
     out = output_folder(arguments)
     steady = arguments.level == "torch:steady"
-    with recorded_before_divergence(out):
+    recorder = Recorder(**options, path=out / "traces.h5")
+    try:
         result = simulate(
-            circuit, images, labels, level=arguments.level, record=() if steady and not arguments.record else record,
-            weights=weights, stride=arguments.stride, **options_of(arguments),
-        )  # fmt: skip
+            circuit, images, labels, level=arguments.level, record=recorder, weights=weights, **options_of(arguments)
+        )
+    except DivergenceError as error:
+        raise DivergenceError(f"{error} What was recorded so far is in {recorder.path}.", error.result) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"What was recorded so far is in {recorder.path}.") from None
     samples = arguments.batch_size if images is None else len(images)
     print(
         f"{result.level}: {samples} samples, {result.steps} {'sweeps' if steady else 'steps'}, {result.seconds:.1f} s"
@@ -80,10 +87,11 @@ def _simulate(arguments: argparse.Namespace) -> None:
     for population, spikes in result.spikes.items():
         print(f"spikes, {population}: {_listed(spikes)}")
     if result.traces is not None:
-        print(f"wrote {result.traces.save(out / 'traces.h5')}")
-        panels = None if arguments.record else _panels(result.traces)
-        save_traces(result.traces, out / "traces.png", variables=panels)
-        print(f"wrote {out / 'traces.png'}")
+        print(f"wrote {recorder.path}")
+        if result.traces.values and not steady:  # which has no time course
+            panels = None if arguments.record else _panels(result.traces)
+            save_traces(result.traces, out / "traces.png", variables=panels)
+            print(f"wrote {out / 'traces.png'}")
     write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
     print(f"wrote {out / 'result.json'}")
 

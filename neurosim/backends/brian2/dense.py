@@ -31,6 +31,7 @@ from neurosim.backends.step import Learn, Stepper
 from neurosim.connectivity import Dense
 from neurosim.errors import UnsupportedError
 from neurosim.plan import Plan
+from neurosim.traces.recorder import Recording
 
 LEVEL = "brian2:dense"
 
@@ -117,14 +118,13 @@ class DenseEngine:
             self._weights[name][...] = value
 
     def present(
-        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
-        stride: int = 1, ends: bool = True,
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: Recording | None = None, ends: bool = True,
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
         options = self.options
         stepper = Stepper(
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
-            learn=learn, record=record or [], stride=stride, ends=ends, seed=options.seed, trial=self.trial,
+            learn=learn, record=record, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
         for name, p in self.plan.populations.items():

@@ -35,10 +35,10 @@ from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
 from neurosim.cells import Derivative
 from neurosim.connectivity import Conv2d, OneToOne
-from neurosim.equations import names_in, quantity, substitute, unit_text
+from neurosim.equations import names_in, quantity, substitute
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.traces import Traces
+from neurosim.traces.recorder import Recording
 
 LEVEL = "brian2:equations"
 #: Synapses of one convolution, beyond which a maps' circuit is refused (about 100 bytes each).
@@ -112,15 +112,13 @@ class EquationsEngine:
             self._weights[name][...] = value
 
     def present(
-        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
-        stride: int = 1, ends: bool = True,
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: Recording | None = None, ends: bool = True,
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
         trials = check_stimuli(self.plan, stimuli, 1)
         with codegen_target(self.options.codegen):
             run = _Run(
-                self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record or [], stride, ends,
-                self.trial,
+                self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record, ends, self.trial,
             )  # fmt: skip
             result = run.run()
         self._weights = {name: w.copy() for name, w in result.weights.items()}
@@ -134,7 +132,7 @@ class _Run:
 
     def __init__(
         self, plan: Plan, weights: dict[str, np.ndarray], options: Options, stimuli: dict[str, np.ndarray], trials: int,
-        noise: Noise, learn: Learn, record: list[tuple[str, str]], stride: int, ends: bool, first: int,
+        noise: Noise, learn: Learn, record: Recording | None, ends: bool, first: int,
     ):  # fmt: skip
         self.first = first
         self.plan, self.options, self.stimuli, self.noise, self.learn = plan, options, stimuli, noise, learn
@@ -146,9 +144,8 @@ class _Run:
         self.synapses = {q.name: self._projection(q) for q in plan.projections.values()}
         for name, values in weights.items():
             self._set(name, values)
-        self.kept = ResultBuilder(plan, LEVEL, "float64", 1, options.dt, [], ends)
-        self.recorded = record
-        self.monitors = self._monitors(record, stride)
+        self.record = record
+        self.kept = ResultBuilder(plan, LEVEL, "float64", options.dt, record, ends)
         self.counts = plan.steps(options.dt)
         self.trials = trials
 
@@ -330,29 +327,6 @@ class _Run:
                 root = self._view(q.root)
                 self._view(q.name)[...] = q.factor * (root.T if q.transpose else root)
 
-    # ---------------------------------------------------------------- recorders
-
-    def _monitors(self, record: list[tuple[str, str]], stride: int) -> dict[str, b2.StateMonitor]:
-        monitors = {}
-        for population in dict.fromkeys(p for p, _ in record):
-            variables = [v for p, v in record if p == population]
-            monitors[population] = b2.StateMonitor(
-                self.groups[population], variables, record=True, dt=stride * self.clock.dt, when="groups",
-                order=RECORDERS, name=f"ns_monitor_{population}",
-            )  # fmt: skip
-            self.objects.append(monitors[population])
-        return monitors
-
-    def _traces(self) -> Traces:
-        values, units = {}, {}
-        for population, variable in self.recorded:
-            monitor = self.monitors[population]
-            raw = monitor.variables[variable].get_value()  # (steps, cells), base SI
-            values[f"{population}.{variable}"] = np.array(raw)[:, None, :]
-            units[f"{population}.{variable}"] = unit_text(self.plan.populations[population].dimensions[variable])
-        time = np.array(self.monitors[self.recorded[0][0]].variables["t"].get_value())
-        return Traces(time, values, units, self.kept.all_spans(), spikes=self.kept.spikes())
-
     # ---------------------------------------------------------------- the run
 
     def run(self) -> Result:
@@ -371,8 +345,10 @@ class _Run:
         """Before each step: what the protocol sets. After the last step of a phase: what is applied."""
         for trial in range(self.trials):
             phases = self.plan.trial_phases(self.options.seed, self.first + trial)
+            if self.record is not None:
+                self.record.begin_trial(self._get)
             for index, phase in enumerate(phases):
-                self.kept.begin(phase, trial)
+                self.kept.begin(phase)
                 self._begin(phases, index, trial)
                 moving = bool(set(phase.plastic) & {q.root for q in self.plan.projections.values() if q.root != q.name})
                 mark = self.kept.mark_step(self.counts[index])
@@ -395,6 +371,8 @@ class _Run:
                 self.kept.end()
                 bar.update(self.counts[index])
             self._apply("trial", None)
+            if self.record is not None:
+                self.record.end_trial()
 
     def _begin(self, phases: tuple[PhasePlan, ...], index: int, trial: int) -> None:
         plan, phase = self.plan, phases[index]
@@ -434,6 +412,8 @@ class _Run:
 
     def _keep(self) -> None:
         phase, mark, last = self.now
+        if self.record is not None and self.record.due(self.kept.step):
+            self.record.row(self.kept.step, self._look)
         if mark:
             self.kept.mark(self._values)
         if last:
@@ -441,12 +421,16 @@ class _Run:
 
     def _note_spikes(self) -> None:
         for p in self.plan.populations.values():
-            if p.spiking:
-                fired = self.groups[p.name].variables["spike_train"].get_value()
-                self.kept.note_spikes(p.name, *np.nonzero(fired[None, :]))
+            if p.spiking and self.record is not None:
+                fired = self._look(p.name, "spike_train")
+                self.record.note_spikes(p.name, self.kept.step, *np.nonzero(fired[None, :]))
+
+    def _look(self, population: str, variable: str) -> np.ndarray:
+        """As it lies in Brian2's memory, base SI units."""
+        return self.groups[population].variables[variable].get_value()
 
     def _values(self, population: str, variable: str) -> np.ndarray:
-        return np.array(self.groups[population].variables[variable].get_value())[None, :]
+        return np.array(self._look(population, variable))[None, :]
 
     def _apply(self, when: str, phase: PhasePlan | None) -> None:
         if self.learn != "on":
@@ -477,10 +461,7 @@ class _Run:
             rule = self.plan.projections[name].rule
             assert rule is not None
             collected[name] = rule.added(change)
-        result = self.kept.result(weights, collected)
-        if self.recorded:
-            result.traces = self._traces()
-        return result
+        return self.kept.result(weights, collected)
 
 
 def _before(d: Derivative) -> str:

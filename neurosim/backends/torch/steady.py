@@ -46,6 +46,7 @@ from neurosim.errors import UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import WINDOW_FIELDS
+from neurosim.traces.recorder import Recording
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
@@ -135,6 +136,8 @@ class SteadyEngine:
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
+        self._record: Recording | None = None
+        self._rows_at: dict[str, dict[tuple[str, str], np.ndarray]] = {}  # values at the ends of a trial's phases
         self._versions = dict.fromkeys(self._weights, 0)
         self._constants = {p.name: constants_of(p, self.arrays, options.dt) for p in plan.populations.values()}
         self._changes: dict[str, torch.Tensor] = {}
@@ -255,7 +258,9 @@ class SteadyEngine:
     # ---------------------------------------------------------------- programs
 
     def _program(self, phase: PhasePlan, learn: bool, ends: bool) -> list[PopulationProgram]:
-        key = (phase.name, phase.sign, learn, ends)
+        record = self._record
+        recorded = record.variables if record is not None and any(map(record.wants, self._same(phase))) else []
+        key = (phase.name, phase.sign, learn, ends, tuple(recorded))
         if key not in self._programs:
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
@@ -274,7 +279,7 @@ class SteadyEngine:
                         for letter, text in (("e", part.scalar), ("s", part.sample), ("l", part.label)):
                             factors[projection.target].append(Assignment(f"{name}{letter}", text))
             self._programs[key] = [
-                self._population(self.plan.populations[n], phase, factors[n], ends) for n in self._order
+                self._population(self.plan.populations[n], phase, factors[n], ends, recorded) for n in self._order
             ]
         return self._programs[key]
 
@@ -291,8 +296,9 @@ class SteadyEngine:
                 self._factors[name, post] = [(part, f"{post}_{k}") for k, part in enumerate(parts)]
 
     def _population(
-        self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool
-    ) -> PopulationProgram:
+        self, p: PopulationPlan, phase: PhasePlan, factors: list[Assignment], ends: bool,
+        recorded: list[tuple[str, str]],
+    ) -> PopulationProgram:  # fmt: skip
         sent = self.plan.sent(p.name)
         solution, held = steady_states(p, phase, sent, LEVEL)
         needed = {n for text in solution.values() for n in names_in(text)}
@@ -300,6 +306,7 @@ class SteadyEngine:
         needed |= set(visit.needed) if visit else set()
         early, late = p.blocks(needed | sent)
         wanted = {v for ph in self._same(phase) for pop, v in self._kept(ends).wanted(ph) if pop == p.name}
+        wanted |= {v for pop, v in recorded if pop == p.name}
         wanted |= {hold.of for pop, hold in phase.holds if pop == p.name}
         wanted |= {n for a in factors for n in names_in(a.expression)}
         wanted |= self._restarts.get(p.name, set())
@@ -398,21 +405,17 @@ class SteadyEngine:
         return Visit(p, p.name in scheme.unslowed, terms, instant, late, early, targets)
 
     def _kept(self, ends: bool) -> ResultBuilder:
-        return ResultBuilder(self.plan, LEVEL, self.arrays.dtype_name, self.options.batch, 0.0, [], ends)
+        return ResultBuilder(self.plan, LEVEL, self.arrays.dtype_name, 0.0, None, ends)
 
     # ---------------------------------------------------------------- the run
 
     @torch.no_grad()
     def present(
-        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
-        stride: int = 1, ends: bool = True,
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: Recording | None = None, ends: bool = True,
     ) -> Result:  # fmt: skip
-        if record:
-            raise UnsupportedError(
-                f"{LEVEL} has no time course to record; read Result.ends, or use torch:trajectory for traces."
-            )
         started = time.perf_counter()
         kept = self._kept(ends)
+        self._record = record
         unsettled = 0
         self._changes, self._products, self._exact = {}, {}, {}
         samples = check_stimuli(self.plan, stimuli, 1) * (1 if stimuli else self.options.batch)
@@ -439,6 +442,8 @@ class SteadyEngine:
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, residual, before = 0, 0.0, None
+        if self._record is not None:
+            self._record.begin_trial(lambda name: self.arrays.to_numpy(self._weights[name]))
         relax = self._relax if self.options.method != "relaxation" else self._follow
         for phase in self.plan.trial_phases(self.options.seed, self.trial):
             if self._labels and phase.window is not None and phase.window.index != self._labels[0]:
@@ -463,16 +468,36 @@ class SteadyEngine:
                 p.finish(self.state[p.name])
             for population, hold in phase.holds:
                 self.state[population][hold.name] = self.state[population][hold.of] + 0.0
-            kept.begin(phase, 0)
+            kept.begin(phase)
             for k, same in enumerate(self._same(phase)):
                 self._label = k
                 kept.finish(same, self._values, residual)
+                self._keep_row(same)
             self._learn(phase, learn)
             before = phase
         if learn != "off":
             self._apply("trial", learn)
         self.trial += 1
+        if self._record is not None:
+            self._write_rows(self._record)
         return unsettled
+
+    def _keep_row(self, phase: PhasePlan) -> None:
+        """The values at the end of a phase, of a recording that wants it."""
+        if self._record is not None and self._record.wants(phase):
+            self._rows_at[phase.name] = {key: self._values(*key) for key in self._record.variables}
+
+    def _write_rows(self, record: Recording) -> None:
+        """A row per phase, at the time of its last step; windows that ran at once follow one another as they do in time."""
+        step = 0
+        for phase, count in zip(self.plan.phases, self.plan.steps(self.options.dt), strict=True):
+            record.begin_phase(phase, step)
+            values = self._rows_at.pop(phase.name, None)
+            if values is not None:
+                record.row(step + count - 1, lambda p, v, values=values: values[p, v])
+            step += count
+            record.end_phase(step)
+        record.end_trial()
 
     def _continues(self, before: PhasePlan, phase: PhasePlan, learn: Learn) -> bool:
         """Whether nothing changes for the cells from one phase to the next."""

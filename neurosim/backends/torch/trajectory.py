@@ -18,6 +18,7 @@ from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.equations import compile_block
 from neurosim.equations.units import unit_string
 from neurosim.plan import Plan, PopulationPlan, Spiking
+from neurosim.traces.recorder import Recording
 
 LEVEL = "torch:trajectory"
 
@@ -88,14 +89,13 @@ class TrajectoryEngine:
 
     @torch.inference_mode()
     def present(
-        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: list[tuple[str, str]] | None = None,
-        stride: int = 1, ends: bool = True,
+        self, stimuli: dict[str, np.ndarray], *, learn: Learn = "on", record: Recording | None = None, ends: bool = True,
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
         options = self.options
         stepper = Stepper(
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
-            learn=learn, record=record or [], stride=stride, ends=ends, seed=options.seed, trial=self.trial,
+            learn=learn, record=record, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
         updates, thresholds = [], []
         for p in self.plan.populations.values():

@@ -1,0 +1,429 @@
+"""The HDF5 file of recorded traces.
+
+Layout (version 3)::
+
+    /                       format, metadata (JSON; each entry also as an attribute of its own)
+    time                    (rows,) s
+    POPULATION/VARIABLE     (rows, samples of the batch, cells); unit, population, axes, indices (numbers of the cells)
+    phases/{name, trial, start, stop}
+    spikes/POPULATION/{time, sample, cell}
+    weights/PROJECTION      (snapshots, *shape)
+    weight_trials           (snapshots,)
+
+A file is written in HDF5's single-writer-multiple-readers mode: its datasets only grow, and a reader finds it whole at any moment, also after
+its writer was killed. Before it grows, room is reserved on the disk: HDF5 does not survive a full disk, so it never meets one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neurosim.errors import NeurosimError
+from neurosim.files import sync_folder
+from neurosim.traces.traces import PhaseSpan, Spikes, Traces
+
+#: Version of the file layout; a newer one is refused.
+FORMAT = 3
+#: Bytes of a chunk: what is read at least, and the room that a short recording takes.
+CHUNK = 64 * 1024
+#: Bytes that are copied at a time.
+BLOCK = 4 * 1024 * 1024
+#: Bytes of HDF5's own that one growth may add.
+OWN = 32 * 1024
+#: Groups and datasets that are not populations.
+RESERVED = ("time", "phases", "spikes", "weights", "weight_trials")
+#: What a disk without room says.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file holds.
+
+    Parameters
+    ----------
+    variables
+        ``{"population.variable": (samples, cells)}``.
+    units
+        Of each.
+    cells
+        ``{population: numbers of the recorded cells}``.
+    spiking
+        Populations whose spikes are kept.
+    weights
+        ``{projection: shape}``.
+    dtype
+        Of the variables and weights.
+    metadata
+        See `Traces`.
+    """
+
+    variables: Mapping[str, tuple[int, int]]
+    units: Mapping[str, str]
+    cells: Mapping[str, np.ndarray]
+    spiking: Sequence[str]
+    weights: Mapping[str, tuple[int, ...]]
+    dtype: str
+    metadata: Mapping[str, Any]
+
+
+class TraceFile:
+    """A file of traces that grows.
+
+    Raises
+    ------
+    NeurosimError
+        From `grow`: the disk is full. What was written before stays readable.
+    """
+
+    def __init__(self, path: Path, layout: Layout):
+        for population in dict.fromkeys(name.partition(".")[0] for name in layout.variables):
+            if population in RESERVED:
+                raise NeurosimError(
+                    f"A population called '{population}' cannot be recorded to a file, which uses that name itself; call it otherwise."
+                )
+        self.path = path
+        try:
+            path.unlink(missing_ok=True)  # an earlier file may still be open for reading
+            self._file = h5py.File(path, "w", libver="latest")
+        except OSError as error:
+            raise NeurosimError(
+                f"The traces cannot be written to '{path}': {error.strerror or error}. Give another path."
+            ) from error
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._describe(layout)
+        self._file.swmr_mode = True
+        self.lengths = {name: 0 for name in self._datasets}
+
+    def _describe(self, layout: Layout) -> None:
+        file = self._file
+        file.attrs["format"] = FORMAT
+        file.attrs["metadata"] = json.dumps(layout.metadata)
+        for key, value in layout.metadata.items():
+            file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+        self._make("time", (), "f8").attrs["unit"] = "s"
+        for name, shape in layout.variables.items():
+            population, _, variable = name.partition(".")
+            data = self._make(f"{population}/{variable}", shape, layout.dtype)
+            data.attrs["unit"] = layout.units[name]
+            data.attrs["population"] = population
+            data.attrs["axes"] = "time, sample of the batch, cell"
+            data.attrs["indices"] = layout.cells.get(population, np.arange(shape[-1]))
+        for name, kind in (("name", "S80"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
+            self._make(f"phases/{name}", (), kind)
+        file.create_group("spikes")
+        for population in layout.spiking:
+            for name, kind in (("time", "f8"), ("sample", "i8"), ("cell", "i8")):
+                self._make(f"spikes/{population}/{name}", (), kind)
+            self._datasets[f"spikes/{population}/time"].attrs["unit"] = "s"
+        self._make("weight_trials", (), "i8")
+        for name, shape in layout.weights.items():
+            self._make(f"weights/{name}", shape, layout.dtype)
+
+    def _make(self, name: str, shape: tuple[int, ...], kind: str) -> h5py.Dataset:
+        bytes_each = int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
+        data = self._file.create_dataset(
+            name, (0, *shape), kind, maxshape=(None, *shape), chunks=(max(1, CHUNK // max(bytes_each, 1)), *shape)
+        )
+        self._datasets[name] = data
+        return data
+
+    def grow(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Append rows to datasets (by their names in the file), then flush: what was appended is readable from now on."""
+        columns = {name: rows for name, rows in columns.items() if len(rows)}
+        if not columns:
+            return
+        self._reserve(columns)
+        for name, rows in columns.items():
+            data, before = self._datasets[name], self.lengths[name]
+            data.resize(before + len(rows), axis=0)
+            data[before:] = rows
+            self.lengths[name] = before + len(rows)
+        self._file.flush()
+
+    def replace_last(self, name: str, value: Any) -> None:
+        """Put another value at the end of a dataset."""
+        self._datasets[name][self.lengths[name] - 1] = value
+
+    def _reserve(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Take the room on the disk that the next growth needs, and find out here whether there is any."""
+        needed = 0
+        for name, rows in columns.items():
+            data, before = self._datasets[name], self.lengths[name]
+            each = data.chunks[0]
+            needed += (
+                (-(-(before + len(rows)) // each) - -(-before // each))
+                * int(np.prod(data.chunks))
+                * data.dtype.itemsize
+            )
+            needed += OWN
+        try:
+            os.posix_fallocate(self._descriptor, self._file.id.get_filesize(), needed)
+        except OSError as error:
+            if error.errno not in FULL:  # a file system that reserves nothing
+                return
+            rows = f" Its {self.lengths['time']} rows can be read." if self.lengths["time"] else ""
+            raise NeurosimError(
+                f"The recording '{self.path}' cannot grow: {error.strerror}.{rows} Free some space, or record less: fewer variables, cells or "
+                "phases, a larger stride."
+            ) from error
+
+    def close(self) -> None:
+        size = self._file.id.get_filesize()
+        self._file.close()
+        with contextlib.suppress(OSError):
+            if os.fstat(self._descriptor).st_size > size:  # room that was reserved and not used
+                os.ftruncate(self._descriptor, size)
+        os.close(self._descriptor)
+
+
+class Stored:
+    """An array in a file, read when it is indexed; rows (first axis) and columns (last axis) may be a choice of those in the file.
+
+    Has ``shape``, ``ndim``, ``dtype``, ``len``, NumPy's indexing, and is converted by ``np.asarray``.
+    """
+
+    def __init__(self, data: h5py.Dataset, rows: np.ndarray, columns: np.ndarray | None = None):
+        self._data, self._rows, self._columns = data, rows, columns
+        self.dtype = data.dtype
+        tail = data.shape[1:] if columns is None else (*data.shape[1:-1], len(columns))
+        self.shape = (len(rows), *tail)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} array of {self.shape} in a file>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self[...]
+        return values if dtype is None else values.astype(dtype)
+
+    def part(self, rows: np.ndarray, columns: np.ndarray | None) -> Stored:
+        """A choice of its rows and columns, still in the file."""
+        if columns is not None and self._columns is not None:
+            columns = self._columns[columns]
+        return Stored(self._data, self._rows[rows], self._columns if columns is None else columns)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        key = key if isinstance(key, tuple) else (key,)
+        if any(k is None for k in key) or sum(isinstance(k, (list, np.ndarray)) for k in key) > 1:
+            return self[...][key]  # rare: as NumPy does it
+        if Ellipsis in [k if k is Ellipsis else 0 for k in key]:
+            at = next(n for n, k in enumerate(key) if k is Ellipsis)
+            key = (*key[:at], *[slice(None)] * (self.ndim - len(key) + 1), *key[at + 1 :])
+        if len(key) > self.ndim:
+            raise IndexError(f"{len(key)} indices for an array of {self.ndim} axes.")
+        first, *rest = (*key, *[slice(None)] * (self.ndim - len(key)))
+        rows = self._rows[first]
+        # The middle and the last axis are read as the smallest block that holds what is wanted.
+        last = np.arange(self.shape[-1])[rest[-1]] if rest else None
+        middle = np.arange(self.shape[1])[rest[0]] if self.ndim == 3 else None
+        values = self._read(np.atleast_1d(rows), _span(middle), self._span_of_columns(last))
+        if last is not None:
+            columns = np.atleast_1d(last) if self._columns is None else self._columns[np.atleast_1d(last)]
+            values = values[..., columns - (columns.min() if len(columns) else 0)]
+            values = values[..., 0] if np.ndim(last) == 0 else values
+        if middle is not None:
+            chosen = np.atleast_1d(middle)
+            values = values[:, chosen - (chosen.min() if len(chosen) else 0)]
+            values = values[:, 0] if np.ndim(middle) == 0 else values
+        return values[0] if np.ndim(rows) == 0 else values
+
+    def _span_of_columns(self, last: Any) -> slice:
+        if last is None or self._columns is None:
+            return _span(last)
+        return _span(self._columns[last])
+
+    def _read(self, rows: np.ndarray, middle: slice, last: slice) -> np.ndarray:
+        """Rows of the file, with blocks of the other axes."""
+        tail = (middle, last)[3 - self.ndim :] if self.ndim in (2, 3) else ()
+        if not len(rows):
+            return self._data[(slice(0, 0), *tail)]
+        if len(rows) == 1 or (np.diff(rows) == 1).all():
+            return self._data[(slice(int(rows[0]), int(rows[-1]) + 1), *tail)]
+        order = np.unique(rows)
+        runs = np.split(order, np.flatnonzero(np.diff(order) > 8) + 1)  # small gaps are read over
+        blocks = [self._data[(slice(int(run[0]), int(run[-1]) + 1), *tail)][run - run[0]] for run in runs]
+        values = np.concatenate(blocks)
+        return values[np.searchsorted(order, rows)]
+
+
+def _span(chosen: Any) -> slice:
+    """The smallest slice that holds the chosen numbers."""
+    if chosen is None or not np.size(chosen):
+        return slice(None) if chosen is None else slice(0, 0)
+    return slice(int(np.min(chosen)), int(np.max(chosen)) + 1)
+
+
+# ---------------------------------------------------------------------------------------------------- save, load
+
+
+def save(traces: Traces, path: Path) -> Path:
+    """See `Traces.save`."""
+    names = list(traces.values)
+    populations = dict.fromkeys(name.partition(".")[0] for name in names)
+    kinds = {np.dtype(values.dtype) for values in (*traces.values.values(), *traces.weights.values())}
+    layout = Layout(
+        {name: tuple(traces.values[name].shape[1:]) for name in names},
+        traces.units,
+        {p: traces.cells_of(p) for p in populations},
+        list(traces.spikes),
+        {name: tuple(w.shape[1:]) for name, w in traces.weights.items()},
+        str(np.result_type(*kinds)) if kinds else "float64",
+        traces.metadata,
+    )
+    temporary = path.with_name(path.name + ".part")
+    file = None
+    try:
+        file = TraceFile(temporary, layout)
+        widest = sum(int(np.prod(v.shape[1:])) * v.dtype.itemsize for v in traces.values.values())
+        step = max(1, BLOCK // max(widest, 1))
+        for start in range(0, len(traces.time), step):
+            rows = slice(start, start + step)
+            file.grow({"time": traces.time[rows], **{n.replace(".", "/"): traces.values[n][rows] for n in names}})
+        for k in range(len(traces.weight_trials)):
+            file.grow({f"weights/{name}": w[k : k + 1] for name, w in traces.weights.items()})
+        file.grow({"weight_trials": traces.weight_trials})
+        file.grow(phase_columns(traces.phases))
+        for population, spikes in traces.spikes.items():
+            file.grow({f"spikes/{population}/{name}": getattr(spikes, name) for name in ("time", "sample", "cell")})
+        file.close()
+        file = None
+        os.replace(temporary, path)
+    except BaseException:
+        if file is not None:
+            file.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return path
+
+
+def phase_columns(spans: Sequence[PhaseSpan]) -> dict[str, np.ndarray]:
+    """Phases as the columns of the file."""
+    return {
+        "phases/name": np.array([s.name.encode() for s in spans], dtype="S80"),
+        "phases/trial": np.array([s.trial for s in spans], dtype=np.int64),
+        "phases/start": np.array([s.start for s in spans], dtype=float),
+        "phases/stop": np.array([s.stop for s in spans], dtype=float),
+    }
+
+
+def load(path: Path) -> Traces:
+    """See `Traces.load`."""
+    if not path.is_file():
+        raise NeurosimError(f"There is no trace file '{path}'; `neurosim simulate` writes traces.h5.")
+    file = _opened(path)
+    try:
+        return _traces(file, path)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (KeyError, OSError, RuntimeError)):
+            raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
+        raise
+
+
+def _opened(path: Path) -> Any:
+    """A file that is being written, or whose writer was killed, opens for shared reading only."""
+    problem: Exception | None = None
+    for shared in (False, True):
+        try:
+            return h5py.File(path, "r", swmr=shared)
+        except OSError as error:
+            problem = error
+    raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {problem}") from problem
+
+
+def _traces(file: Any, path: Path) -> Traces:
+    if "format" not in file.attrs or "time" not in file:
+        raise NeurosimError(f"'{path}' is an HDF5 file but not one of neurosim's traces.")
+    if int(file.attrs["format"]) > FORMAT:
+        raise NeurosimError(
+            f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
+        )
+    # While a file is written its datasets may differ in length: what all of them have is whole.
+    rows = min([len(file["time"]), *(len(d) for d in _variables(file).values())])
+    every = np.arange(rows)
+    values, units, cells = {}, {}, {}
+    for name, data in _variables(file).items():
+        population = name.partition(".")[0]
+        values[name], units[name] = Stored(data, every), str(data.attrs["unit"])
+        indices = np.asarray(data.attrs["indices"])
+        if not np.array_equal(indices, np.arange(data.shape[-1])) or population in cells:
+            cells[population] = indices
+    columns = {name: file["phases"][name][()] for name in ("name", "trial", "start", "stop")}
+    phases = [
+        PhaseSpan(name.decode(), int(trial), float(start), float(stop))
+        for name, trial, start, stop in zip(*columns.values(), strict=False)
+    ]
+    spikes = {}
+    for population, group in file["spikes"].items() if "spikes" in file else ():  # not in layout 1
+        count = min(len(group[name]) for name in ("time", "sample", "cell"))
+        spikes[population] = Spikes(*(group[name][:count] for name in ("time", "sample", "cell")))
+    matrices, trials = {}, np.empty(0, dtype=np.int64)
+    if "weights" in file:
+        group = file["weights"]
+        count = min(len(data) for data in (file["weight_trials"], *group.values()))
+        trials = file["weight_trials"][:count]
+        matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
+    metadata = json.loads(str(file.attrs["metadata"]))
+    return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
+
+
+def _variables(file: Any) -> dict[str, Any]:
+    return {
+        f"{population}.{variable}": data
+        for population, group in file.items()
+        if population not in RESERVED
+        for variable, data in group.items()
+    }
+
+
+def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceFile:
+    """Open a recording to go on with: a new file with the first `lengths` rows of each dataset of the old one, in its place.
+
+    Raises
+    ------
+    NeurosimError
+        The old file lacks a dataset, or is shorter.
+    """
+    old = _opened(path)
+    temporary = path.with_name(path.name + ".part")
+    new = TraceFile(temporary, layout)
+    try:
+        for name in lengths:
+            if name not in old or len(old[name]) < lengths[name]:
+                raise NeurosimError(
+                    f"'{path}' does not hold what its checkpoint counts ({lengths[name]} rows of '{name}'). Move it away to go on without "
+                    "what was recorded before."
+                )
+        for name, count in lengths.items():
+            data = old[name]
+            step = max(1, BLOCK // max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1))
+            for start in range(0, count, step):
+                new.grow({name: data[start : min(start + step, count)]})
+        os.replace(temporary, path)
+        new.path = path
+    except BaseException:
+        new.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        old.close()
+    return new
+
+
+__all__ = ["FORMAT", "Layout", "Stored", "TraceFile", "copy_until", "load", "phase_columns", "save"]

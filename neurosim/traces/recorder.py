@@ -1,0 +1,395 @@
+"""What is recorded of a run, and the recording while it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from neurosim.equations import unit_text
+from neurosim.errors import NeurosimError, suggest, unknown
+from neurosim.traces.traces import PhaseSpan, Spikes, Traces
+
+if TYPE_CHECKING:
+    from neurosim.plan import PhasePlan, Plan
+
+#: Bytes of rows that are gathered before they are written.
+GATHERED = 4 * 1024 * 1024
+#: Rows that are gathered at most.
+MOST_ROWS = 8192
+#: Seconds after which what was gathered is written, at the next beginning of a phase.
+FLUSH_AFTER = 5.0
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Which variables of which cells are recorded, how often, and where to.
+
+    Parameters
+    ----------
+    variables
+        Names such as ``"pyr1.u"``: states, subexpressions and ports of a population. A projection's name, such as ``"W1"``, records its
+        weights at the start of each recorded trial and at the end of the run.
+    cells
+        ``{population: numbers of cells}`` (default: all cells).
+    stride
+        Record every `stride`-th Euler step, counted from the start of the run. The steady level has one row per phase, at its end.
+    phases
+        Names of phases (default: all); ``settle`` names all windows of ``settle[0]``, ``settle[1]``, ...
+    trials
+        Record every `trials`-th trial, a trial being one presentation of a batch of samples.
+    path
+        HDF5 file that rows are streamed to while the run goes on, readable at any moment with `Traces.load` (None: memory). A file that is
+        there is replaced.
+
+    Raises
+    ------
+    NeurosimError
+        Nothing to record, a stride or number of trials below 1; an unknown variable, cell or phase (when a run begins).
+    """
+
+    variables: Sequence[str] = ()
+    cells: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    stride: int = 1
+    phases: Sequence[str] = ()
+    trials: int = 1
+    path: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("variables", "phases"):
+            given = getattr(self, what)
+            if isinstance(given, str):
+                raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+        for what in ("stride", "trials"):
+            value = getattr(self, what)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise NeurosimError(f"{what} = {value!r}; wanted a whole number of at least 1.")
+        if not isinstance(self.cells, Mapping):
+            raise NeurosimError(f"cells = {self.cells!r}; wanted a table of populations: {{'pyr1': [0, 1]}}.")
+
+    def resolve(self, plan: Plan) -> Resolved:
+        """What it records of a circuit.
+
+        Raises
+        ------
+        NeurosimError
+            Nothing to record, an unknown variable, projection, population, cell or phase.
+        """
+        variables, projections = _names(self, plan)
+        if not variables and not projections and not any(p.spiking for p in plan.populations.values()):
+            raise NeurosimError(
+                "There is nothing to record: name variables such as 'population.variable', or projections; `neurosim describe` lists them."
+            )
+        return Resolved(variables, projections, _cells(self, plan, variables), _phases(self, plan))
+
+
+class Resolved(NamedTuple):
+    """A recorder's names, found in a circuit."""
+
+    variables: list[tuple[str, str]]  # population and name
+    projections: list[str]
+    cells: dict[str, np.ndarray]
+    phases: set[str] | None  # None: all
+
+
+class _Column(NamedTuple):
+    """One recorded variable: where its rows are gathered, and which cells of it are kept."""
+
+    rows: np.ndarray
+    population: str
+    variable: str
+    cells: np.ndarray | None
+
+
+class Recording:
+    """A recorder at work on one circuit; it goes on from one call of an engine to the next.
+
+    Engines call `begin_trial`, then for each phase `begin_phase`, `row` for each step that is `due`, `note_spikes`, `end_phase`, and last
+    `end_trial`. Steps are counted within one call of the engine.
+
+    Parameters
+    ----------
+    recorder
+        What to keep.
+    plan
+        The circuit.
+    batch, dt, dtype
+        Samples at once, Euler step in seconds, floating-point type of the engine.
+    metadata
+        See `Traces`.
+    resume
+        Lengths of a recording to go on with, from `position`.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        plan: Plan,
+        batch: int,
+        dt: float,
+        dtype: str = "float64",
+        metadata: Mapping[str, Any] | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ):
+        self.recorder, self.plan, self.dt = recorder, plan, dt
+        #: Variables as (population, name), and projections, that are recorded.
+        self.variables, self.projections, cells, self._phases = recorder.resolve(plan)
+        counts = plan.steps(dt)
+        self._counts = {phase.name: count for phase, count in zip(plan.phases, counts, strict=True)}
+        shapes = {
+            f"{p}.{v}": (batch, len(cells[p]) if p in cells else plan.populations[p].n) for p, v in self.variables
+        }
+        units = {f"{p}.{v}": unit_text(plan.populations[p].dimensions[v]) for p, v in self.variables}
+        spiking = [p.name for p in plan.populations.values() if p.spiking]
+        bytes_each = sum(int(np.prod(s)) for s in shapes.values()) * np.dtype(dtype).itemsize
+        capacity = min(max(GATHERED // max(bytes_each, 1), 1), MOST_ROWS)
+        self._time = np.empty(capacity)
+        self._columns = [
+            _Column(np.empty((capacity, *shapes[f"{p}.{v}"]), dtype), p, v, cells.get(p)) for p, v in self.variables
+        ]
+        weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
+        self._forget()
+        self._sink: _Memory | Any
+        self._metadata = dict(metadata or {})
+        if recorder.path is None:
+            self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype)
+        else:
+            from neurosim.traces.file import Layout, TraceFile, copy_until
+
+            layout = Layout(shapes, units, cells, spiking, weights, dtype, self._metadata)
+            path = Path(recorder.path)
+            self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
+        self._batch = batch
+        self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
+        self._offset = 0  # steps before the present call of the engine
+        self._active = False
+        self._running: PhaseSpan | None = None
+        self._written = time.monotonic()
+        self._closed: Traces | None = None
+
+    # ---------------------------------------------------------------- called by engines
+
+    def begin_trial(self, weights: Callable[[str], np.ndarray]) -> None:
+        """`weights` hands out the weights of a projection."""
+        self._active = self._trial % self.recorder.trials == 0
+        if self._active:
+            self.keep_weights(weights)
+
+    def keep_weights(self, weights: Callable[[str], np.ndarray]) -> None:
+        """Take a snapshot of the weights."""
+        if self.projections:
+            self._snapshots.append((self._trial, {name: np.array(weights(name)) for name in self.projections}))
+            if sum(w.nbytes for _, kept in self._snapshots for w in kept.values()) > GATHERED:
+                self.flush()
+
+    def begin_phase(self, phase: PhasePlan, step: int) -> None:
+        """A phase begins at this step of the present call."""
+        self._offset = self._next - step
+        if time.monotonic() - self._written > FLUSH_AFTER:
+            self.flush()
+        if self.wants(phase):
+            start = self._next * self.dt
+            stop = (self._next + self._counts[phase.name]) * self.dt
+            self._running = PhaseSpan(phase.name, self._trial, start, stop)
+            self._spans.append(self._running)
+
+    def wants(self, phase: PhasePlan) -> bool:
+        """Whether this phase of the present trial is recorded."""
+        return self._active and (self._phases is None or phase.name in self._phases)
+
+    def due(self, step: int) -> bool:
+        """Whether this step is recorded."""
+        return self._running is not None and (self._offset + step) % self.recorder.stride == 0
+
+    def row(self, step: int, look: Callable[[str, str], Any]) -> None:
+        """Keep one row; `look(population, variable)` hands out an array that broadcasts to (batch, cells), or a number."""
+        k = self._filled
+        self._time[k] = (self._offset + step) * self.dt
+        for rows, population, variable, cells in self._columns:
+            value = look(population, variable)
+            rows[k] = value if cells is None or np.ndim(value) == 0 or value.shape[-1] == 1 else value[..., cells]
+        self._filled = k + 1
+        if self._filled == len(self._time):
+            self.flush()
+
+    def note_spikes(self, population: str, step: int, sample: np.ndarray, cell: np.ndarray) -> None:
+        """Spikes in this step; `sample` counts within the batch."""
+        if self._running is None or not len(cell):
+            return
+        wanted = self.recorder.cells.get(population)
+        if wanted is not None:
+            chosen = np.isin(cell, wanted)
+            sample, cell = sample[chosen], cell[chosen]
+        times = np.full(len(cell), (self._offset + step) * self.dt)
+        self._spikes.setdefault(population, []).append((times, self._trial * self._batch + sample, cell))
+
+    def end_phase(self, step: int) -> None:
+        """The phase has ended; `step` is the first one after it."""
+        self._next = self._offset + step
+        if self._running is None:
+            return
+        stop = self._next * self.dt
+        if stop < self._running.stop:  # cut short
+            if self._spans:
+                self._spans[-1] = PhaseSpan(self._running.name, self._running.trial, self._running.start, stop)
+            else:
+                self._sink.replace_last("phases/stop", stop)
+        self._running = None
+
+    def end_trial(self) -> None:
+        self._trial += 1
+
+    # ---------------------------------------------------------------- what was recorded
+
+    def _forget(self) -> None:
+        self._filled = 0
+        self._spans: list[PhaseSpan] = []
+        self._spikes: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+        self._snapshots: list[tuple[int, dict[str, np.ndarray]]] = []
+
+    def flush(self) -> None:
+        """Hand on what was gathered: from now on a reader of the file sees it."""
+        from neurosim.traces.file import phase_columns
+
+        rows = self._filled
+        columns = {f"{c.population}/{c.variable}": c.rows[:rows] for c in self._columns} | {"time": self._time[:rows]}
+        if self._spans:
+            columns |= phase_columns(self._spans)
+        for population, noted in self._spikes.items():
+            for name, parts in zip(("time", "sample", "cell"), zip(*noted, strict=True), strict=True):
+                columns[f"spikes/{population}/{name}"] = np.concatenate(parts)
+        if self._snapshots:
+            columns["weight_trials"] = np.array([trial for trial, _ in self._snapshots])
+            for name in self.projections:
+                columns[f"weights/{name}"] = np.stack([kept[name] for _, kept in self._snapshots])
+        self._forget()  # first: rows that a full disk refuses are not written twice
+        self._sink.grow(columns)
+        self._written = time.monotonic()
+
+    def position(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a run goes on with the same recording; written out first."""
+        self.flush()
+        return {"trial": self._trial, "step": self._next, "lengths": dict(self._sink.lengths)}
+
+    def close(self, weights: Callable[[str], np.ndarray] | None = None) -> Traces:
+        """End the recording with a last snapshot of the weights, and hand out what was recorded."""
+        if self._closed is None:
+            if weights is not None:
+                self.keep_weights(weights)
+            try:
+                self.flush()
+            finally:
+                self._sink.close()
+            path = self.recorder.path
+            self._closed = self._sink.traces(self._metadata) if path is None else Traces.load(path)
+        return self._closed
+
+
+class _Memory:
+    """Gathers rows in memory; the counterpart of `neurosim.traces.file.TraceFile`."""
+
+    def __init__(
+        self,
+        units: Mapping[str, str],
+        cells: Mapping[str, np.ndarray],
+        spiking: Sequence[str],
+        projections: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        weights: Mapping[str, tuple[int, ...]],
+        dtype: str,
+    ):
+        self._units, self._cells, self._spiking, self._projections = units, cells, spiking, projections
+        empty = {"time": np.empty(0), "weight_trials": np.empty(0, dtype=np.int64)}
+        empty |= {name.replace(".", "/"): np.empty((0, *shape), dtype) for name, shape in shapes.items()}
+        empty |= {f"weights/{name}": np.empty((0, *shape), dtype) for name, shape in weights.items()}
+        for p in spiking:
+            empty |= {f"spikes/{p}/time": np.empty(0)} | {
+                f"spikes/{p}/{x}": np.empty(0, dtype=np.int64) for x in ("sample", "cell")
+            }
+        empty |= {"phases/name": np.empty(0, "S1"), "phases/trial": np.empty(0, dtype=np.int64)}
+        empty |= {"phases/start": np.empty(0), "phases/stop": np.empty(0)}
+        self._parts = {name: [column] for name, column in empty.items()}
+
+    def grow(self, columns: Mapping[str, np.ndarray]) -> None:
+        for name, rows in columns.items():
+            if len(rows):
+                self._parts[name].append(rows.copy())
+
+    def replace_last(self, name: str, value: Any) -> None:
+        self._parts[name][-1][-1] = value
+
+    def close(self) -> None:
+        pass
+
+    def traces(self, metadata: Mapping[str, Any]) -> Traces:
+        whole = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        columns = [whole[f"phases/{x}"] for x in ("name", "trial", "start", "stop")]
+        return Traces(
+            whole["time"],
+            {name: whole[name.replace(".", "/")] for name in self._units},
+            dict(self._units),
+            [PhaseSpan(n.decode(), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)],
+            dict(metadata),
+            {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in self._spiking},
+            dict(self._cells),
+            {name: whole[f"weights/{name}"] for name in self._projections},
+            whole["weight_trials"],
+        )
+
+
+# ------------------------------------------------------------------------------------------- names of the recorder
+
+
+def _names(recorder: Recorder, plan: Plan) -> tuple[list[tuple[str, str]], list[str]]:
+    """Variables and projections, in the order in which they are named, each once."""
+    variables, projections = [], []
+    for name in dict.fromkeys(recorder.variables):
+        if "." in name:
+            variables.append(plan.variable(name))
+        elif name not in plan.projections:
+            hint = (
+                " A variable is named with its population: 'population.variable'." if name in plan.populations else ""
+            )
+            raise NeurosimError(
+                f"There is no projection '{name}' whose weights could be recorded.{suggest(name, plan.projections)}{hint} Known: "
+                f"{', '.join(plan.projections)}."
+            )
+        elif plan.projections[name].root != name:
+            raise NeurosimError(
+                f"The weights of '{name}' are tied to those of '{plan.projections[name].root}'; record those."
+            )
+        else:
+            projections.append(name)
+    return variables, projections
+
+
+def _cells(recorder: Recorder, plan: Plan, variables: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+    recorded = dict.fromkeys([p for p, _ in variables] + [p.name for p in plan.populations.values() if p.spiking])
+    found = {}
+    for population, cells in recorder.cells.items():
+        if population not in recorded:
+            raise unknown("recorded population", population, recorded)
+        chosen, n = np.asarray(cells), plan.populations[population].n
+        if chosen.ndim != 1 or not len(chosen):
+            raise NeurosimError(f"cells of '{population}' = {cells!r}; wanted a list of at least one number.")
+        if not np.issubdtype(chosen.dtype, np.integer) or chosen.min() < 0 or chosen.max() >= n:
+            raise NeurosimError(f"cells of '{population}' = {chosen.tolist()}; wanted whole numbers from 0 to {n - 1}.")
+        if len(np.unique(chosen)) < len(chosen):
+            raise NeurosimError(f"cells of '{population}' = {chosen.tolist()}: one is named twice.")
+        found[population] = chosen
+    return found
+
+
+def _phases(recorder: Recorder, plan: Plan) -> set[str] | None:
+    if not recorder.phases:
+        return None
+    names = {phase.name: phase.base for phase in plan.phases}
+    for phase in recorder.phases:
+        if phase not in names and phase not in names.values():
+            raise unknown("phase", phase, dict.fromkeys([*names.values(), *names]))
+    return {name for name, base in names.items() if name in recorder.phases or base in recorder.phases}

@@ -1,0 +1,288 @@
+"""Recorded traces: time, values, units, phases; in memory, or in an HDF5 file that is read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurosim.errors import NeurosimError, unknown
+
+#: Seconds: times nearer than this are equal.
+INSTANT = 1e-9
+
+
+@dataclass(frozen=True)
+class PhaseSpan:
+    """A phase of one trial on the time axis: ``start <= t < stop``, in seconds."""
+
+    name: str
+    trial: int
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Spikes of one population: time in seconds, number of the sample, number of the cell, one entry per spike."""
+
+    time: np.ndarray
+    sample: np.ndarray
+    cell: np.ndarray
+
+    def of(self, cell: int, sample: int = 0) -> np.ndarray:
+        """Spike times of one cell in one sample."""
+        return self.time[(self.cell == cell) & (self.sample == sample)]
+
+
+@dataclass
+class Traces:
+    """Recorded variables.
+
+    Attributes
+    ----------
+    time
+        (rows,) in seconds, increasing; not always equally spaced (chosen phases, chosen trials, the steady level).
+    values
+        ``{"population.variable": (rows, batch, cells)}``, base SI units. NumPy arrays, or `neurosim.traces.file.Stored` ones, which read from
+        their file what is asked for: index them like an array (``traces["pyr1.u"][:100, 0]``).
+    units
+        ``{"population.variable": unit as text}``.
+    phases
+        Phases in their order on the time axis.
+    metadata
+        Model, level, seed, dt, versions, ...
+    spikes
+        ``{population: Spikes}`` of the spiking populations.
+    cells
+        ``{population: (columns,) numbers of the recorded cells}``; a population that is not named was recorded whole.
+    weights
+        ``{projection: (snapshots, *shape of its weights)}``.
+    weight_trials
+        (snapshots,) how many trials had been presented before each snapshot of the weights.
+    file
+        The open file, where values are read from one.
+    """
+
+    time: np.ndarray
+    values: Mapping[str, Any]
+    units: Mapping[str, str]
+    phases: Sequence[PhaseSpan]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    spikes: Mapping[str, Spikes] = field(default_factory=dict)
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    weight_trials: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    file: Any = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.values:
+            raise unknown("recorded variable", name, self.values)
+        return self.values[name]
+
+    def __enter__(self) -> Traces:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file that values are read from; nothing to do in memory."""
+        if self.file is not None:
+            self.file.close()
+
+    # ---------------------------------------------------------------- parts
+
+    def cells_of(self, population: str) -> np.ndarray:
+        """Numbers of the recorded cells of a population, one per column of its variables."""
+        if population in self.cells:
+            return np.asarray(self.cells[population])
+        names = [name for name in self.values if name.partition(".")[0] == population]
+        if not names:
+            raise unknown("recorded population", population, self._populations())
+        return np.arange(self.values[names[0]].shape[-1])
+
+    def _populations(self) -> list[str]:
+        return list(dict.fromkeys([*(name.partition(".")[0] for name in self.values), *self.spikes]))
+
+    def select(
+        self,
+        variables: Sequence[str] | None = None,
+        *,
+        populations: Sequence[str] | None = None,
+        cells: Mapping[str, Sequence[int]] | None = None,
+        time: tuple[float, float] | None = None,
+        phases: Sequence[str] | None = None,
+        trials: Sequence[int] | None = None,
+    ) -> Traces:
+        """A part of the traces; what lies in a file is not read.
+
+        Parameters
+        ----------
+        variables
+            Names such as ``"pyr1.u"``, or of projections whose weights were recorded (default: all).
+        populations
+            Variables and spikes of these populations only.
+        cells
+            ``{population: numbers of cells}``, in their numbering in the circuit.
+        time
+            ``(start, stop)`` in seconds, ``start <= t < stop``.
+        phases, trials
+            Rows and spikes within these phases (windows by ``settle[3]``, or all of them by ``settle``), of these trials.
+
+        Raises
+        ------
+        NeurosimError
+            A name, cell, phase or trial that was not recorded; a selection that holds nothing.
+        """
+        for what, given in (("variables", variables), ("populations", populations), ("phases", phases)):
+            if isinstance(given, str):
+                raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+        known = self._populations()
+        for population in (*(populations or ()), *(cells or ())):
+            if population not in known:
+                raise unknown("recorded population", population, known)
+        for name in variables or ():
+            if name not in self.values and name not in self.weights:
+                raise unknown("recorded variable or projection", name, [*self.values, *self.weights])
+        names = [name for name in self.values if variables is None or name in variables]
+        if populations is not None:
+            names = [name for name in names if name.partition(".")[0] in populations]
+        matrices = [n for n in self.weights if (n in variables if variables is not None else populations is None)]
+        columns = self._columns(cells or {})
+        spans = self._spans(phases, trials)
+        rows, intervals = self._rows(spans, time, phases is not None or trials is not None)
+        chosen = {
+            population: self._spikes_within(population, intervals, (cells or {}).get(population))
+            for population in self.spikes
+            if (populations is None or population in populations)
+            and (variables is None or any(name.partition(".")[0] == population for name in names))
+        }
+        if not len(rows) and names and len(self.time):
+            raise NeurosimError(
+                f"No row lies in the selection (time = {time}, phases = {phases}, trials = {trials}); the {len(self.time)} rows run from "
+                f"{self.time[0]:g} to {self.time[-1]:g} s."
+            )
+        if not names and not matrices and not chosen:
+            raise NeurosimError(
+                f"The selection is empty: variables = {variables}, populations = {populations}. Recorded: {', '.join([*self.values, *self.weights])}."
+            )
+        kept = np.arange(len(self.weight_trials))
+        if trials is not None:
+            kept = np.flatnonzero(np.isin(self.weight_trials, trials))
+        return replace(
+            self,
+            time=self.time[rows],
+            values={name: _part(self.values[name], rows, columns.get(name.partition(".")[0])) for name in names},
+            units={name: self.units[name] for name in names},
+            phases=[span for span in spans if time is None or (span.start < time[1] and span.stop > time[0])],
+            spikes=chosen,
+            cells={
+                p: self.cells_of(p) if p not in columns else self.cells_of(p)[columns[p]]
+                for p in dict.fromkeys(name.partition(".")[0] for name in names)
+                if p in self.cells or p in columns
+            },
+            weights={name: _part(self.weights[name], kept, None) for name in matrices},
+            weight_trials=self.weight_trials[kept],
+        )
+
+    def _columns(self, cells: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+        """``{population: columns of the chosen cells}``."""
+        found = {}
+        for population, wanted in cells.items():
+            here = {int(cell): k for k, cell in enumerate(self.cells_of(population))}
+            missing = [int(cell) for cell in wanted if int(cell) not in here]
+            if missing or not len(wanted):
+                some = ", ".join(map(str, list(here)[:8])) + (", ..." if len(here) > 8 else "")
+                raise NeurosimError(
+                    f"Cells {missing} of '{population}' were not recorded; the file has {len(here)}: {some}."
+                    if missing
+                    else f"No cell of '{population}' is named; wanted at least one."
+                )
+            found[population] = np.array([here[int(cell)] for cell in wanted])
+        return found
+
+    def _spans(self, phases: Sequence[str] | None, trials: Sequence[int] | None) -> list[PhaseSpan]:
+        names = list(dict.fromkeys(span.name for span in self.phases))
+        for phase in phases or ():
+            if phase not in names and phase not in {_base(name) for name in names}:
+                raise unknown("recorded phase", phase, names)
+        there = {span.trial for span in self.phases}
+        for trial in () if trials is None else trials:
+            if trial not in there:
+                raise NeurosimError(
+                    f"Trial {trial} was not recorded; recorded are {len(there)} trials, {min(there)} to {max(there)}."
+                    if there
+                    else f"Trial {trial} was not recorded; no trial was."
+                )
+        return [
+            span
+            for span in self.phases
+            if (phases is None or span.name in phases or _base(span.name) in phases)
+            and (trials is None or span.trial in trials)
+        ]
+
+    def _rows(
+        self, spans: Iterable[PhaseSpan], time: tuple[float, float] | None, by_span: bool
+    ) -> tuple[np.ndarray, list[tuple[float, float]]]:
+        """Rows that are kept, and the intervals of time in which spikes are."""
+        low, high = time if time is not None else (-np.inf, np.inf)
+        intervals = [(max(s.start, low), min(s.stop, high)) for s in spans] if by_span else [(low, high)]
+        cuts = [np.searchsorted(self.time, (a - INSTANT, b - INSTANT)) for a, b in intervals]
+        rows = [np.arange(a, b) for a, b in cuts if b > a]
+        return np.concatenate(rows) if rows else np.empty(0, dtype=int), intervals
+
+    def _spikes_within(
+        self, population: str, intervals: list[tuple[float, float]], cells: Sequence[int] | None
+    ) -> Spikes:
+        spikes = self.spikes[population]
+        kept = np.zeros(len(spikes.time), dtype=bool)
+        for start, stop in intervals:
+            kept |= (spikes.time >= start - INSTANT) & (spikes.time < stop - INSTANT)
+        if cells is not None:
+            kept &= np.isin(spikes.cell, cells)
+        return Spikes(spikes.time[kept], spikes.sample[kept], spikes.cell[kept])
+
+    # ---------------------------------------------------------------- file
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HDF5 file, complete or not at all (temporary file, then rename)."""
+        from neurosim.traces.file import save
+
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Traces:
+        """Open a file of traces, also one that is being written or whose writer was killed; values are read when they are indexed.
+
+        Close it with `close`, or use it in a ``with`` block.
+
+        Raises
+        ------
+        NeurosimError
+            No file, no trace file, or one from a newer version.
+        """
+        from neurosim.traces.file import load
+
+        return load(Path(path))
+
+
+def _base(phase: str) -> str:
+    """The name of a phase without the number of its window."""
+    return phase.rpartition("[")[0] if phase.endswith("]") else phase
+
+
+def _part(values: Any, rows: np.ndarray, columns: np.ndarray | None) -> Any:
+    if not isinstance(values, np.ndarray):
+        return values.part(rows, columns)
+    if len(rows) == len(values):
+        part = values
+    elif len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # a view
+        part = values[rows[0] : rows[-1] + 1]
+    else:
+        part = values[rows]
+    return part if columns is None else part[..., columns]
