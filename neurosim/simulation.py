@@ -179,13 +179,14 @@ def simulate(
         result = engine.present(fields, learn=plasticity, record=recording)
     except DivergenceError as error:
         if error.result is not None:
-            error.result.traces = recording.close()
+            error.result.traces = recording.traces()
         raise
     except BaseException:  # what was recorded so far stays in its file
         with contextlib.suppress(NeurosimError):
             recording.close()
         raise
-    result.traces = recording.close(result.weights.__getitem__)
+    recording.close(result.weights.__getitem__)
+    result.traces = recording.traces()
     return result
 
 

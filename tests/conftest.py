@@ -35,7 +35,7 @@ def run_circuit(
     recording = Recording(Recorder(record, stride=stride), circuit.plan, batch, dt, dtype) if record else None
     result = engine.present(stimuli, record=recording, **options)
     if recording is not None:
-        result.traces = recording.close()
+        result.traces = recording.traces()
     return result
 
 

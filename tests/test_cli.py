@@ -403,7 +403,7 @@ SIMULATE, COMPARE, TRAIN = ("simulate", "ghost_units"), ("compare", "ghost_units
 WRONG = [
     ((*SIMULATE, "--record", "pyr1.rho"), "'rho'. Did you mean 'rho_a'?"),
     ((*SIMULATE, "--record", "pyr9.u"), "There is no population 'pyr9'. Did you mean 'pyr"),
-    ((*SIMULATE, "--record", "u"), "There is no population 'u'"),
+    ((*SIMULATE, "--record", "u"), "There is no projection 'u' whose weights could be recorded. Or the variable pyr1.u,"),
     ((*SIMULATE, "--level", "brian2:dens"), "There is no level 'brian2:dens'. Did you mean 'brian2:dense'?"),
     ((*SIMULATE, "--data", "digit"), "There is no data set 'digit'. Did you mean 'digits'?"),
     ((*SIMULATE, "--set", "beeta=1"), "There is no setting of ghost_units 'beeta'. Did you mean 'beta'?"),

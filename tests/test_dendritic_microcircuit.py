@@ -267,7 +267,7 @@ def test_the_noise_is_that_of_the_seed():
     engine = engine_class("torch:trajectory")(circuit.plan, weights, Options(batch=3, dt=1e-4, seed=1, progress=False))
     recording = Recording(Recorder(["pyr1.u"]), circuit.plan, 3, 1e-4)
     engine.present({"image": x, "target": y}, record=recording)
-    assert np.abs(recording.close()["pyr1.u"] - states["pyr1.u"]).max() > 0.01
+    assert np.abs(recording.traces()["pyr1.u"] - states["pyr1.u"]).max() > 0.01
 
 
 @pytest.mark.parametrize("level", EULER)

@@ -205,7 +205,7 @@ def test_two_presentations_go_on_with_the_stream(level):
     whole = at_once.present({"image": IMAGE}, record=one)
     in_parts.present({"image": IMAGE[:1]}, record=two)
     second = in_parts.present({"image": IMAGE[1:]}, record=two)
-    expected, found = one.close(), two.close()
+    expected, found = one.traces(), two.traces()
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-13)
     np.testing.assert_allclose(found.time, expected.time, rtol=0, atol=1e-15)

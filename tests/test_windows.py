@@ -440,7 +440,7 @@ def test_recorded_phases_follow_one_another(level):
     options = engine.options
     recording = Recording(Recorder(["s.I", "D.u"]), circuit.plan, len(stimuli["image"]), options.dt)
     engine.present(stimuli, learn="off", record=recording)
-    traces = recording.close()
+    traces = recording.traces()
     shown = traces.values["s.I"][:, 0].argmax(axis=1)
     assert np.array_equal(shown, np.repeat(range(K), SETTLE + LEARN))
     assert [p.name for p in circuit.plan.phases] == [f"{b}[{k}]" for k in range(K) for b in ("settle", "learn")]

@@ -1,4 +1,4 @@
-"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | data`."""
+"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | export | data`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from neurosim.cli import data, describe, evolve, plot, simulate, sweep, train
+from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train
 from neurosim.cli.common import Commands, disk_problem
 from neurosim.errors import NeurosimError
 
@@ -76,6 +76,6 @@ def parser() -> argparse.ArgumentParser:
 
     top.add_argument("--version", action="version", version=f"neurosim {__version__}")
     commands = Commands(top)
-    for module in (describe, simulate, train, evolve, sweep, plot, data):
+    for module in (describe, simulate, train, evolve, sweep, plot, export, data):
         module.add(commands)
     return top

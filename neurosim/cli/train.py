@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neurosim.cli.common import Commands, disk_problem, output_folder, shared_arguments
+from neurosim.cli.common import (
+    Commands,
+    disk_problem,
+    output_folder,
+    recorder_options,
+    recording_arguments,
+    shared_arguments,
+)
 from neurosim.errors import NeurosimError
 
 
@@ -29,6 +36,7 @@ def add(commands: Commands) -> None:
     train.add_argument(
         "--resume", metavar="RUN_DIR", help="go on with a run that was stopped or killed; needs no other argument"
     )
+    recording_arguments(train, trials="one per epoch")
     train.add_argument("--epochs", type=int, metavar="E", help="passes over the training set")
     train.add_argument("--batch-size", type=int, metavar="B", help="samples per update")
     train.add_argument("--dt", metavar="TIME", help="Euler step of the trajectory levels (default 1*ms)")
@@ -47,7 +55,7 @@ def add(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from neurosim.backends.torch.workers import is_first, leave
     from neurosim.training import resolve, resume
-    from neurosim.training.run import RESULT, accuracy_text, remarks
+    from neurosim.training.run import RECORDING, RESULT, accuracy_text, remarks
     from neurosim.training.trainer import start
 
     if arguments.resume:
@@ -82,7 +90,8 @@ def _train(arguments: argparse.Namespace) -> None:
     for line in remarks(run):
         print(line, file=sys.stderr if line.startswith("warning") else sys.stdout)
     best = ", best.safetensors" if (out / "best.safetensors").is_file() else ""
-    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best} in {out}")
+    recording = f", {RECORDING}" if run.config.recorder else ""
+    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best}{recording} in {out}")
 
 
 def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
@@ -111,6 +120,8 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
         device=arguments.device, codegen=arguments.codegen, limit=arguments.samples,
     )  # fmt: skip
     values |= {k: v for k, v in given.items() if v is not None}
+    if recorder := recorder_options(arguments):
+        values["recorder"] = {**values.get("recorder", {}), **recorder}
     weights = None
     if arguments.weights:
         begin = load(arguments.weights)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ import h5py
 import numpy as np
 
 from neurosim.errors import NeurosimError
-from neurosim.files import sync_folder
+from neurosim.files import whole_file, write_whole
 from neurosim.traces.traces import PhaseSpan, Spikes, Traces
 
 #: Version of the file layout; a newer one is refused.
@@ -92,52 +93,18 @@ class TraceFile:
                 raise NeurosimError(
                     f"A population called '{population}' cannot be recorded to a file, which uses that name itself; call it otherwise."
                 )
-        self.path = path
-        try:
-            path.unlink(missing_ok=True)  # an earlier file may still be open for reading
-            self._file = h5py.File(path, "w", libver="latest")
-        except OSError as error:
-            raise NeurosimError(
-                f"The traces cannot be written to '{path}': {error.strerror or error}. Give another path."
-            ) from error
-        self._descriptor = os.open(path, os.O_RDWR)
-        self._datasets: dict[str, h5py.Dataset] = {}
-        self._describe(layout)
+        if not path.parent.is_dir():
+            raise NeurosimError(f"Cannot record to '{path}': there is no folder '{path.parent}'. Create it first.")
+        empty = io.BytesIO()
+        with h5py.File(empty, "w", libver="latest") as file:
+            names = _describe(file, layout)
+        write_whole(path, empty.getbuffer())  # an earlier file goes once this one is there
+        self._file = h5py.File(path, "r+", libver="latest")
         self._file.swmr_mode = True
-        self.lengths = {name: 0 for name in self._datasets}
-
-    def _describe(self, layout: Layout) -> None:
-        file = self._file
-        file.attrs["format"] = FORMAT
-        file.attrs["metadata"] = json.dumps(layout.metadata)
-        for key, value in layout.metadata.items():
-            file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
-        self._make("time", (), "f8").attrs["unit"] = "s"
-        for name, shape in layout.variables.items():
-            population, _, variable = name.partition(".")
-            data = self._make(f"{population}/{variable}", shape, layout.dtype)
-            data.attrs["unit"] = layout.units[name]
-            data.attrs["population"] = population
-            data.attrs["axes"] = "time, sample of the batch, cell"
-            data.attrs["indices"] = layout.cells.get(population, np.arange(shape[-1]))
-        for name, kind in (("name", "S80"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
-            self._make(f"phases/{name}", (), kind)
-        file.create_group("spikes")
-        for population in layout.spiking:
-            for name, kind in (("time", "f8"), ("sample", "i8"), ("cell", "i8")):
-                self._make(f"spikes/{population}/{name}", (), kind)
-            self._datasets[f"spikes/{population}/time"].attrs["unit"] = "s"
-        self._make("weight_trials", (), "i8")
-        for name, shape in layout.weights.items():
-            self._make(f"weights/{name}", shape, layout.dtype)
-
-    def _make(self, name: str, shape: tuple[int, ...], kind: str) -> h5py.Dataset:
-        bytes_each = int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
-        data = self._file.create_dataset(
-            name, (0, *shape), kind, maxshape=(None, *shape), chunks=(max(1, CHUNK // max(bytes_each, 1)), *shape)
-        )
-        self._datasets[name] = data
-        return data
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._datasets: dict[str, Any] = {name: self._file[name] for name in names}
+        self.lengths = dict.fromkeys(names, 0)
+        self.path = path
 
     def grow(self, columns: Mapping[str, np.ndarray]) -> None:
         """Append rows to datasets (by their names in the file), then flush: what was appended is readable from now on."""
@@ -186,6 +153,40 @@ class TraceFile:
             if os.fstat(self._descriptor).st_size > size:  # room that was reserved and not used
                 os.ftruncate(self._descriptor, size)
         os.close(self._descriptor)
+
+
+def _describe(file: h5py.File, layout: Layout) -> list[str]:
+    """Make the attributes and empty datasets of a file; returns the names of the datasets."""
+    names: list[str] = []
+
+    def make(name: str, shape: tuple[int, ...], kind: str) -> h5py.Dataset:
+        each = max(1, CHUNK // max(int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize, 1))
+        names.append(name)
+        return file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=(each, *shape))
+
+    file.attrs["format"] = FORMAT
+    file.attrs["metadata"] = json.dumps(layout.metadata)
+    for key, value in layout.metadata.items():
+        file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+    make("time", (), "f8").attrs["unit"] = "s"
+    for name, shape in layout.variables.items():
+        population, _, variable = name.partition(".")
+        data = make(f"{population}/{variable}", shape, layout.dtype)
+        data.attrs["unit"] = layout.units[name]
+        data.attrs["population"] = population
+        data.attrs["axes"] = "time, sample of the batch, cell"
+        data.attrs["indices"] = layout.cells.get(population, np.arange(shape[-1]))
+    for name, kind in (("name", "S80"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
+        make(f"phases/{name}", (), kind)
+    file.create_group("spikes")
+    for population in layout.spiking:
+        make(f"spikes/{population}/time", (), "f8").attrs["unit"] = "s"
+        for name in ("sample", "cell"):
+            make(f"spikes/{population}/{name}", (), "i8")
+    make("weight_trials", (), "i8")
+    for name, shape in layout.weights.items():
+        make(f"weights/{name}", shape, layout.dtype)
+    return names
 
 
 class Stored:
@@ -285,10 +286,7 @@ def save(traces: Traces, path: Path) -> Path:
         str(np.result_type(*kinds)) if kinds else "float64",
         traces.metadata,
     )
-    temporary = path.with_name(path.name + ".part")
-    file = None
-    try:
-        file = TraceFile(temporary, layout)
+    with whole_file(path) as temporary, contextlib.closing(TraceFile(temporary, layout)) as file:
         widest = sum(int(np.prod(v.shape[1:])) * v.dtype.itemsize for v in traces.values.values())
         step = max(1, BLOCK // max(widest, 1))
         for start in range(0, len(traces.time), step):
@@ -296,19 +294,9 @@ def save(traces: Traces, path: Path) -> Path:
             file.grow({"time": traces.time[rows], **{n.replace(".", "/"): traces.values[n][rows] for n in names}})
         for k in range(len(traces.weight_trials)):
             file.grow({f"weights/{name}": w[k : k + 1] for name, w in traces.weights.items()})
-        file.grow({"weight_trials": traces.weight_trials})
-        file.grow(phase_columns(traces.phases))
+        file.grow({"weight_trials": traces.weight_trials} | phase_columns(traces.phases))
         for population, spikes in traces.spikes.items():
             file.grow({f"spikes/{population}/{name}": getattr(spikes, name) for name in ("time", "sample", "cell")})
-        file.close()
-        file = None
-        os.replace(temporary, path)
-    except BaseException:
-        if file is not None:
-            file.close()
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
     return path
 
 
@@ -401,28 +389,27 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
         The old file lacks a dataset, or is shorter.
     """
     old = _opened(path)
-    temporary = path.with_name(path.name + ".part")
-    new = TraceFile(temporary, layout)
+    new = None
     try:
-        for name in lengths:
-            if name not in old or len(old[name]) < lengths[name]:
-                raise NeurosimError(
-                    f"'{path}' does not hold what its checkpoint counts ({lengths[name]} rows of '{name}'). Move it away to go on without "
-                    "what was recorded before."
-                )
-        for name, count in lengths.items():
-            data = old[name]
-            step = max(1, BLOCK // max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1))
-            for start in range(0, count, step):
-                new.grow({name: data[start : min(start + step, count)]})
-        os.replace(temporary, path)
-        new.path = path
+        with whole_file(path) as temporary:
+            new = TraceFile(temporary, layout)
+            for name, count in lengths.items():
+                if name not in old or len(old[name]) < count:
+                    raise NeurosimError(
+                        f"'{path}' does not hold what its checkpoint counts ({count} rows of '{name}'). Move it away to go on without what was "
+                        "recorded before."
+                    )
+                data = old[name]
+                step = max(1, BLOCK // max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1))
+                for start in range(0, count, step):
+                    new.grow({name: data[start : min(start + step, count)]})
     except BaseException:
-        new.close()
-        temporary.unlink(missing_ok=True)
+        if new is not None:
+            new.close()
         raise
     finally:
         old.close()
+    new.path = path
     return new
 
 

@@ -170,7 +170,7 @@ class Recording:
         self._active = False
         self._running: PhaseSpan | None = None
         self._written = time.monotonic()
-        self._closed: Traces | None = None
+        self._closed = False
 
     # ---------------------------------------------------------------- called by engines
 
@@ -276,18 +276,23 @@ class Recording:
         self.flush()
         return {"trial": self._trial, "step": self._next, "lengths": dict(self._sink.lengths)}
 
-    def close(self, weights: Callable[[str], np.ndarray] | None = None) -> Traces:
-        """End the recording with a last snapshot of the weights, and hand out what was recorded."""
-        if self._closed is None:
-            if weights is not None:
-                self.keep_weights(weights)
-            try:
-                self.flush()
-            finally:
-                self._sink.close()
-            path = self.recorder.path
-            self._closed = self._sink.traces(self._metadata) if path is None else Traces.load(path)
-        return self._closed
+    def close(self, weights: Callable[[str], np.ndarray] | None = None) -> None:
+        """End the recording, with a last snapshot of the weights where they are given."""
+        if self._closed:
+            return
+        self._closed = True
+        if weights is not None:
+            self.keep_weights(weights)
+        try:
+            self.flush()
+        finally:
+            self._sink.close()
+
+    def traces(self) -> Traces:
+        """What was recorded; ends the recording."""
+        self.close()
+        path = self.recorder.path
+        return self._sink.traces(self._metadata) if path is None else Traces.load(path)
 
 
 class _Memory:
@@ -352,12 +357,12 @@ def _names(recorder: Recorder, plan: Plan) -> tuple[list[tuple[str, str]], list[
         if "." in name:
             variables.append(plan.variable(name))
         elif name not in plan.projections:
-            hint = (
-                " A variable is named with its population: 'population.variable'." if name in plan.populations else ""
-            )
+            named = [f"{p.name}.{name}" for p in plan.populations.values() if name in p.variables]
+            named += [f"{name}.{v}" for v in plan.populations[name].variables] if name in plan.populations else []
+            hint = f" Or the variable {', '.join(named[:4])}?" if named else suggest(name, plan.projections)
             raise NeurosimError(
-                f"There is no projection '{name}' whose weights could be recorded.{suggest(name, plan.projections)}{hint} Known: "
-                f"{', '.join(plan.projections)}."
+                f"There is no projection '{name}' whose weights could be recorded.{hint} Projections: {', '.join(plan.projections)}; variables "
+                "are named 'population.variable'."
             )
         elif plan.projections[name].root != name:
             raise NeurosimError(

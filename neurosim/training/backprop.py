@@ -19,6 +19,7 @@ from neurosim.backends.result import Result
 from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Circuit
 from neurosim.errors import DivergenceError
+from neurosim.traces.recorder import Recording
 from neurosim.training.config import TrainConfig
 
 #: Added to a run's seed for its feedback weights, so that they are no other seed's initial weights.
@@ -106,12 +107,17 @@ class BackpropEngine:
         for name, parameter in self.net.parameters.items():
             parameter.data.copy_(self.arrays.asarray(weights[name]))
 
-    def present(self, stimuli: dict[str, Any], *, learn: str = "on", ends: bool = True) -> Result:
-        """As an engine's, but there are no states to record or to keep (`ends`)."""
+    def present(
+        self, stimuli: dict[str, Any], *, learn: str = "on", ends: bool = True, record: Recording | None = None
+    ) -> Result:
+        """As an engine's, but there are no states to keep (`ends`), and of a recording the weights only."""
         started = time.perf_counter()
         answers = []
         for start in range(0, len(stimuli["image"]), self.options.batch):
             rows = slice(start, start + self.options.batch)
+            if record is not None:
+                record.begin_trial(lambda name: self.arrays.to_numpy(self.net.parameters[name]))
+                record.end_trial()
             images, targets = (self.arrays.asarray(stimuli[name][rows]) for name in ("image", self.wanted))
             if learn == "on":
                 direct = self.method == "direct_feedback_alignment"

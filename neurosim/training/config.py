@@ -6,13 +6,14 @@ import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from neurosim import registry
 from neurosim.backends import STEADY
 from neurosim.errors import NeurosimError, suggest, unknown
+from neurosim.traces import Recorder
 
 #: Keys that hold one of a few words.
 WORDS = {
@@ -103,6 +104,9 @@ class TrainConfig:
     hold_out
         Keep the last part of the training set for validation (default). False: train on all of it and follow the test set after each
         epoch, as many published protocols do; the last epoch is reported, and nothing may be chosen by such a run.
+    recorder
+        What is recorded while training, to ``recording.h5`` in the run folder: keys of `neurosim.Recorder` but for `path`. By default one trial (batch) per
+        epoch, the first. Empty (default): nothing.
     select
         Whose weights the test set is touched with: those of the ``last`` epoch (default), or of the ``best``, the one with the lowest
         validation loss (the earliest of equals).
@@ -148,6 +152,7 @@ class TrainConfig:
     test: bool = True
     hold_out: bool = True
     select: str = "last"
+    recorder: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -177,6 +182,15 @@ class TrainConfig:
                 "select = 'best' chooses by the validation loss, and hold_out = false leaves no validation set. Leave one of them out."
             )
         self._check_transform()
+        for key in self.recorder:
+            known = [f.name for f in fields(Recorder) if f.name != "path"]
+            if key not in known:
+                raise unknown("key of recorder", key, known)
+        Recorder(**self.recorder)
+        if self.method in REFERENCES and any("." in name for name in self.recorder.get("variables", ())):
+            raise NeurosimError(
+                f"recorder names variables of populations with method = '{self.method}': a reference net has weights only. Name projections."
+            )
         if self.optimiser != "none" and self.level != "torch:steady" and self.method == "circuit":
             raise NeurosimError(
                 f"The optimiser '{self.optimiser}' transforms a whole batch's change, which only torch:steady hands over; "
@@ -228,7 +242,7 @@ class TrainConfig:
 
     def _beside_defaults(self, keys: Collection[str]) -> str:
         """Those of the keys that are not at their default, as text."""
-        usual = {f.name: {} if f.name == "learning_rates" else f.default for f in fields(self)}
+        usual = {f.name: f.default if f.default is not MISSING else {} for f in fields(self)}
         return ", ".join(f"{key} = {getattr(self, key)!r}" for key in keys if getattr(self, key) != usual[key])
 
     def to_toml(self) -> str:
@@ -327,6 +341,8 @@ def _wanted(name: str, value: Any) -> str:
     if name == "learning_rates":
         right = isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
         return "" if right else "a table of rules and their rates, numbers of at least 0"
+    if name == "recorder":
+        return "" if isinstance(value, dict) else "a table: variables, cells, stride, phases, trials"
     if name == "settings":
         return "" if isinstance(value, dict) else "a table of settings of the circuit"
     if name == "optimise":
@@ -341,6 +357,8 @@ def _is_number(value: Any) -> bool:
 def _toml(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are JSON's
 
 

@@ -7,6 +7,7 @@
 ``weights.safetensors`` weights after the last whole epoch
 ``best.safetensors``    with select = "best", those of the epoch with the lowest validation loss
 ``checkpoint.safetensors`` what `neurosim train --resume` goes on from, while the run is unfinished
+``recording.h5``        what the configuration's recorder names, see `neurosim.Recorder`
 ``result.json``         written last: accuracy on the test set, or why the run failed
 """
 
@@ -31,6 +32,7 @@ from neurosim.training.config import TrainConfig
 
 CONFIG, ORIGIN, METRICS, TIMING = "config.toml", "run.json", "metrics.jsonl", "timing.jsonl"
 WEIGHTS, BEST, RESULT = "weights.safetensors", "best.safetensors", "result.json"
+RECORDING = "recording.h5"
 
 
 @dataclass(frozen=True)

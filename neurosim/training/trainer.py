@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from neurosim.data.normalise import black
 from neurosim.errors import DivergenceError, NeurosimError, unknown
 from neurosim.files import write_whole
 from neurosim.simulation import step_size, stimuli, versions
+from neurosim.traces import Recorder
+from neurosim.traces.recorder import Recording
 from neurosim.training import checkpoint
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
 from neurosim.training.run import (
@@ -41,6 +43,7 @@ from neurosim.training.run import (
     CONFIG,
     METRICS,
     ORIGIN,
+    RECORDING,
     RESULT,
     TIMING,
     Run,
@@ -53,6 +56,8 @@ from neurosim.training.run import (
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50
+#: Stands in a checkpoint whose recording is complete.
+WHOLE = "whole"
 #: Weights count as indefinite where their smallest eigenvalue is below this share of the largest (rounding reaches 1e-7 in float32).
 INDEFINITE = 1e-4
 
@@ -180,10 +185,39 @@ class Trainer:
         self.spectra: dict[
             str, tuple[float, float]
         ] = {}  # smallest and largest eigenvalue of weights that a measure names
+        self.recorder = self._recorder()
+        self.recording: Recording | None = None
+        self._recorded: Any = None  # where the recording of a run that goes on stood
         self.at = Position()
         self.metrics: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
         self.best: dict[str, np.ndarray] = {}
+
+    def _recorder(self) -> Recorder | None:
+        """By the configuration; None where nothing is recorded."""
+        if not self.config.recorder:
+            return None
+        if self.workers.size > 1:
+            raise NeurosimError("A recording is of one process; leave recorder out, or train without torchrun.")
+        batches = len(self.splits["train"]["image"]) // self.config.batch_size
+        recorder = Recorder(**{"trials": batches, **self.config.recorder})
+        recorder.resolve(self.circuit.plan)
+        return recorder
+
+    def _record(self, folder: Path | None) -> Recording | None:
+        """The recording of this run, in its folder; that of a run that goes on, up to its checkpoint."""
+        if self.recorder is None or self._recorded == WHOLE:
+            return None
+        if folder is None:
+            raise NeurosimError(
+                f"recorder wants a run folder, where {RECORDING} is written; give out (--out DIR), or leave recorder out."
+            )
+        options = self.engine.options
+        batches = len(self.splits["train"]["image"]) // self.config.batch_size
+        metadata = {**_labels(self.config), "dt": self.config.dt, "trials_per_epoch": batches, "versions": versions()}
+        return Recording(
+            replace(self.recorder, path=folder / RECORDING), self.circuit.plan, options.batch, options.dt, options.dtype, metadata, self._recorded
+        )  # fmt: skip
 
     @cached_property
     def reader(self) -> Any:
@@ -238,7 +272,7 @@ class Trainer:
                 fields["image"] = self._augmented(fields["image"], [self.config.seed, 4, number, first])
             if self.workers.size > 1:  # one batch a call
                 fields = {name: values[self.own] for name, values in fields.items()}
-            result = self.engine.present(fields, learn="on", ends=False)
+            result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
             wanted = _numpy(fields[self.readout.wanted])
             right, loss = self._score(result.readout, wanted)
             sums = self.workers.total(right, loss, len(wanted), result.unsettled)
@@ -375,7 +409,10 @@ class Trainer:
         epochs = tqdm(
             total=self.config.epochs, initial=self.at.epoch - 1, desc="epochs", unit="epoch", disable=not self.progress, position=0,
         )  # fmt: skip
-        with contextlib.closing(epochs), _stop_between_batches() as stop:
+        with contextlib.closing(epochs), contextlib.ExitStack() as opened, _stop_between_batches() as stop:
+            self.recording = self._record(folder)
+            if self.recording is not None:
+                opened.callback(self.recording.close)
             due = time.monotonic() + self.config.checkpoint
 
             def between() -> None:
@@ -432,6 +469,9 @@ class Trainer:
                 what, form = self._shown
                 shown = {"train": format(row[f"train_{what}"], form), self.followed: format(checked[what], form)}
                 epochs.set_postfix(shown, refresh=False)
+            if self.recording is not None:
+                self.recording.close(self.engine.weights().__getitem__)
+                self.recording, self._recorded = None, WHOLE
         if folder is not None:
             self.save_checkpoint(folder)
         return self.metrics
@@ -460,6 +500,7 @@ class Trainer:
             "trials": trials,
             "metrics": self.metrics,
             "timing": self.timing,
+            "recording": self._recorded if self.recording is None else self.recording.position(),
         }
         checkpoint.save(folder, tensors, state)
 
@@ -489,6 +530,7 @@ class Trainer:
             engine.noise.step = step
         for engine, trial in zip((self.engine, self.reader), state["trials"], strict=True):
             engine.trial = trial
+        self._recorded = state.get("recording")
         self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
         if self.workers.first:
             self._write_rows(folder)
@@ -564,7 +606,7 @@ def start(
     folder = Path(out)
     if trainer.workers.first:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG, RESULT, checkpoint.NAME):  # of an earlier run that this one overwrites
+        for name in (CONFIG, RESULT, RECORDING, checkpoint.NAME):  # of an earlier run that this one overwrites
             (folder / name).unlink(missing_ok=True)
         folder_of_data = datasets.given_directory(data_dir)
         origin = {

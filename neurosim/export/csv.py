@@ -1,0 +1,102 @@
+"""Traces as CSV: one wide table of the variables, and tables of phases and spikes beside it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neurosim.errors import NeurosimError
+from neurosim.export.layout import BLOCK, require_content, require_folder
+from neurosim.files import whole_file
+from neurosim.traces import Traces
+
+
+def tables(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """The files that `to_csv` writes: ``values``, ``phases`` and, of circuits that spike, ``spikes``."""
+    path = Path(path)
+    return {"values": path, **{part: path.with_name(f"{path.stem}.{part}.csv") for part in ("phases", "spikes")}}
+
+
+def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
+    """Write the variables to one table, a row per recorded time; phases and spikes go to tables beside it.
+
+    ``traces.csv`` has the columns ``time (s)`` and one per variable and cell with its unit, ``pyr1.u[3] (volt)``;
+    with several samples in the batch ``pyr1.u[3] sample 1 (volt)``. Numbers are written so that they are read back
+    exactly. ``traces.phases.csv`` has ``phase, trial, start (s), stop (s)`` (``start <= t < stop``),
+    ``traces.spikes.csv`` ``population, cell, sample, time (s)``. Weights and metadata are not written; NWB and Neo
+    keep them.
+
+    Parameters
+    ----------
+    traces
+        What was recorded. Values that lie in a file are read block by block.
+    path
+        The wide table, ending in ``.csv``. Files that are there are replaced, each complete or not at all.
+
+    Returns
+    -------
+    list
+        The files that were written.
+
+    Raises
+    ------
+    NeurosimError
+        Empty traces, traces of weights alone, another suffix, or a folder that does not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise NeurosimError(f"Cannot write a table as '{path}'; wanted a name that ends in .csv.")
+    require_content(traces)
+    if not traces.values and not traces.spikes:
+        raise NeurosimError(
+            "Only weights were recorded, and CSV holds none; write .nwb, or use neurosim.export.to_neo."
+        )
+    require_folder(path)
+    files = tables(path)
+    _write(files["values"], ["time (s)", *_columns(traces)], _rows(traces))
+    _write(
+        files["phases"],
+        ["phase", "trial", "start (s)", "stop (s)"],
+        ((span.name, span.trial, span.start, span.stop) for span in traces.phases),
+    )
+    if traces.spikes:
+        _write(files["spikes"], ["population", "cell", "sample", "time (s)"], _spikes(traces))
+    else:
+        files.pop("spikes").unlink(missing_ok=True)  # of an earlier export to this name
+    return list(files.values())
+
+
+def _columns(traces: Traces) -> Iterator[str]:
+    for name, values in traces.values.items():
+        cells = traces.cells_of(name.partition(".")[0])
+        for sample in range(values.shape[1]):
+            which = f" sample {sample}" if values.shape[1] > 1 else ""
+            yield from (f"{name}[{cell}]{which} ({traces.units[name]})" for cell in cells)
+
+
+def _rows(traces: Traces) -> Iterator[Sequence[str]]:
+    columns = sum(int(np.prod(values.shape[1:])) for values in traces.values.values())
+    step = max(1, BLOCK // (128 * (1 + columns)))  # a number as text takes NumPy 128 bytes
+    for start in range(0, len(traces.time), step):
+        rows = slice(start, start + step)
+        blocks = [np.asarray(traces.time[rows])[:, None]]
+        blocks += [np.asarray(values[rows]).reshape(len(blocks[0]), -1) for values in traces.values.values()]
+        # The shortest text that reads back to the same number, of float32 as of float64.
+        yield from np.concatenate([block.astype(str) for block in blocks], axis=1).tolist()
+
+
+def _spikes(traces: Traces) -> Iterator[tuple[str, int, int, float]]:
+    for population, spikes in traces.spikes.items():
+        for cell, sample, time in zip(spikes.cell, spikes.sample, spikes.time, strict=True):
+            yield population, int(cell), int(sample), float(time)
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,107 @@
+"""What the formats share: the spacing of rows, the spike trains of single cells, the checks before writing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neurosim.errors import NeurosimError
+from neurosim.traces import Spikes, Traces
+
+#: Bytes that are copied at a time.
+BLOCK = 4 * 1024 * 1024
+
+
+class Train(NamedTuple):
+    """Spikes of one cell at one position of the batch: times (s), and the number of the sample at each."""
+
+    population: str
+    cell: int
+    position: int
+    times: np.ndarray
+    samples: np.ndarray
+
+
+def optional(module: str, extra: str) -> Any:
+    """Import an optional library.
+
+    Raises
+    ------
+    NeurosimError
+        It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise NeurosimError(f"This needs {module} ({error}): pip install 'neurosim[{extra}]'.") from error
+
+
+def require_content(traces: Traces) -> None:
+    """Refuse traces that hold nothing."""
+    if not (traces.values and len(traces.time)) and not traces.spikes and not len(traces.weight_trials):
+        raise NeurosimError(
+            "The traces are empty: no row of a variable, no spiking population, no weights. Record something, such as "
+            "record=['population.variable']."
+        )
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a file in a folder that does not exist."""
+    if not path.parent.is_dir():
+        raise NeurosimError(f"The folder '{path.parent}' does not exist; make it, or give another path.")
+
+
+def batch_of(traces: Traces) -> int:
+    """Samples presented at once; where spikes alone were recorded, nobody knows, and each sample stands for itself."""
+    for values in traces.values.values():
+        return values.shape[1]
+    return 1 + max((int(np.max(s.sample)) for s in traces.spikes.values() if len(s.sample)), default=0)
+
+
+def spacing(time: np.ndarray) -> float | None:
+    """Seconds from row to row, None where the rows are not equally spaced (or fewer than two)."""
+    if len(time) < 2 or not time[-1] > time[0]:
+        return None
+    period = float(f"{(time[-1] - time[0]) / (len(time) - 1):.12g}")  # 0.0001 in place of 0.00010000000000000003
+    even = time[0] + period * np.arange(len(time))
+    return period if np.abs(time - even).max() < 1e-6 * period else None
+
+
+def extent(traces: Traces) -> tuple[float, float]:
+    """When the recording begins and ends, in seconds."""
+    starts = [s.start for s in traces.phases] + [float(t) for t in traces.time[:1]]
+    stops = [s.stop for s in traces.phases] + [float(t) for t in traces.time[-1:]]
+    for spikes in traces.spikes.values():
+        if len(spikes.time):
+            starts.append(float(np.min(spikes.time)))
+            stops.append(float(np.max(spikes.time)))
+    return min(starts, default=0.0), max(stops, default=0.0)
+
+
+def trains(traces: Traces) -> Iterator[Train]:
+    """Spike trains of all recorded cells, silent ones included, and of all others that fired."""
+    batch = batch_of(traces)
+    for population, spikes in traces.spikes.items():
+        times, samples, cells = (np.asarray(column) for column in (spikes.time, spikes.sample, spikes.cell))
+        recorded = any(name.partition(".")[0] == population for name in traces.values) or population in traces.cells
+        numbers = np.union1d(traces.cells_of(population) if recorded else [], cells).astype(np.int64)
+        unit = samples % batch * len(numbers) + np.searchsorted(numbers, cells)
+        order = np.lexsort((times, unit))
+        edges = np.searchsorted(unit[order], np.arange(batch * len(numbers) + 1))
+        for k in range(batch * len(numbers)):
+            chosen = order[edges[k] : edges[k + 1]]
+            position, column = divmod(k, len(numbers))
+            yield Train(population, int(numbers[column]), position, times[chosen], samples[chosen])
+
+
+def spikes_of(found: list[Train]) -> Spikes:
+    """Spikes of one population from its trains: in the order of time, at one time by sample and cell."""
+    times = np.concatenate([np.empty(0), *(train.times for train in found)])
+    samples = np.concatenate([np.empty(0, dtype=np.int64), *(train.samples for train in found)]).astype(np.int64)
+    cells = np.repeat([train.cell for train in found], [len(train.times) for train in found]).astype(np.int64)
+    order = np.lexsort((cells, samples, times))
+    return Spikes(times[order], samples[order], cells[order])
