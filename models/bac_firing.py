@@ -10,6 +10,18 @@ from __future__ import annotations
 from neurosim import Circuit, OneToOne, Phase, Population, Projection, Protocol
 from neurosim.parts import bac_pyramidal, current_step, epsc
 
+#: The paper of the phenomenon.
+PAPER = """
+@article{larkum1999coupling,
+  author = {Larkum, M. E. and Zhu, J. J. and Sakmann, B.},
+  title = {A new cellular mechanism for coupling inputs arriving at different cortical layers},
+  journal = {Nature},
+  volume = {398},
+  pages = {338--341},
+  year = {1999}
+}
+"""
+
 #: somatic step and apical EPSC (peak) of each protocol, in pA
 PROTOCOLS = {
     "soma_step": (1700, 0),
@@ -45,6 +57,6 @@ def circuit(onset: str = "60*ms", lag: str = "5*ms", duration: str = "300*ms") -
     return Circuit(
         "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
         citation=(
-            "BAC firing after Larkum, Zhu & Sakmann 1999, Nature 398:338 (the phenomenon; equations and constants are ours)"
+            "BAC firing after Larkum, Zhu & Sakmann 1999, Nature 398:338 (the phenomenon; equations and constants are ours)\n" + PAPER
         ),
     )  # fmt: skip

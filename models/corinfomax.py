@@ -54,6 +54,18 @@ from neurosim import (
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, unknown
 
+#: The paper.
+PAPER = """
+@inproceedings{bozkurt2023correlative,
+  author = {Bozkurt, B. and Pehlevan, C. and Erdogan, A. T.},
+  title = {Correlative Information Maximization: A Biologically Plausible Approach to Supervised Deep Neural Networks without Weight Symmetry},
+  booktitle = {Advances in Neural Information Processing Systems 36},
+  year = {2023},
+  eprint = {2306.04810},
+  archivePrefix = {arXiv}
+}
+"""
+
 RATES = {"box": "clip(u, 0, 1)", "sparse": "clip(u, 0, inf)"}
 LATERAL = ("auto", "published", "rank_one", "woodbury", "none")
 NUDGING = ("one_sided", "symmetric")
@@ -253,7 +265,7 @@ def circuit(
         measures=measures, relaxation=_relaxation(p, top, step, interneurons, sparse),
         citation=(
             "Bozkurt, Pehlevan & Erdogan 2023, Correlative Information Maximization, NeurIPS, arXiv 2306.04810 (equations and constants "
-            "read in the authors' code; times in ms are ours; see the module's text)"
+            f"read in the authors' code; times in ms are ours; see the module's text)\n{PAPER}"
         ),
     )  # fmt: skip
 

@@ -48,6 +48,18 @@ from neurosim import (
 )
 from neurosim.errors import NeurosimError, unknown
 
+#: The paper.
+PAPER = """
+@inproceedings{kao2024counter,
+  author = {Kao, C.-H. and Hariharan, B.},
+  title = {Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning},
+  booktitle = {Advances in Neural Information Processing Systems 37},
+  year = {2024},
+  eprint = {2409.19841},
+  archivePrefix = {arXiv}
+}
+"""
+
 #: Rate and its slope; the slope in terms of the cell's own rate where that is possible. Those with rates of one sign fail (docs page).
 ACTIVATIONS = {
     "elu": ("clip(u, 0, inf) + exp(clip(u, -inf, 0)) - 1", "clip(r + 1, 0, 1)"),
@@ -248,7 +260,7 @@ def circuit(
     return Circuit(
         "counter_current", tuple(populations), tuple(projections), protocol,
         Readout(f"F{top}.r", "settle[0]", loss="cross_entropy"), reference,
-        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, losses, settings. The rate circuit is a reconstruction.",
+        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, losses, settings. The rate circuit is a reconstruction.\n" + PAPER,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ from neurosim import (
     Uniform,
 )
 from neurosim.errors import NeurosimError, unknown
+from neurosim.models.counter_current import PAPER
 
 NORMALISE = ("batch", "none")
 #: Time of the gate in which the rules read the rates (ms).
@@ -130,7 +131,8 @@ def circuit(
             dt="1*ms",
         ),
         Readout(f"F{top}.u", "settle", wanted="image", loss="mean_squared"),
-        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, loss. The rate circuit is a reconstruction.",
+        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, loss. The rate circuit is a reconstruction.\n"
+        + PAPER,
     )
 
 

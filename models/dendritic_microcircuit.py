@@ -58,6 +58,18 @@ from neurosim.parts import (
 )
 from neurosim.parts import transfer as transfer_text
 
+#: The paper.
+PAPER = """
+@inproceedings{sacramento2018dendritic,
+  author = {Sacramento, J. and Costa, R. P. and Bengio, Y. and Senn, W.},
+  title = {Dendritic cortical microcircuits approximate the backpropagation algorithm},
+  booktitle = {Advances in Neural Information Processing Systems 31},
+  year = {2018},
+  eprint = {1810.11393},
+  archivePrefix = {arXiv}
+}
+"""
+
 #: Published learning rates (1/ms, READ) of W in hidden layers and at the top, of IP, of PI.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "self_prediction": {"feedforward": (0.0, 0.0), "interneuron": 2.375e-4, "apical": 5e-4},
@@ -246,7 +258,7 @@ def circuit(
         } if top > 1 and task == "classification" and units == "dimensionless" else {},
         citation=(
             "Sacramento, Costa, Bengio & Senn 2018, Dendritic cortical microcircuits approximate the backpropagation algorithm, "
-            "NeurIPS 2018, arXiv 1810.11393 (equations and constants read in public code of others; see the module's text)"
+            "NeurIPS 2018, arXiv 1810.11393 (equations and constants read in public code of others; see the module's text)\n" + PAPER
         ),
     )  # fmt: skip
 

@@ -39,6 +39,26 @@ from neurosim import (
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, unknown
 
+#: The papers: the circuit, and symmetric nudging.
+PAPERS = """
+@article{scellier2017equilibrium,
+  author = {Scellier, B. and Bengio, Y.},
+  title = {Equilibrium Propagation: Bridging the Gap between Energy-Based Models and Backpropagation},
+  journal = {Frontiers in Computational Neuroscience},
+  volume = {11},
+  pages = {24},
+  year = {2017}
+}
+@article{laborieux2021scaling,
+  author = {Laborieux, A. and others},
+  title = {Scaling Equilibrium Propagation to Deep {ConvNets} by Drastically Reducing Its Gradient Estimator Bias},
+  journal = {Frontiers in Neuroscience},
+  volume = {15},
+  pages = {633674},
+  year = {2021}
+}
+"""
+
 TRANSFER = {"hard_sigmoid": "clip(u, 0, 1)", "logistic": "1/(1 + exp(-u))", "tanh": "tanh(u)"}
 NUDGING = ("one_sided", "symmetric")
 
@@ -108,7 +128,7 @@ def circuit(
         readout=Readout(f"pyr{top}.r", "free_end" if one_sided else "free"),
         citation=(
             "Scellier & Bengio 2017, Equilibrium propagation, Front. Comput. Neurosci. 11:24; symmetric nudging: Laborieux et al. "
-            "2021, Front. Neurosci. 15:633674 (from memory; see the module's text)"
+            f"2021, Front. Neurosci. 15:633674 (from memory; see the module's text)\n{PAPERS}"
         ),
     )  # fmt: skip
 

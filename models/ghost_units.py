@@ -44,6 +44,17 @@ from neurosim import (
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, unknown
 
+#: The paper.
+PAPER = """
+@misc{mesnard2019ghost,
+  author = {Mesnard, T. and Vignoud, G. and Sacramento, J. and Senn, W. and Bengio, Y.},
+  title = {Ghost Units Yield Biologically Plausible Backprop in Deep Neural Networks},
+  year = {2019},
+  eprint = {1911.08585},
+  archivePrefix = {arXiv}
+}
+"""
+
 MODES = ("exact", "learned", "online", "none")
 FEEDBACK = ("sym", "fa")
 
@@ -189,7 +200,7 @@ def circuit(
         measures=_residual(free, top) if top > 1 else {},
         citation=(
             "Ghost-unit circuit after Mesnard, Vignoud, Sacramento, Senn & Bengio 2019, arXiv 1911.08585 (reconstruction: "
-            "the idea is the paper's, equations, rules and numbers are ours)"
+            f"the idea is the paper's, equations, rules and numbers are ours)\n{PAPER}"
         ),
     )  # fmt: skip
 

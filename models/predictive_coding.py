@@ -39,6 +39,27 @@ from neurosim import (
 from neurosim.equations import seconds, substitute
 from neurosim.errors import NeurosimError, unknown
 
+#: The papers: the circuit, and what it goes back to.
+PAPERS = """
+@article{whittington2017approximation,
+  author = {Whittington, J. C. R. and Bogacz, R.},
+  title = {An Approximation of the Error Backpropagation Algorithm in a Predictive Coding Network with Local {Hebbian} Synaptic Plasticity},
+  journal = {Neural Computation},
+  volume = {29},
+  number = {5},
+  pages = {1229--1262},
+  year = {2017}
+}
+@article{rao1999predictive,
+  author = {Rao, R. P. N. and Ballard, D. H.},
+  title = {Predictive coding in the visual cortex: a functional interpretation of some extra-classical receptive-field effects},
+  journal = {Nature Neuroscience},
+  volume = {2},
+  pages = {79--87},
+  year = {1999}
+}
+"""
+
 #: rate of a value x, and its slope
 TRANSFER = {
     "tanh": ("tanh(x)", "1 - r**2"),
@@ -128,7 +149,7 @@ def circuit(
         ),
         citation=(
             "Whittington & Bogacz 2017, Neural Computation 29(5):1229-1262, after Rao & Ballard 1999 (from memory; see the module's "
-            "text)"
+            f"text)\n{PAPERS}"
         ),
     )  # fmt: skip
 

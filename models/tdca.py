@@ -58,6 +58,18 @@ from neurosim.parts.diffusion import (
     release_sites,
 )
 
+#: The paper.
+PAPER = """
+@misc{chen2024credit,
+  author = {Chen, J.-H. and Liu, C.-L. and Wang, Z.},
+  title = {Biologically Plausible Training of Deep Neural Networks Using a Top-down Credit Assignment Network},
+  year = {2024},
+  eprint = {2208.01416},
+  archivePrefix = {arXiv},
+  note = {Version 2; version 1 of 2022 has another title}
+}
+"""
+
 ARCHITECTURES = ("mlp", "residual", "conv")
 #: Credits that need no evolution: a net as evolution starts, backprop, feedback alignment, direct feedback alignment.
 CREDITS = ("unevolved", "bp", "fa", "dfa")
@@ -261,7 +273,7 @@ def _circuit(
         "tdca", tuple(populations), tuple(projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
         reference, evolved=names,
         citation="Chen, Liu and Wang, arXiv 2208.01416: learner, top-down net, local rule, evolution. The rate circuit and every kernel of diffusion "
-        "are a reconstruction.",
+        "are a reconstruction.\n" + PAPER,
     )  # fmt: skip
 
 

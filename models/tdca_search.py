@@ -21,7 +21,7 @@ import numpy as np
 
 from neurosim import SOURCE, Cell, Circuit, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
 from neurosim.errors import NeurosimError
-from neurosim.models.tdca import DT, GATE, TAU_A, TAU_S, Release, credit_network
+from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
 
 PARAMETER = Cell(
     "parameter",
@@ -77,5 +77,5 @@ def circuit(
             clamps={"seen.r": "image"}, dt=f"{DT}*ms",
         ),
         evolved=tuple(q.name for q in down if not q.name.startswith("D_")),
-        citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of functions; everything here is a reconstruction.",
+        citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of functions; everything here is a reconstruction.\n" + PAPER,
     )  # fmt: skip

@@ -149,7 +149,7 @@ class Circuit:
     evolved
         Names of projections whose weights an outer loop finds (`neurosim evolve`) and that stand still during a life.
     citation
-        Source of the model, and what in it is reconstruction.
+        Source of the model, and what in it is reconstruction; the BibTeX entries of its papers may follow, which reports cite.
 
     Raises
     ------

@@ -154,7 +154,7 @@ class Recording:
         ]
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
         self._forget()
-        self._sink: _Memory | Any
+        self._sink: Any
         self._metadata = dict(metadata or {})
         if recorder.path is None:
             self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype)

@@ -144,7 +144,7 @@ class SteadyEngine:
         self._products: dict[str, list[Product]] = {}  # that a trial still has to add
         self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
         self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
-        self._programs: dict[tuple[str, int, bool, bool], list[PopulationProgram]] = {}
+        self._programs: dict[tuple[Any, ...], list[PopulationProgram]] = {}
         self._steps_of: dict[tuple[str, int], list[Step] | None] = {}
         self._labels = self._joined()
         self._axes: dict[str, dict[str, Axes]] = axes_of_windows(plan) if self._labels else {}
@@ -738,7 +738,7 @@ class SteadyEngine:
                 if self.workers is not None:  # all end here, also those whose own samples are finite
                     finite = self.workers.largest(float(not finite)) == 0
                 if not finite:
-                    kept.begin(phase, 0)
+                    kept.begin(phase)
                     kept.diverged(p.name, x, kept.result(self.weights(), {}))
 
     def _sweep(self, moving: list[PopulationProgram]) -> torch.Tensor:

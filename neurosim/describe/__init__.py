@@ -1,0 +1,46 @@
+"""A report of a circuit in the tables of computational neuroscience papers, as text, Markdown, LaTeX or BibTeX.
+
+The order is that of E. Nordlie, M.-O. Gewaltig, H. E. Plesser, "Towards reproducible descriptions of neuronal network models",
+PLoS Comput. Biol. 5(8):e1000456 (2009): model summary, populations, connectivity, cell types, plasticity, input, measurements.
+"""
+
+from __future__ import annotations
+
+from neurosim.circuit import Circuit
+from neurosim.describe.content import report
+from neurosim.describe.document import Document
+from neurosim.describe.latex import latex
+from neurosim.describe.markdown import markdown
+from neurosim.describe.text import text
+from neurosim.errors import unknown
+
+
+def _bibtex(document: Document) -> str:
+    return "\n\n".join(reference.bibtex() for reference in document.references) + "\n"
+
+
+#: Renderers by format.
+FORMATS = {"text": text, "markdown": markdown, "latex": latex, "bibtex": _bibtex}
+#: Format of a file by its suffix.
+SUFFIXES = {".txt": "text", ".md": "markdown", ".tex": "latex", ".bib": "bibtex"}
+
+
+def describe(circuit: Circuit, format: str = "text") -> str:
+    """A report of what a circuit is made of.
+
+    Parameters
+    ----------
+    circuit
+        The circuit.
+    format
+        ``"text"`` (default), for a terminal; ``"markdown"``, maths between dollars; ``"latex"``, a document that pdflatex compiles as it
+        stands, its references inside; ``"bibtex"``, the entries of the circuit's citation and of the software alone.
+
+    Raises
+    ------
+    NeurosimError
+        An unknown format; a BibTeX entry in the circuit's citation that cannot be read.
+    """
+    if format not in FORMATS:
+        raise unknown("format of a report", format, FORMATS)
+    return FORMATS[format](report(circuit))

@@ -1,0 +1,220 @@
+"""What a report of a circuit says, after the tables of Nordlie, Gewaltig & Plesser 2009."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neurosim.circuit import Circuit, Population
+from neurosim.connectivity import (
+    Constant,
+    Conv2d,
+    Dense,
+    Given,
+    Glorot,
+    Gram,
+    Kernel,
+    Like,
+    OneToOne,
+    Orthogonal,
+    PerMap,
+    Projection,
+    Uniform,
+)
+from neurosim.describe import quantities, references
+from neurosim.describe.cell_types import cell_type_section, cell_types, notation_blocks
+from neurosim.describe.document import Block, Cite, Document, Maths, Name, Paragraph, Section, Table, Text
+from neurosim.describe.pieces import (
+    NOTHING,
+    counted,
+    joined,
+    listing,
+    named,
+    product,
+)
+from neurosim.describe.protocol import FIELDS, measurement_table, numerics_blocks, protocol_blocks, readout_text
+from neurosim.describe.rules import rule_section, rule_variants
+from neurosim.equations.units import DIMENSIONLESS, unit_string
+from neurosim.plan import PopulationPlan, ProjectionPlan
+
+
+def report(circuit: Circuit) -> Document:
+    """The report of a circuit, as data."""
+    from neurosim import __version__
+
+    cited = references.entries(circuit.citation, circuit.name)
+    software = references.software(__version__)
+    types, rules = cell_types(circuit), rule_variants(circuit)
+    sections = [
+        Section("Model summary", (_summary(circuit, cited, software, types, rules),), "A"),
+        Section("Populations", (_populations(circuit, types),), "B"),
+        Section("Connectivity", _connectivity(circuit, rules), "C"),
+        Section("Cell types", notation_blocks(circuit), "D"),
+        *(cell_type_section(circuit, label, populations) for label, populations in types.items()),
+        Section("Plasticity", () if rules else (Paragraph(NOTHING),), "E"),
+        *(rule_section(circuit, label, variant) for label, variant in rules.items()),
+        Section("Input and protocol", protocol_blocks(circuit), "F"),
+        Section("Measurements", (measurement_table(circuit),), "G"),
+        Section("Numerical scheme", numerics_blocks(circuit), "H"),
+    ]
+    known = {r.key for r in cited}
+    return Document(circuit.name, tuple(sections), (*cited, *(r for r in software if r.key not in known)))
+
+
+def _summary(
+    circuit: Circuit, cited: tuple[Any, ...], software: tuple[Any, ...],
+    types: Mapping[str, list[Population]], rules: Mapping[str, list[ProjectionPlan]],
+) -> Table:  # fmt: skip
+    plan = circuit.plan
+    cells = sum(p.n for p in plan.populations.values())
+    kinds = Counter(_kind(q.connectivity) for q in plan.projections.values())
+    owned = [q for q in plan.projections.values() if q.root == q.name and not isinstance(q.connectivity, Kernel)]
+    weights = {
+        "in all": sum(int(np.prod(q.weight_shape)) for q in owned),
+        "plastic": sum(int(np.prod(q.weight_shape)) for q in plan.plastic()),
+        "evolved": sum(int(np.prod(q.weight_shape)) for q in owned if q.name in circuit.evolved),
+    }
+    spiking = [label for label, group in types.items() if group[0].cell.threshold]
+    fields = sorted({source for phase in plan.phases for source in phase.clamps.values()})
+    source: Text = (references.prose(circuit.citation) or "no source given",)
+    if cited:
+        source = (*source, " ", Cite(tuple(r.key for r in cited)))
+    keys = [r.key for r in software]
+    versions = {package: references.installed(package) for package in ("brian2", "torch", "numpy")}
+    dependence = "no fixed point: spikes, noise or explicit time" if not plan.has_fixed_point else "a rate model"
+    return listing(
+        [
+            ("Model", (Name(circuit.name),)),
+            ("Source", source),
+            ("Populations", (f"{counted(len(plan.populations), 'population')}, {counted(cells, 'cell')}",)),
+            ("Topology", ("maps of cells, see populations" if any(p.shape for p in plan.populations.values()) else "none",)),
+            ("Connectivity", joined([(f"{kind}: {count}",) for kind, count in kinds.items()], ", ") or NOTHING),
+            ("Weights", (", ".join(f"{count:,} {what}" for what, count in weights.items() if count or what == "in all"),)),
+            ("Cell types", joined([(f"{label} ({counted(len(group), 'population')})",) for label, group in types.items()], ", ")),
+            ("Kind of model", (f"spiking cells: {', '.join(spiking)}" if spiking else dependence,)),
+            ("Plasticity", named(rules) or NOTHING),
+            ("Input", joined([(Name(f), f": {FIELDS.get(f, 'a field of the stimulus')}") for f in fields]) or NOTHING),
+            ("Measurements", readout_text(circuit) or NOTHING),
+            ("Software", (
+                f"neurosim {software[0].fields['version']} ", Cite((keys[0],)), f"; Brian2 {versions['brian2']} ", Cite((keys[1],)),
+                f"; PyTorch {versions['torch']} ", Cite((keys[2],)), f"; NumPy {versions['numpy']} ", Cite((keys[3],)),
+                ". The tables follow ", Cite((keys[4],)), ".",
+            )),
+        ]
+    )  # fmt: skip
+
+
+def _populations(circuit: Circuit, types: Mapping[str, list[Population]]) -> Table:
+    labels = {p.name: label for label, group in types.items() for p in group}
+    rows = []
+    for p in circuit.populations:
+        chosen: PopulationPlan = circuit.plan.populations[p.name]
+        maps: Text = (": ", product(chosen.shape), " (maps, height, width)") if chosen.shape else ()
+        rows.append(((Name(p.name),), (counted(chosen.n, "cell"), *maps), (labels[p.name],)))
+    return Table(("Population", "Size", "Cell type"), tuple(rows), (0.25, 0.45, 0.3))
+
+
+def _kind(connectivity: Any) -> str:
+    return {
+        Dense: "all-to-all", OneToOne: "one-to-one", Kernel: "fixed kernel", Conv2d: "convolution", PerMap: "one weight per map",
+    }[type(connectivity)]  # fmt: skip
+
+
+def _connectivity(circuit: Circuit, rules: Mapping[str, list[ProjectionPlan]]) -> tuple[Block, ...]:
+    plan = circuit.plan
+    if not plan.projections:
+        return (Paragraph(NOTHING),)
+    labels = {q.name: label for label, variant in rules.items() for q in variant}
+    given = {p.name: p for p in circuit.projections}
+    rows = []
+    for name in given:  # in the order of writing
+        q: ProjectionPlan = plan.projections[name]
+        if q.rule:
+            change: Text = (Name(labels[name]),)
+        elif name in circuit.evolved:
+            change = ("evolved",)
+        else:
+            change = ("tied",) if q.root != name else ("fixed",)
+        rows.append(
+            (
+                (Name(name),), (Name(f"{q.source}.{q.variable}"),), (Name(f"{q.target}.{q.port}"),), _contacts(q),
+                _weights(given[name], q, plan.projections), change,
+            )
+        )  # fmt: skip
+    total = Maths("I_j = sum_i w_ij s_i", (r"I_{j} = \sum_{i} w_{i j} \thinspace s_{i}",))
+    note = Paragraph(
+        ("A projection of weights w adds ", total, " to its target port; s is the variable that the source sends. "
+         "Sizes are source ", Maths("x", (r"\times",)), " target.")
+    )  # fmt: skip
+    header = ("Projection", "Source", "Target", "Connectivity", "Weights at the start", "Plasticity")
+    return note, Table(header, tuple(rows), (0.125, 0.13, 0.16, 0.215, 0.23, 0.14))
+
+
+def _contacts(q: ProjectionPlan) -> Text:
+    kind = q.connectivity
+    text = f"{_kind(kind)}, "
+    if isinstance(kind, OneToOne):
+        return (f"{text}{q.n_post:,}",)
+    if not isinstance(kind, Conv2d):
+        return (text, product(q.weight_shape if isinstance(kind, PerMap) else (q.n_pre, q.n_post)))
+    more = f", stride {kind.stride}, padding {kind.padding}; "
+    more += f"each cell of the source {kind.upsample} times in both directions; " if kind.upsample > 1 else ""
+    pool: Text = ("max-pooling ", product((kind.pool, kind.pool)), "; ") if kind.pool > 1 else ()
+    return (f"{text}kernel ", product((kind.size, kind.size)), more, *pool, "weights ", product(q.weight_shape))
+
+
+def _weights(projection: Projection, q: ProjectionPlan, plans: Mapping[str, ProjectionPlan]) -> Text:
+    """How the weights start."""
+    start, unit = projection.weights, _in_unit(q)
+    if projection.tied is not None:
+        return ("tied to ", *_reading(q.root, q.transpose, q.factor))
+    if isinstance(start, Like):
+        return ("starts as ", *_reading(start.projection, start.transpose, start.factor))
+    if isinstance(q.connectivity, Kernel):
+        return (_range(np.asarray(q.connectivity.matrix)), *unit)
+    shape = (1, q.n_post) if isinstance(q.connectivity, OneToOne) else q.weight_shape
+    match start:
+        case None:
+            return ("1", *unit)
+        case Glorot(gain):
+            return (*_glorot(gain, shape), *unit)
+        case Gram(gain):
+            return (Maths("A A^T", (r"A A^{\mathsf{T}}",)), ", A from ", *_glorot(gain, shape), *unit)
+        case Uniform(low, high) if low != high:
+            return (_uniform(low, high), *unit)
+        case Uniform(value, _) | Constant(value):
+            return (quantities.of_number(float(value), DIMENSIONLESS), *unit)
+        case Orthogonal(gain):
+            return (f"orthogonal, times {gain:g}" if gain != 1 else "orthogonal", *unit)
+        case Given(values):
+            return ("given: ", _range(np.asarray(values, dtype=float)), *unit)
+    return (f"drawn by {type(start).__name__}", *unit)
+
+
+def _glorot(gain: float, shape: tuple[int, ...]) -> Text:
+    limit = float(f"{gain * np.sqrt(6.0 / (shape[0] + shape[1])):.4g}")
+    return (_uniform(-limit, limit), f" (Glorot, gain {gain:g})")
+
+
+def _in_unit(q: ProjectionPlan) -> Text:
+    if q.weight_dimension is DIMENSIONLESS:
+        return ()
+    return (" ", quantities.unit(unit_string(q.weight_dimension)))
+
+
+def _uniform(low: float, high: float) -> Maths:
+    a, b = (quantities.of_number(float(x), DIMENSIONLESS) for x in (low, high))
+    return Maths(f"U({a.plain}, {b.plain})", (rf"\mathcal{{U}} ( {a.latex}, {b.latex} )",))
+
+
+def _range(values: np.ndarray) -> Maths:
+    return quantities.of_number(values, DIMENSIONLESS)
+
+
+def _reading(name: str, transpose: bool, factor: float) -> Text:
+    """Weights of another projection, as they are read."""
+    times = f" times {factor:g}" if factor != 1 else ""
+    return (Name(name), f"{' transposed' if transpose else ''}{times}")

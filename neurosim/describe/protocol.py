@@ -1,0 +1,187 @@
+"""Protocol, measurements and numerical scheme in a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neurosim.circuit import Angle, Circuit, Ratio, Silent
+from neurosim.describe import maths, quantities
+from neurosim.describe.document import Block, Maths, Name, Paragraph, Table, Text
+from neurosim.describe.pieces import (
+    NOTHING,
+    duration,
+    grouped,
+    joined,
+    listing,
+    named,
+)
+from neurosim.equations import seconds
+from neurosim.equations.units import DIMENSIONLESS
+
+#: What the fields of a clamp are.
+FIELDS = {
+    "image": "the stimulus",
+    "target": "what is wanted, one-hot of the sample's class where there are classes",
+    "label": "the window's label, one-hot",
+    "same": "1 where the window's label is the sample's own, else 0",
+    "multiplicity": "number of classes that the window stands for",
+}
+#: What the windows of a trial show.
+LABELS = {
+    "all": "one window for each of the {} labels",
+    "true_and_random": "two windows: the sample's own label, then a wrong one drawn anew in each trial (of {})",
+    "true": "one window: the sample's own label (of {})",
+}
+
+
+def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
+    """Clamps, phases, and how trials follow one another."""
+    plan = circuit.plan
+    blocks: list[Block] = []
+    shown = [(p, m) for p, m in zip(plan.phases, plan.mirrored, strict=True) if p.window is None or p.window.index == 0]
+    clamps = dict.fromkeys((f"{p}.{v}", field) for phase, _ in shown for (p, v), field in phase.clamps.items())
+
+    def held(clamp: tuple[str, str]) -> tuple[str, ...]:
+        """The phases of a clamp."""
+        return tuple(p.base for p, _ in shown if clamp in {(f"{n}.{v}", field) for (n, v), field in p.clamps.items()})
+
+    rows = []
+    for group in grouped(clamps, lambda clamp: (clamp[1], held(clamp))):
+        phases, field = held(group[0]), group[0][1]
+        everywhere = len(phases) == len(shown)
+        to: Text = (Name(field), f": {FIELDS.get(field, 'a field of the stimulus')}")
+        rows.append((named(name for name, _ in group), to, ("all",) if everywhere else named(phases)))
+    if rows:
+        blocks.append(Table(("Clamped variables", "To", "Phases"), tuple(rows), (0.35, 0.4, 0.25)))
+    rows = []
+    for phase, mirror in shown:
+        values = joined(
+            [(Name(n), " = ", "" if v == mirror.shared[n] else "+-", quantities.of_number(v, DIMENSIONLESS)) for n, v in phase.shared.items()], ", "
+        )  # fmt: skip
+        rules = dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic)
+        name = (Name(phase.base), *(("[k]",) if phase.window else ()))
+        rows.append((name, (duration(phase.seconds),), values or ("-",), named(rules) or ("nothing",)))
+    blocks.append(Table(("Phase", "Duration", "Shared values", "Plastic"), tuple(rows), (0.2, 0.15, 0.35, 0.3)))
+    windows = next((phase.window for phase, _ in shown if phase.window), None)
+    notes: list[Text] = []
+    if windows is not None:
+        inside = named(phase.base for phase, _ in shown if phase.window)
+        notes.append(("Phases ", *inside, " repeat: ", LABELS[windows.labels].format(windows.classes)))
+    if any(v != m.shared[n] for p, m in shown for n, v in p.shared.items()):
+        notes.append(("Values with +- have a sign drawn anew for each trial",))
+    reset = circuit.protocol.reset
+    total = duration(sum(phase.seconds for phase in plan.phases))
+    notes.append(
+        (
+            "A trial lasts ",
+            total,
+            " and starts from the initial states" if reset else " and goes on from the states of the last one",
+        )
+    )
+    blocks.append(Paragraph((*joined(notes, ". "), ".")))
+    return tuple(blocks)
+
+
+def readout_text(circuit: Circuit) -> Text:
+    """Where the answer is read; nothing where there is none."""
+    readout = circuit.readout
+    if readout is None:
+        return ()
+    what = "largest of " if readout.wanted == "target" else "picture: "
+    return (what, Name(readout.variable), " at the end of phase ", Name(readout.phase))
+
+
+def measurement_table(circuit: Circuit) -> Table:
+    """Readout, loss, measures, and the net that updates are compared with."""
+    loss = {
+        "squared": "half the squared distance to what is wanted",
+        "cross_entropy": "cross-entropy",
+        "mean_squared": "mean squared distance to what is wanted",
+    }
+    rows: list[tuple[str | Text, Text]] = [("Readout", readout_text(circuit) or NOTHING)]
+    if circuit.readout is not None:
+        rows.append(("Loss reported", (loss[circuit.readout.loss],)))
+    for name, measure in circuit.measures.items():
+        match measure:
+            case Ratio(of, to, phase, limit):
+                text: Text = (
+                    "rms of ",
+                    *named(of),
+                    " over rms of ",
+                    *named(to),
+                    " at the end of phase ",
+                    Name(phase),
+                )
+                text += (f"; training stops above {limit:g}",) if limit is not None else ()
+            case Silent(variable, phase):
+                text = (
+                    "number of cells with ",
+                    Name(variable),
+                    " = 0 for every sample, at the end of phase ",
+                    Name(phase),
+                )
+            case Angle(of, to):
+                text = ("angle between the weights ", Name(of), " and ", Name(to), " transposed (Frobenius)")
+            case _:
+                text = ("smallest eigenvalue of the symmetric part of ", Name(measure.of))
+        rows.append(((Name(name),), text))
+    net = circuit.reference
+    if net is not None:
+        biases = named(b for b in net.biases if b)
+        gradient = "cross-entropy of a softmax" if net.loss == "cross_entropy" else "loss given by its gradient"
+        transfers = dict.fromkeys(net.transfers)
+        formulas = joined([(maths.formula(t),) for t in transfers], ", ")
+        error: Text = () if net.loss == "cross_entropy" else (", error ", maths.formula(net.error))
+        text = (
+            "feed-forward net of ",
+            *named(net.weights),
+            *((", biases ", *biases) if biases else ()),
+            "; transfer ",
+            *formulas,
+            f"; {gradient}",
+            *error,
+        )
+        rows.append(("Update compared with backprop in", text))
+    return listing(rows)
+
+
+def numerics_blocks(circuit: Circuit) -> tuple[Block, ...]:
+    """Integration, the order inside a step, a published relaxation."""
+    plan, scheme = circuit.plan, circuit.relaxation
+    step = seconds(circuit.protocol.dt)
+    rows: list[tuple[str | Text, Text]] = [
+        ("Integration", ("forward Euler",)),
+        ("Step", (Maths(f"dt = {quantities.value(circuit.protocol.dt).plain}", (rf"\Delta t = {quantities.value(circuit.protocol.dt).latex}",)),)),
+        ("Steps of a trial", (f"{round(sum(p.seconds for p in plan.phases) / step):,}",)),
+        ("Order in a step", (
+            "clamps and shared values; pools; variables that follow from states; drives of the projections; late variables; held values; "
+            "weights; states",
+        )),
+    ]  # fmt: skip
+    if plan.has_fixed_point:
+        rows.append(
+            ("Steady level", ("each phase at the fixed point of the equations, in place of the integration in time",))
+        )
+    if scheme is not None:
+        sweeps = joined([((f"{count} in ", Name(phase))) for phase, count in scheme.sweeps.items()], ", ")
+        rows += [
+            ("Published relaxation", ("each sweep visits ", *named(scheme.order), " in this order")),
+            ("Sweeps", sweeps),
+            ("Step of a sweep", _relaxation_step(scheme)),
+            ("Follow at once", named(scheme.instant)),
+            ("Set anew", joined([
+                (Name(state), " to ", Name(of), " as phase ", Name(phase), " begins") for phase, states in scheme.restart.items() for state, of in states.items()
+            ])),
+        ]  # fmt: skip
+    return (listing(rows),)
+
+
+def _relaxation_step(scheme: Any) -> Text:
+    dt = quantities.value(scheme.dt)
+    if not scheme.slowing:
+        return (dt,)
+    floor = quantities.value(scheme.floor)
+    text = f"max({dt.plain}/(1 + {scheme.slowing:g} s), {floor.plain})"
+    latex = rf"\max \left( \frac{{{dt.latex}}}{{1 + {quantities.number_latex(scheme.slowing)} \thinspace s}}, {floor.latex} \right)"
+    rest: Text = ("; ", dt, " for ", *named(scheme.unslowed)) if scheme.unslowed else ()
+    return (Maths(text, (latex,)), " in sweep s = 0, 1, ...", *rest)

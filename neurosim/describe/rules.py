@@ -1,0 +1,93 @@
+"""Plasticity rules in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from neurosim.circuit import Circuit
+from neurosim.describe import maths, quantities
+from neurosim.describe.document import Maths, Name, Section, Text
+from neurosim.describe.pieces import (
+    grouped,
+    listing,
+    named,
+    numbered,
+    parameter_table,
+)
+from neurosim.equations.units import DIMENSIONLESS
+from neurosim.plan import ProjectionPlan
+from neurosim.plasticity import PlasticityRule
+
+
+def rule_variants(circuit: Circuit) -> dict[str, list[ProjectionPlan]]:
+    """Plastic projections by rule; rules of one name and several equations are numbered."""
+
+    def described(q: ProjectionPlan) -> Hashable:
+        rule: PlasticityRule = q.rule.rule  # type: ignore[union-attr]
+        return (rule.name, q.rule.rhs, rule.apply, rule.bounds, rule.filter, rule.symmetric, rule.exact)  # type: ignore[union-attr]
+
+    order = [circuit.plan.projections[p.name] for p in circuit.projections]
+    return numbered(grouped([q for q in order if q.rule], described), lambda q: q.rule.rule.name)
+
+
+def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]) -> Section:
+    """A rule: its equation, when it is applied, its parameters."""
+    plan = circuit.plan
+    chosen = projections[0].rule
+    assert chosen is not None
+    rule = chosen.rule
+    names = {q.name for q in projections}
+    on = dict.fromkeys(phase.base for phase in plan.phases if names & set(phase.plastic))
+    left = r"\frac{d w}{d t}"
+    change = maths.formula(chosen.rhs)
+    equation = Maths(f"dw/dt = {change.plain}", (f"{left} = {change.parts[0]}", *change.parts[1:]))
+    low_pass: Text = ()
+    if rule.filter is not None:
+        tau = quantities.value(rule.filter)
+        equation = Maths(f"F = {change.plain}", (f"F = {change.parts[0]}", *change.parts[1:]))
+        trace = Maths(
+            "dw/dt = D, tau_F dD/dt = -D + F",
+            (rf"{left} = D, \quad \tau_{{F}} \thinspace \frac{{d D}}{{d t}} = - D + F", ),
+        )  # fmt: skip
+        low_pass = (
+            trace,
+            ", ",
+            maths.symbol("tau_F"),
+            " = ",
+            tau,
+            "; D starts at 0 and stands still while the rule is off",
+        )
+    when = {
+        "now": "in every step",
+        "phase": "collected, at the end of the phase",
+        "trial": "collected, at the end of the trial",
+    }[rule.apply]
+    low, high = rule.bounds
+    bounds: Text = ()
+    if low is not None or high is not None:
+        limits = [quantities.of_number(float(b), DIMENSIONLESS) if b is not None else None for b in (low, high)]
+        bounds = ("from ", limits[0] or "no limit", " to ", limits[1] or "no limit")
+    exact: Text = ()
+    if rule.exact is not None:
+        exact = (
+            Maths(
+                "W <- (W - Z^T [(b/gamma) 1 + R Z^T]^-1 Z)/lambda",
+                (r"W \leftarrow \frac{1}{\lambda} \left( W - Z^{\mathsf{T}} \left( \frac{b}{\gamma} \mathbf{1} + R Z^{\mathsf{T}} \right)^{-1} Z \right)",),
+            ),
+            ", Z = R W, R the rows ", Name(rule.exact.rate), " of the b samples, ", maths.symbol("lambda"), " = ",
+            quantities.of_number(rule.exact.forgetting, DIMENSIONLESS), ", ",
+            Maths("gamma = (1 - lambda)/lambda", (r"\gamma = ( 1 - \lambda ) / \lambda",)), "; in place of the equation, which is that of one synapse",
+        )  # fmt: skip
+    shared = any(q.shared_kernel for q in projections)
+    facts = [
+        ("Projections", named(q.name for q in projections)),
+        ("Equation", (equation,)),
+        ("Low-pass", low_pass),
+        ("Exact form", exact),
+        ("On in", named(on) or ("no phase",)),
+        ("Applied", (f"{when}; mean over the samples of a batch{'; summed over the positions of a map' if shared else ''}",)),
+        ("Limits of w", bounds),
+        ("Symmetric", ("the symmetric part of the change is added",) if rule.symmetric else ()),
+    ]  # fmt: skip
+    parameters = parameter_table([(q.name, q.rule.rule.parameters) for q in projections if q.rule])
+    return Section(label, (listing(facts), *parameters))
