@@ -40,6 +40,11 @@ def add(commands: Commands) -> None:
     evolve.add_argument("--dtype", help="of the learners: float32 (default) or float64")
     evolve.add_argument("--device", help="cpu or cuda (default cpu)")
     evolve.add_argument("--out", metavar="DIR", help="output folder (default runs/evolve-MODEL-TIME)")
+    evolve.add_argument(
+        "--track",
+        action="store_true",
+        help="show the evolution in TensorBoard: events in DIR/tensorboard (extra track)",
+    )
     evolve.add_argument("--overwrite", action="store_true", help="replace an evolution in the folder")
 
 
@@ -83,6 +88,7 @@ def _evolve(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
             minutes=arguments.minutes,
             command=arguments.command_line,
+            track=arguments.track,
         )
     except KeyboardInterrupt as interrupt:
         if not (out / evolution.CONFIG).is_file():  # nothing was evolved yet

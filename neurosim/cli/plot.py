@@ -3,47 +3,412 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neurosim.cli.common import Commands
-from neurosim.errors import NeurosimError
+from neurosim.errors import NeurosimError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from neurosim.traces import Traces
+    from neurosim.training import Run
+
+#: Files of traces that a folder may hold.
+RECORDINGS = ("traces.h5", "recording.h5")
+#: Samples that are presented for the kinds that run the circuit.
+SAMPLES = 500
+
+
+class Kind(NamedTuple):
+    """A kind of figure: what it shows, an example, what it is drawn from, and how."""
+
+    text: str
+    example: str
+    wants: str
+    draw: Callable[[list[Path], argparse.Namespace, ExitStack], Figure]
 
 
 def add(commands: Commands) -> None:
     """Add the subcommand."""
-    plot = commands.add(
-        "plot", _plot, "Draw traces.h5, or the learning curves of run folders.",
-        "  neurosim plot runs/traces/traces.h5 --record pyr1.u --to traces.pdf\n"
-        "  neurosim plot runs/ghost runs/ghost2 --to curves.svg\n",
+    listed = "\n".join(f"  {name:10} {kind.text}\n{'':13}{kind.example}" for name, kind in KINDS.items())
+    plot = commands.add("plot", _plot, "Draw a figure: of traces, of run folders, or of a model.")
+    plot.epilog = f"kinds of figures, with an example each:\n{listed}\n"
+    plot.add_argument(
+        "paths", nargs="+", metavar="PATH", help="traces.h5, run folders of `neurosim train`, folders of `neurosim evolve`, or a MODEL"
     )  # fmt: skip
-    plot.add_argument("paths", nargs="+", metavar="PATH", help="a traces.h5, or run folders of `neurosim train`")
-    plot.add_argument("--record", nargs="+", metavar="POP.VAR", help="variables to draw (default: all)")
-    plot.add_argument("--cells", nargs="+", type=int, metavar="K", help="cells to draw (default: three)")
+    plot.add_argument("--kind", metavar="KIND", help="see below (default: by what the path is)")
+    plot.add_argument(
+        "--record", nargs="+", metavar="NAME", help="what to draw: variables, populations or projections (default: all, or the first ones)"
+    )  # fmt: skip
+    plot.add_argument("--cells", nargs="+", type=int, metavar="K", help="numbers of the cells to draw")
+    plot.add_argument("--phase", metavar="PHASE", help="fi: read this phase (default: whole trials)")
+    plot.add_argument("--by", metavar="POP.VAR", help="fi: a curve for each value of this variable")
+    plot.add_argument(
+        "--samples", type=int, metavar="N", help=f"cka, tsne, cosine: validation samples (default {SAMPLES})"
+    )
+    plot.add_argument("--before", action="store_true", help="cka: also before training")
+    plot.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: the run's, or NEUROSIM_DATA)")
+    plot.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="network: a setting of the model; may be repeated"
+    )  # fmt: skip
     plot.add_argument("--to", metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
 
 
 def _plot(arguments: argparse.Namespace) -> None:
-    from neurosim.plot import save_learning_curves, save_traces
+    from neurosim.plot.style import check_suffix, save_figure
+
+    kind = arguments.kind
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind of figure", kind, KINDS)
+    paths = [Path(path) for path in arguments.paths]
+    found = {path: _what(path) for path in paths}
+    kind = kind or _default(found)
+    to = Path(arguments.to) if arguments.to else _beside(paths[0], found[paths[0]], kind)
+    check_suffix(to)
+    with ExitStack() as stack:
+        figure = KINDS[kind].draw(paths, arguments, stack)
+        print(f"wrote {save_figure(figure, to)}")
+
+
+# ------------------------------------------------------------------------------------------- what a path is
+
+_TRACES, _RUN, _EVOLUTION, _MODEL = "traces", "a run folder", "an evolution", "a model"
+
+
+def _what(path: Path) -> str:
+    from neurosim import registry
+
+    if path.suffix == ".py" or ".py:" in path.name or (not path.exists() and path.name in registry.names()):
+        return _MODEL
+    if not path.exists():
+        raise NeurosimError(
+            f"There is no '{path}'; give a traces.h5, a run folder of `neurosim train` or `neurosim evolve`, or a model of `neurosim list`."
+        )
+    if path.is_file():
+        return _TRACES
+    if (path / "traces.h5").is_file():
+        return _TRACES
+    return _EVOLUTION if (path / "config.json").is_file() else _RUN
+
+
+def _default(found: Mapping[Path, str]) -> str:
+    kinds = set(found.values())
+    if len(kinds) > 1:
+        listing = "; ".join(f"'{path}' is {what}" for path, what in found.items())
+        raise NeurosimError(f"The paths do not go together ({listing}). Give paths of one sort, or say --kind.")
+    several = "levels" if len(found) > 1 else "traces"
+    return {_TRACES: several, _RUN: "learning", _EVOLUTION: "evolution", _MODEL: "network"}[kinds.pop()]
+
+
+def _beside(path: Path, what: str, kind: str) -> Path:
+    if what == _MODEL:
+        return Path(f"{Path(path.name.partition(':')[0]).stem}-{kind}.png")
+    if path.is_dir() and what != _TRACES:
+        return path / {"learning": "curves.png"}.get(kind, f"{kind}.png")
+    path = path / "traces.h5" if path.is_dir() else path
+    return path.with_suffix(".png") if kind == "traces" else path.with_name(f"{path.stem}-{kind}.png")
+
+
+def _one(paths: Sequence[Path], kind: str) -> Path:
+    if len(paths) > 1:
+        raise NeurosimError(f"--kind {kind} draws one path at a time, and got {len(paths)}; give one.")
+    return paths[0]
+
+
+def _misfit(path: Path, kind: str, got: str) -> NeurosimError:
+    return NeurosimError(
+        f"--kind {kind} wants {KINDS[kind].wants}; '{path}' is {got}. For example: {KINDS[kind].example}"
+    )
+
+
+def _traces(paths: Sequence[Path], kind: str, stack: ExitStack) -> list[Traces]:
+    """The traces of the paths, open until the figure is written."""
     from neurosim.traces import Traces
+
+    opened = []
+    for path in paths:
+        what = _what(path)
+        file = path
+        if path.is_dir():
+            file = next((path / name for name in RECORDINGS if (path / name).is_file()), path)
+        if what == _MODEL or file.is_dir():
+            raise _misfit(path, kind, f"{what} without {' or '.join(RECORDINGS)}" if path.is_dir() else what)
+        traces = Traces.load(file)
+        stack.callback(traces.close)
+        opened.append(traces)
+    return opened
+
+
+def _runs(paths: Sequence[Path], kind: str) -> list[Run]:
     from neurosim.training import load
 
-    paths = [Path(p) for p in arguments.paths]
     for path in paths:
-        if not path.exists():
-            raise NeurosimError(f"There is no '{path}'; give a traces.h5 or a run folder of `neurosim train`.")
-    if all(p.is_dir() and not (p / "traces.h5").exists() for p in paths):
-        to = Path(arguments.to or paths[0] / "curves.png")
-        names = [p.name for p in paths]
-        labels = [p.name if names.count(p.name) == 1 else str(p) for p in paths]
-        curves = {label: load(p).metrics for label, p in zip(labels, paths, strict=True)}
-        for label, metrics in curves.items():
-            if not metrics:
-                raise NeurosimError(f"The run '{label}' has no epoch that ended, so there is no curve to draw.")
-        save_learning_curves(curves, to)
-    else:
-        if len(paths) > 1:
-            raise NeurosimError("Traces are drawn one file at a time; give one path.")
-        path = paths[0] / "traces.h5" if paths[0].is_dir() else paths[0]
-        to = Path(arguments.to or path.with_suffix(".png"))
-        save_traces(Traces.load(path), to, variables=arguments.record, cells=arguments.cells)
-    print(f"wrote {to}")
+        if (what := _what(path)) != _RUN and not (path / "config.toml").is_file():
+            raise _misfit(path, kind, what if what != _TRACES else "a file or folder of traces")
+    return [load(path) for path in paths]
+
+
+def _samples(run: Run, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The first validation samples of the run's data set, normalised as it was trained."""
+    from neurosim import data
+    from neurosim.training.run import read_origin
+
+    count = SAMPLES if arguments.samples is None else arguments.samples
+    folder = arguments.data_dir or read_origin(run.folder).get("data_dir")
+    if folder and not arguments.data_dir and not Path(folder).is_dir():  # moved, or another machine
+        folder = None
+    dataset = data.normalise(data.load(run.config.data, folder), run.config.normalise)
+    images, labels = dataset.split("validation")
+    if arguments.samples is not None and not 1 <= count <= len(images):
+        raise NeurosimError(
+            f"--samples {count}: wanted between 1 and {len(images)}, the validation samples of {run.config.data}."
+        )
+    return images[:count], labels[:count]
+
+
+# ------------------------------------------------------------------------------------------------- the kinds
+
+
+def _draw_traces(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import traces_figure
+
+    (traces,) = _traces([_one(paths, "traces")], "traces", stack)
+    return traces_figure(traces, variables=arguments.record, cells=arguments.cells)
+
+
+def _draw_levels(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import comparison_figure
+
+    traces = _traces(paths, "levels", stack)
+    names = [str(t.metadata.get("level", path.name)) for t, path in zip(traces, paths, strict=True)]
+    labels = [n if names.count(n) == 1 else f"{n}, {path}" for n, path in zip(names, paths, strict=True)]
+    by_level = dict(zip(labels, traces, strict=True))
+    return comparison_figure(by_level, variables=arguments.record, cells=arguments.cells)
+
+
+def _draw_raster(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import raster_figure
+
+    (traces,) = _traces([_one(paths, "raster")], "raster", stack)
+    return raster_figure(traces, arguments.record)
+
+
+def _draw_rates(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import rates_figure
+
+    (traces,) = _traces([_one(paths, "rates")], "rates", stack)
+    return rates_figure(traces, arguments.record)
+
+
+def _draw_fi(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import fi_figure
+
+    (traces,) = _traces([_one(paths, "fi")], "fi", stack)
+    names = arguments.record or []
+    if not 1 <= len(names) <= 2:
+        raise NeurosimError(
+            f"--kind fi wants --record CURRENT, or CURRENT and RESPONSE, and got {len(names)} names; recorded: {', '.join(traces.values)}."
+        )
+    return fi_figure(traces, *names, by=arguments.by, phase=arguments.phase)
+
+
+def _recording(path: Path, kind: str, stack: ExitStack) -> Traces:
+    """The recording of a run folder, or traces that hold weights."""
+    if path.is_dir() and not any((path / name).is_file() for name in RECORDINGS):
+        raise _misfit(path, kind, "a folder without recording.h5")
+    return _traces([path], kind, stack)[0]
+
+
+def _draw_weights(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import feedback_pairs, weights_figure
+
+    path = _one(paths, "weights")
+    traces = _recording(path, "weights", stack)
+    pairs: list[tuple[str, str]] = []
+    if (path / "config.toml").is_file():
+        (run,) = _runs([path], "weights")
+        pairs = [pair for pair in feedback_pairs(run.circuit) if all(name in traces.weights for name in pair)]
+    return weights_figure(traces, arguments.record, pairs)
+
+
+def _draw_cosine(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import cosine_figure
+
+    path = _one(paths, "cosine")
+    (run,) = _runs([path], "cosine")
+    traces = _recording(path, "cosine", stack)
+    return cosine_figure(run.circuit, traces, *_samples(run, arguments), weights=run.weights)
+
+
+def _draw_cka(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import activities, cka_figure
+
+    (run,) = _runs([_one(paths, "cka")], "cka")
+    images, labels = _samples(run, arguments)
+    after = activities(run.circuit, run.weights, images, labels, arguments.record)
+    before = None
+    if arguments.before:
+        start = run.circuit.initial_weights(run.config.seed)
+        before = activities(run.circuit, start, images, labels, arguments.record)
+    return cka_figure(after, before, f"{run.folder.name}: linear CKA, {len(images)} validation samples, 1 run")
+
+
+def _draw_tsne(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import activities, tsne_figure
+    from neurosim.plot.representations import PANELS
+
+    (run,) = _runs([_one(paths, "tsne")], "tsne")
+    images, labels = _samples(run, arguments)
+    found = activities(run.circuit, run.weights, images, labels, arguments.record)
+    if arguments.record is None:
+        found = dict(list(found.items())[:PANELS])
+    return tsne_figure(found, labels, title=run.folder.name)
+
+
+def _draw_learning(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.plot import learning_curves
+
+    runs = _runs(paths, "learning")
+    for run in runs:
+        if not run.metrics:
+            raise NeurosimError(f"The run '{run.folder.name}' has no epoch that ended, so there is no curve to draw.")
+    return learning_curves(_by_seed(runs))
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
+    """``{label: rows, or rows per seed}``: runs that differ by their seed alone go together."""
+    from neurosim.training.config import label
+
+    groups: list[list[Run]] = []
+    for run in runs:
+        alike = [
+            group for group in groups
+            if replace(group[0].config, seed=run.config.seed) == run.config and all(r.config.seed != run.config.seed for r in group)
+        ]  # fmt: skip
+        (alike[0] if alike else groups.append([]) or groups[-1]).append(run)
+    names = [g[0].folder.name if len(g) == 1 else label(g[0].config) for g in groups]
+    paths = [str(g[0].folder if len(g) == 1 else g[0].folder.parent) for g in groups]
+    labels = [name if names.count(name) == 1 else path for name, path in zip(names, paths, strict=True)]
+    if len(set(labels)) < len(labels):  # several groups in one folder
+        labels = [f"{name}: {', '.join(r.folder.name for r in g)}" for name, g in zip(labels, groups, strict=True)]
+    curves = [g[0].metrics if len(g) == 1 else [r.metrics for r in g] for g in groups]
+    return dict(zip(labels, curves, strict=True))
+
+
+def _draw_fields(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.connectivity import Conv2d, Dense
+    from neurosim.plot import fields_figure
+
+    (run,) = _runs([_one(paths, "fields")], "fields")
+    circuit = run.circuit
+    known = {
+        p.name: p for p in circuit.projections if isinstance(p.connectivity, Dense | Conv2d) and p.name in run.weights
+    }
+    images = {name for phase in circuit.plan.phases for (name, _), field in phase.clamps.items() if field == "image"}
+    names = arguments.record or [n for n, p in known.items() if p.source_population in images][:1]
+    if len(names) != 1:
+        raise NeurosimError(
+            f"--kind fields draws one projection, and got {len(names)}; name one with --record. Known: {', '.join(known)}."
+        )
+    if names[0] not in known:
+        raise unknown("projection with weights of its own", names[0], known)
+    projection = known[names[0]]
+    n: Any = circuit.population(projection.source_population).n
+    shape = n if isinstance(n, tuple) else None
+    if isinstance(projection.connectivity, Conv2d):
+        size = projection.connectivity.size
+        shape = (n[0], size, size)
+    return fields_figure(run.weights[names[0]], shape, arguments.cells, names[0])
+
+
+def _draw_network(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim import registry
+    from neurosim.plot import network_figure
+
+    path = _one(paths, "network")
+    if _what(path) == _MODEL:
+        model = registry.model(str(path))
+        settings = registry.parse_settings(arguments.settings)
+        preset = {k: v for k, v in model.preset(settings, "digits").items() if k in model.parameters}
+        return network_figure(model.circuit(preset | settings))
+    (run,) = _runs([path], "network")
+    return network_figure(run.circuit)
+
+
+def _draw_evolution(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    import json
+
+    from neurosim.plot import evolution_figure
+
+    rows = {}
+    names = [path.name for path in paths]
+    for path in paths:
+        if _what(path) != _EVOLUTION:
+            raise _misfit(path, "evolution", _what(path))
+        file = path / "metrics.jsonl"
+        # A line without its end was cut off in writing.
+        whole = file.read_text().rpartition("\n")[0] if file.is_file() else ""
+        label = path.name if names.count(path.name) == 1 else str(path)
+        try:
+            rows[label] = [json.loads(line) for line in whole.splitlines() if line]
+        except ValueError as error:
+            raise NeurosimError(f"'{file}' is damaged: {error}") from error
+    return evolution_figure(rows)
+
+
+_RUN_FOLDER = "a run folder of `neurosim train`"
+_TRACES_FILE = "a traces.h5 of `neurosim simulate`"
+
+KINDS: dict[str, Kind] = {
+    "traces": Kind(
+        "variables of a few cells over time, phases shaded", "neurosim plot runs/t/traces.h5 --record pyr1.u pyr1.E --cells 0 5",
+        _TRACES_FILE, _draw_traces,
+    ),
+    "levels": Kind(
+        "the same variables on several levels, and how far they differ", "neurosim plot runs/dense/traces.h5 runs/torch/traces.h5",
+        "several traces.h5 of `neurosim simulate` with one circuit and other levels", _draw_levels,
+    ),
+    "raster": Kind("spikes, a row per cell", "neurosim plot runs/bac --kind raster", _TRACES_FILE, _draw_raster),
+    "rates": Kind(
+        "rate of each population over time: spikes in bins (Hz), or the mean of a rate variable",
+        "neurosim plot runs/t --kind rates --record pyr1.r pyr2.r", _TRACES_FILE, _draw_rates,
+    ),
+    "fi": Kind(
+        "f-I curve: firing rate or rate variable against a current", "neurosim plot runs/t --kind fi --record cell.I_s cell --by cell.I_a",
+        _TRACES_FILE, _draw_fi,
+    ),
+    "weights": Kind(
+        "weights over training: norm, distribution, angle of forward and feedback weights", "neurosim plot runs/ghost --kind weights",
+        "a run folder of `neurosim train MODEL --record W1 W2`", _draw_weights,
+    ),
+    "cosine": Kind(
+        "cosine of the weight change with minus the backprop gradient over training", "neurosim plot runs/ghost --kind cosine --samples 200",
+        "a run folder of `neurosim train MODEL --record` with every plastic projection", _draw_cosine,
+    ),
+    "cka": Kind(
+        "likeness of what populations represent (linear CKA)", "neurosim plot runs/ghost --kind cka --before", _RUN_FOLDER, _draw_cka
+    ),
+    "tsne": Kind(
+        "activity of populations in the plane, by class (extra analysis)", "neurosim plot runs/ghost --kind tsne --record inp pyr1 pyr2",
+        _RUN_FOLDER, _draw_tsne,
+    ),
+    "learning": Kind(
+        "accuracy and loss over epochs; runs that differ by seed only as mean and sd", "neurosim plot runs/sweep/*/seed*", _RUN_FOLDER,
+        _draw_learning,
+    ),
+    "fields": Kind(
+        "incoming weights of cells as pictures", "neurosim plot runs/ghost --kind fields --record W1", _RUN_FOLDER, _draw_fields
+    ),
+    "network": Kind(
+        "diagram of a circuit", "neurosim plot ghost_units --set mode=learned --to ghost.svg",
+        "a model of `neurosim list` or a run folder of `neurosim train`", _draw_network,
+    ),
+    "evolution": Kind(
+        "fitness over generations", "neurosim plot runs/credits", "a folder of `neurosim evolve`", _draw_evolution
+    ),
+}  # fmt: skip

@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
     train.add_argument(
         "--resume", metavar="RUN_DIR", help="go on with a run that was stopped or killed; needs no other argument"
     )
+    train.add_argument(
+        "--track", action="store_true", help="show the run in TensorBoard: events in RUN_DIR/tensorboard (extra track)"
+    )
     recording_arguments(train, trials="one per epoch")
     train.add_argument("--epochs", type=int, metavar="E", help="passes over the training set")
     train.add_argument("--batch-size", type=int, metavar="B", help="samples per update")
@@ -77,8 +80,9 @@ def _train(arguments: argparse.Namespace) -> None:
         )  # under torchrun one process makes it
         with resumable(out):
             run = start(
-                config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite
-            )
+                config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite,
+                track=arguments.track,
+            )  # fmt: skip
     leave()
     if not is_first():
         return

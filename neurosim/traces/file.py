@@ -146,6 +146,10 @@ class TraceFile:
                 "phases, a larger stride."
             ) from error
 
+    def traces(self) -> Traces:
+        """What the file holds by now."""
+        return _traces(self._file, self.path)
+
     def close(self) -> None:
         size = self._file.id.get_filesize()
         self._file.close()

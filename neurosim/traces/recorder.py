@@ -155,13 +155,12 @@ class Recording:
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
         self._forget()
         self._sink: Any
-        self._metadata = dict(metadata or {})
         if recorder.path is None:
-            self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype)
+            self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype, metadata or {})
         else:
             from neurosim.traces.file import Layout, TraceFile, copy_until
 
-            layout = Layout(shapes, units, cells, spiking, weights, dtype, self._metadata)
+            layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {})
             path = Path(recorder.path)
             self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
         self._batch = batch
@@ -276,6 +275,11 @@ class Recording:
         self.flush()
         return {"trial": self._trial, "step": self._next, "lengths": dict(self._sink.lengths)}
 
+    def so_far(self) -> Traces:
+        """What was recorded by now, while the recording goes on."""
+        self.flush()
+        return self._sink.traces()
+
     def close(self, weights: Callable[[str], np.ndarray] | None = None) -> None:
         """End the recording, with a last snapshot of the weights where they are given."""
         if self._closed:
@@ -292,7 +296,7 @@ class Recording:
         """What was recorded; ends the recording."""
         self.close()
         path = self.recorder.path
-        return self._sink.traces(self._metadata) if path is None else Traces.load(path)
+        return self._sink.traces() if path is None else Traces.load(path)
 
 
 class _Memory:
@@ -307,8 +311,10 @@ class _Memory:
         shapes: Mapping[str, tuple[int, ...]],
         weights: Mapping[str, tuple[int, ...]],
         dtype: str,
+        metadata: Mapping[str, Any],
     ):
         self._units, self._cells, self._spiking, self._projections = units, cells, spiking, projections
+        self._metadata = metadata
         empty = {"time": np.empty(0), "weight_trials": np.empty(0, dtype=np.int64)}
         empty |= {name.replace(".", "/"): np.empty((0, *shape), dtype) for name, shape in shapes.items()}
         empty |= {f"weights/{name}": np.empty((0, *shape), dtype) for name, shape in weights.items()}
@@ -331,7 +337,7 @@ class _Memory:
     def close(self) -> None:
         pass
 
-    def traces(self, metadata: Mapping[str, Any]) -> Traces:
+    def traces(self) -> Traces:
         whole = {name: np.concatenate(parts) for name, parts in self._parts.items()}
         columns = [whole[f"phases/{x}"] for x in ("name", "trial", "start", "stop")]
         return Traces(
@@ -339,7 +345,7 @@ class _Memory:
             {name: whole[name.replace(".", "/")] for name in self._units},
             dict(self._units),
             [PhaseSpan(n.decode(), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)],
-            dict(metadata),
+            dict(self._metadata),
             {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in self._spiking},
             dict(self._cells),
             {name: whole[f"weights/{name}"] for name in self._projections},

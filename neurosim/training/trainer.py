@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -53,6 +54,8 @@ from neurosim.training.run import (
     read_result,
     save_weights,
 )
+from neurosim.training.track import FOLDER as EVENTS
+from neurosim.training.track import Tracker, require_tensorboard
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50
@@ -96,6 +99,8 @@ class Trainer:
         Where the run stands.
     metrics, timing
         A row per epoch that ended: what the run reached (the same whenever it is repeated), and how fast.
+    tracker
+        What shows the run while it goes on, or None.
     best
         With ``select = "best"``, the weights of the epoch with the lowest validation loss; empty before the first one has ended.
     """
@@ -187,6 +192,7 @@ class Trainer:
         ] = {}  # smallest and largest eigenvalue of weights that a measure names
         self.recorder = self._recorder()
         self.recording: Recording | None = None
+        self.tracker: Tracker | None = None
         self._recorded: Any = None  # where the recording of a run that goes on stood
         self.at = Position()
         self.metrics: list[dict[str, Any]] = []
@@ -462,6 +468,10 @@ class Trainer:
                 if folder is not None:  # weights first: a row of metrics then always has weights at least as new
                     save_weights(folder, self.engine.weights())
                     self._write_rows(folder)
+                if self.tracker is not None:
+                    self.tracker.row(number, {**self.metrics[-1], **self.timing[-1]})
+                    if self.recording is not None:
+                        self.tracker.recorded(number, self.recording.so_far())
                 self.check_measures()
                 self._check_collapse()
                 between()
@@ -556,6 +566,7 @@ def train(
     progress: bool = True,
     command: str | None = None,
     overwrite: bool = False,
+    track: bool = False,
     **schedule: Any,
 ) -> Run | dict[str, Any]:
     """Train a model and touch the test set once, at the end.
@@ -576,12 +587,14 @@ def train(
         What the run folder notes as the command.
     overwrite
         Replace an earlier run in the folder; without it, such a folder is refused.
+    track
+        Show the run in TensorBoard while it goes on: events in ``tensorboard/`` of the run folder (extra ``track``).
 
     Returns
     -------
     The `Run` of the folder, or its result where nothing is kept.
     """
-    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command, overwrite)
+    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command, overwrite, track)
 
 
 def start(
@@ -592,8 +605,13 @@ def start(
     progress: bool = True,
     command: str | None = None,
     overwrite: bool = False,
+    track: bool = False,
 ) -> Run | dict[str, Any]:
     """As `train`, by a configuration."""
+    if track:
+        require_tensorboard()
+        if out is None:
+            raise NeurosimError("track writes into the run folder, and there is none; give out, or leave track out.")
     if out is not None and is_first() and (Path(out) / CONFIG).is_file():
         if not overwrite:
             raise NeurosimError(f"The folder '{out}' holds a run already; give another one, or overwrite=True.")
@@ -608,11 +626,13 @@ def start(
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, RESULT, RECORDING, checkpoint.NAME):  # of an earlier run that this one overwrites
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
         folder_of_data = datasets.given_directory(data_dir)
         origin = {
             "command": command or shlex.join(sys.argv),
             "data_dir": folder_of_data and str(folder_of_data.absolute()),
             "weights": weights is not None,
+            "track": track,
             "threads": torch.get_num_threads(),
             "workers": trainer.workers.size,
             "versions": versions(),
@@ -623,7 +643,7 @@ def start(
             trainer.save_checkpoint(folder)
         write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
     with _locked(folder):
-        return _finish(trainer, folder)
+        return _finish(trainer, folder, track)
 
 
 def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
@@ -663,7 +683,7 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
             trainer.restore(folder)
         elif trainer.workers.first:
             _begin(trainer, folder)
-        return _finish(trainer, folder)
+        return _finish(trainer, folder, bool(origin.get("track")))
 
 
 @contextlib.contextmanager
@@ -711,10 +731,16 @@ def _begin(trainer: Trainer, folder: Path) -> None:
     save_weights(folder, trainer.engine.weights())
 
 
-def _finish(trainer: Trainer, folder: Path) -> Run:
+def _finish(trainer: Trainer, folder: Path, track: bool) -> Run:
     """Train what is left, touch the test set, write the result."""
     try:
-        trainer.fit(folder)
+        if track and trainer.workers.first:
+            trainer.tracker = Tracker(folder, len(trainer.metrics))
+        try:
+            trainer.fit(folder)
+        finally:
+            if trainer.tracker is not None:
+                trainer.tracker.close()
         result = _result(trainer)
     except DivergenceError as error:
         reason = str(error)

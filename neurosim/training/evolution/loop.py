@@ -36,6 +36,7 @@ from neurosim.files import write_whole
 from neurosim.training import checkpoint
 from neurosim.training.evolution.strategy import Strategy, finite, whole
 from neurosim.training.run import METRICS, TIMING, as_lines
+from neurosim.training.track import Tracker, require_tensorboard
 
 CONFIG = "config.json"
 #: Of a row of metrics; those that a generation does not have are NaN in checkpoints and left out in rows.
@@ -83,6 +84,7 @@ def evolve(
     config: Mapping[str, Any] | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    track: bool = False,
 ) -> Evolution:
     """Let a strategy search for theta, for some generations.
 
@@ -116,6 +118,8 @@ def evolve(
         Show a line with best, mean and time left.
     overwrite
         Replace an earlier evolution in `out`; without it, such a folder is refused.
+    track
+        Show it in TensorBoard while it goes on: events in ``tensorboard/`` of the folder (extra ``track``).
 
     Raises
     ------
@@ -131,6 +135,8 @@ def evolve(
     whole("generations", generations, 1)
     check_minutes(minutes)
     folder = None if out is None else Path(out)
+    if track:
+        require_tensorboard()
     if folder is None and (resume or overwrite):
         raise NeurosimError(f"{'resume' if resume else 'overwrite'} = True without a folder; wanted out=FOLDER.")
     if resume and overwrite:
@@ -161,6 +167,9 @@ def evolve(
             )
         ranks.check_same(strategy.theta)
         stop = stack.enter_context(_stop_between_generations())
+        tracker = Tracker(folder, done - 1) if track and folder and ranks.first else None
+        if tracker is not None:
+            stack.callback(tracker.close)
         bar = stack.enter_context(
             tqdm(total=generations, initial=done, desc="evolution", unit="gen", disable=not (progress and ranks.first))
         )
@@ -176,6 +185,8 @@ def evolve(
             records.metrics.append(row)
             records.timing.append({"generation": generation, "seconds": time.perf_counter() - began})
             ranks.together(lambda: _keep(folder, strategy, described, records) if folder and ranks.first else None)
+            if tracker is not None:
+                tracker.row(generation, row)
             bar.update()
             bar.set_postfix({name: f"{row[name]:.4g}" for name in ("best", "mean")}, refresh=False)
             late = minutes is not None and time.monotonic() - started >= 60.0 * minutes

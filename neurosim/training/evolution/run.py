@@ -60,7 +60,7 @@ def strategy_of(config: EvolveConfig, theta: torch.Tensor) -> Strategy:
 
 def run(
     config: EvolveConfig, out: Path, data_dir: str | None = None, *, resume: bool = False, overwrite: bool = False, minutes: float | None = None,
-    progress: bool = True, command: str = "",
+    progress: bool = True, command: str = "", track: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Evolve (or go on with the evolution in `out`), write the folder, and return what ``result.json`` holds.
 
@@ -96,12 +96,17 @@ def run(
             for name in (NAME, RESULT) if overwrite else ():
                 (out / name).unlink(missing_ok=True)
             given = data.given_directory(data_dir)
-            begun = {"command": command, "data_dir": given and str(given.absolute()), "versions": versions()}
+            begun = {
+                "command": command,
+                "track": track,
+                "data_dir": given and str(given.absolute()),
+                "versions": versions(),
+            }
             told = {**begun, **origin, "generations": config.generations}
             write_whole(out / ORIGIN, json.dumps(told, indent=1).encode())
     found = evolve(
         objective, strategy, config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes, config=config.to_json(),
-        progress=progress,
+        progress=progress, track=track or bool(origin.get("track")),
     )  # fmt: skip
     return finish(config, learners, dataset, found, out) if is_first() else {}
 
