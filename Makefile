@@ -8,10 +8,10 @@ STAMP := .venv/.installed
 LEVELS := brian2:equations brian2:dense torch:trajectory torch:steady
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint types packages format benchmark clean
+.PHONY: help setup demo test slow lint types packages format docs docs-serve benchmark clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## create .venv and install neurosim into it (PYTHON=... picks the interpreter)
 
@@ -59,11 +59,17 @@ format: $(STAMP)  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(STAMP)  ## build the pages of docs/ into site/; a dead link or a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(STAMP)  ## show the site while one writes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 benchmark: $(STAMP)  ## run every script in benchmarks/
 	@set -e; found=; for script in benchmarks/[!_]*.py; do \
 	  [ -e "$$script" ] || continue; found=1; echo "== $$script"; $(BIN)/python "$$script"; \
 	done; [ -n "$$found" ] || echo "benchmarks/ holds no script yet"
 
 clean:  ## remove .venv, builds and caches
-	rm -rf neurosim/models .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf neurosim/models .venv build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

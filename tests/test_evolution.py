@@ -402,7 +402,7 @@ def test_a_folder_that_holds_none(tmp_path, ask):
 
 def test_one_process_evolves_in_a_folder(tmp_path):
     def objective(candidates: torch.Tensor, generation: int) -> torch.Tensor:
-        with pytest.raises(NeurosimError, match="Another process evolves in"):
+        with pytest.raises(NeurosimError, match="Another process is evolving in"):
             evolve(tasks, PEPG(START), 1, tmp_path, overwrite=True, progress=False)
         return tasks(candidates, generation)
 

@@ -1,12 +1,12 @@
 """Cells to build circuits from: each function returns a `neurosim.Cell`, and wrappers turn one cell into another.
 
-`pyramidal`     soma, basal and apical compartments; output cell with a teaching current
-`interneurons`  SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
-`spiking`       three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
-`electrodes`    current steps and synaptic currents at given times
-`diffusion`     volume transmission from few release sites to the cells of a line or a sheet
-`dynamics`      prospective coding and white noise, for any rate cell
-`transfer`      transfer functions by name
+* `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
+* `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
+* `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
+* `electrodes`: current steps and synaptic currents at given times
+* `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
+* `dynamics`: prospective coding and white noise, for any rate cell
+* `transfer`: transfer functions by name
 """
 
 from neurosim.parts.diffusion import diffusion_kernel, release_sites

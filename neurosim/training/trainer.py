@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -39,6 +36,7 @@ from neurosim.traces import Recorder
 from neurosim.traces.recorder import Recording
 from neurosim.training import checkpoint
 from neurosim.training.config import REFERENCES, TrainConfig, resolve
+from neurosim.training.interrupt import locked, stop_between
 from neurosim.training.run import (
     BEST,
     CONFIG,
@@ -415,7 +413,7 @@ class Trainer:
         epochs = tqdm(
             total=self.config.epochs, initial=self.at.epoch - 1, desc="epochs", unit="epoch", disable=not self.progress, position=0,
         )  # fmt: skip
-        with contextlib.closing(epochs), contextlib.ExitStack() as opened, _stop_between_batches() as stop:
+        with contextlib.closing(epochs), contextlib.ExitStack() as opened, stop_between("the present batches") as stop:
             self.recording = self._record(folder)
             if self.recording is not None:
                 opened.callback(self.recording.close)
@@ -688,22 +686,8 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Two trainings in one folder would spoil it; the lock, held by the first worker, ends with its process, however that ends."""
-    if not is_first():
-        yield
-        return
-    with open(folder / CONFIG) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NeurosimError(
-                f"Another process is training in '{folder}'; wait until it ends, or stop it, then resume."
-            ) from None
-        except OSError as error:  # a file system without locks
-            print(
-                f"warning: '{folder}' cannot be locked ({error}); see to it that one process trains there",
-                file=sys.stderr,
-            )
+    """Two trainings in one folder would spoil it; the first worker holds the lock."""
+    with locked(folder / CONFIG, folder, "training") if is_first() else contextlib.nullcontext():
         yield
 
 
@@ -794,29 +778,6 @@ def _labels(config: TrainConfig) -> dict[str, Any]:
 
 def _write_result(folder: Path, result: dict[str, Any]) -> None:
     write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _stop_between_batches() -> Iterator[threading.Event]:
-    """The event is set by Ctrl-C or SIGTERM, so that a batch is never cut in two; the second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        with contextlib.suppress(RuntimeError):  # in the middle of a line of the progress bar nothing can be printed
-            print("\nstopping after the present batches; once more stops at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _sentence(text: str) -> str:

@@ -11,13 +11,10 @@ A folder of an evolution:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +30,7 @@ from neurosim import tensors
 from neurosim.backends.torch.workers import Workers
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.files import write_whole
-from neurosim.training import checkpoint
+from neurosim.training import checkpoint, interrupt
 from neurosim.training.evolution.strategy import Strategy, finite, whole
 from neurosim.training.run import METRICS, TIMING, as_lines
 from neurosim.training.track import Tracker, require_tensorboard
@@ -166,7 +163,7 @@ def evolve(
                 f"generations = {generations}, and the evolution in '{folder}' has {done} already; wanted at least as many, or a new one with overwrite=True."
             )
         ranks.check_same(strategy.theta)
-        stop = stack.enter_context(_stop_between_generations())
+        stop = stack.enter_context(interrupt.stop_between("the present generation"))
         tracker = Tracker(folder, done - 1) if track and folder and ranks.first else None
         if tracker is not None:
             stack.callback(tracker.close)
@@ -434,22 +431,8 @@ def locked(folder: Path, make: bool) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise _nothing_in(folder)
-    descriptor = os.open(folder, os.O_RDONLY)  # of the folder: files in it are replaced
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise NeurosimError(
-            f"Another process evolves in '{folder}'; wait until it ends, or stop it, then resume."
-        ) from None
-    except OSError as error:  # a file system without locks
-        print(
-            f"warning: '{folder}' cannot be locked ({error}); see to it that one process evolves there", file=sys.stderr
-        )
-    try:
+    with interrupt.locked(folder, folder, "evolving"):  # the folder itself: files in it are replaced
         yield
-    finally:
-        os.close(descriptor)
 
 
 # -------------------------------------------------------------------- words
@@ -477,26 +460,3 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _said(values: Mapping[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "nothing"
-
-
-@contextlib.contextmanager
-def _stop_between_generations() -> Iterator[threading.Event]:
-    """The event is set by Ctrl-C or SIGTERM, so that a generation is never cut in two; the second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        with contextlib.suppress(RuntimeError):  # in the middle of a line of the progress bar nothing can be printed
-            print("\nstopping after the present generation; once more stops at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
