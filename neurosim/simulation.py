@@ -168,13 +168,14 @@ def simulate(
             raise NeurosimError(f"{name} = {value}; wanted a whole number of at least {least}.")
     step = step_size(dt)
     labels_of_run = {"model": circuit.name, "level": level, "seed": seed, "dt": dt, "versions": versions()}
+    recorder = _recorder(circuit, record, stride)
     engine = build_engine(
         circuit, level, weights, seed, batch=batch_size, dt=step, dtype=dtype, device=device, codegen=codegen,
         method=solver, progress=progress,
     )  # fmt: skip
-    recording = _recording(circuit, record, stride, batch_size, step, dtype, labels_of_run)
-    if recording is None:
+    if recorder is None:
         return engine.present(fields, learn=plasticity)
+    recording = Recording(recorder, circuit.plan, batch_size, step, dtype, labels_of_run)
     try:
         result = engine.present(fields, learn=plasticity, record=recording)
     except DivergenceError as error:
@@ -190,17 +191,11 @@ def simulate(
     return result
 
 
-def _recording(
-    circuit: Circuit,
-    record: Sequence[str] | Recorder,
-    stride: int,
-    batch: int,
-    dt: float,
-    dtype: str,
-    metadata: Mapping[str, Any],
-) -> Recording | None:
-    """None where nothing is asked for and nothing spikes."""
+def _recorder(circuit: Circuit, record: Sequence[str] | Recorder, stride: int) -> Recorder | None:
+    """None where nothing is asked for and nothing spikes. Names are checked here, before anything is built."""
     if not isinstance(record, Recorder):
+        if isinstance(record, str):
+            raise NeurosimError(f"record = '{record}' is one text; wanted a list: ['{record}'].")
         if not record and not any(p.spiking for p in circuit.plan.populations.values()):
             return None
         record = Recorder(record, stride=stride)
@@ -208,7 +203,8 @@ def _recording(
         raise NeurosimError(
             f"stride = {stride} beside a Recorder, which has one of its own ({record.stride}). Leave one out."
         )
-    return Recording(record, circuit.plan, batch, dt, dtype, metadata)
+    record.resolve(circuit.plan)
+    return record
 
 
 def build_engine(

@@ -41,6 +41,10 @@ CHUNK = 64 * 1024
 BLOCK = 4 * 1024 * 1024
 #: Bytes of HDF5's own that one growth may add.
 OWN = 32 * 1024
+#: How an HDF5 file begins.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Rows that nobody asked for are read along where they are no more than these in a row.
+GAP = 8
 #: Groups and datasets that are not populations.
 RESERVED = ("time", "phases", "spikes", "weights", "weight_trials")
 #: What a disk without room says.
@@ -67,6 +71,8 @@ class Layout:
         Of the variables and weights.
     metadata
         See `Traces`.
+    phases
+        Names of the phases that may come.
     """
 
     variables: Mapping[str, tuple[int, int]]
@@ -76,6 +82,7 @@ class Layout:
     weights: Mapping[str, tuple[int, ...]]
     dtype: str
     metadata: Mapping[str, Any]
+    phases: Sequence[str]
 
 
 class TraceFile:
@@ -98,7 +105,12 @@ class TraceFile:
         empty = io.BytesIO()
         with h5py.File(empty, "w", libver="latest") as file:
             names = _describe(file, layout)
-        write_whole(path, empty.getbuffer())  # an earlier file goes once this one is there
+        try:
+            write_whole(path, empty.getbuffer())  # an earlier file goes once this one is there
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise NeurosimError(f"Cannot record to '{path}': {error.strerror}. Give another path.") from error
         self._file = h5py.File(path, "r+", libver="latest")
         self._file.swmr_mode = True
         self._descriptor = os.open(path, os.O_RDWR)
@@ -168,10 +180,10 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
         names.append(name)
         return file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=(each, *shape))
 
-    file.attrs["format"] = FORMAT
-    file.attrs["metadata"] = json.dumps(layout.metadata)
     for key, value in layout.metadata.items():
         file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+    file.attrs["format"] = FORMAT
+    file.attrs["metadata"] = json.dumps(layout.metadata)
     make("time", (), "f8").attrs["unit"] = "s"
     for name, shape in layout.variables.items():
         population, _, variable = name.partition(".")
@@ -180,13 +192,17 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
         data.attrs["population"] = population
         data.attrs["axes"] = "time, sample of the batch, cell"
         data.attrs["indices"] = layout.cells.get(population, np.arange(shape[-1]))
-    for name, kind in (("name", "S80"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
+        data.attrs["all"] = population not in layout.cells
+    longest = max((len(name.encode()) for name in layout.phases), default=1)
+    for name, kind in (("name", f"S{longest}"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
         make(f"phases/{name}", (), kind)
     file.create_group("spikes")
     for population in layout.spiking:
         make(f"spikes/{population}/time", (), "f8").attrs["unit"] = "s"
         for name in ("sample", "cell"):
             make(f"spikes/{population}/{name}", (), "i8")
+        if population in layout.cells:
+            file["spikes"][population].attrs["indices"] = layout.cells[population]  # type: ignore[index]
     make("weight_trials", (), "i8")
     for name, shape in layout.weights.items():
         make(f"weights/{name}", shape, layout.dtype)
@@ -223,54 +239,46 @@ class Stored:
         return Stored(self._data, self._rows[rows], self._columns if columns is None else columns)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        if any(k is None for k in key) or sum(isinstance(k, (list, np.ndarray)) for k in key) > 1:
-            return self[...][key]  # rare: as NumPy does it
-        if Ellipsis in [k if k is Ellipsis else 0 for k in key]:
-            at = next(n for n, k in enumerate(key) if k is Ellipsis)
-            key = (*key[:at], *[slice(None)] * (self.ndim - len(key) + 1), *key[at + 1 :])
-        if len(key) > self.ndim:
-            raise IndexError(f"{len(key)} indices for an array of {self.ndim} axes.")
-        first, *rest = (*key, *[slice(None)] * (self.ndim - len(key)))
-        rows = self._rows[first]
-        # The middle and the last axis are read as the smallest block that holds what is wanted.
-        last = np.arange(self.shape[-1])[rest[-1]] if rest else None
-        middle = np.arange(self.shape[1])[rest[0]] if self.ndim == 3 else None
-        values = self._read(np.atleast_1d(rows), _span(middle), self._span_of_columns(last))
-        if last is not None:
-            columns = np.atleast_1d(last) if self._columns is None else self._columns[np.atleast_1d(last)]
-            values = values[..., columns - (columns.min() if len(columns) else 0)]
-            values = values[..., 0] if np.ndim(last) == 0 else values
-        if middle is not None:
-            chosen = np.atleast_1d(middle)
-            values = values[:, chosen - (chosen.min() if len(chosen) else 0)]
-            values = values[:, 0] if np.ndim(middle) == 0 else values
-        return values[0] if np.ndim(rows) == 0 else values
+        keys = list(key) if isinstance(key, tuple) else [key]
+        lists = sum(isinstance(k, (list, np.ndarray)) for k in keys)
+        simple = all(k is Ellipsis or isinstance(k, (int, np.integer, slice, list, np.ndarray)) for k in keys)
+        simple &= lists <= 1 and all(np.ndim(k) <= 1 for k in keys if isinstance(k, (list, np.ndarray)))
+        simple &= not (lists and any(isinstance(k, (int, np.integer)) for k in keys))
+        simple &= sum(k is Ellipsis for k in keys) <= 1 and not any(isinstance(k, bool) for k in keys)
+        if not simple:  # as NumPy does it
+            return self._read([np.arange(n) for n in self.shape])[key]
+        if not any(k is Ellipsis for k in keys):
+            keys.append(Ellipsis)
+        at = next(n for n, k in enumerate(keys) if k is Ellipsis)
+        if len(keys) - 1 > self.ndim:
+            raise IndexError(f"{len(keys) - 1} indices for an array of {self.ndim} axes.")
+        keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        chosen = [np.arange(n)[k] for n, k in zip(self.shape, keys, strict=True)]
+        values = self._read([np.atleast_1d(numbers) for numbers in chosen])
+        return values[tuple(0 if numbers.ndim == 0 else slice(None) for numbers in chosen)]
 
-    def _span_of_columns(self, last: Any) -> slice:
-        if last is None or self._columns is None:
-            return _span(last)
-        return _span(self._columns[last])
+    def _read(self, chosen: list[np.ndarray]) -> np.ndarray:
+        """What stands at the crossings of the chosen numbers of each axis. Of every axis but the first the smallest block that holds them is read."""
+        rows, *others = chosen
+        rows = self._rows[rows]
+        if self._columns is not None:
+            others[-1] = self._columns[others[-1]]
+        blocks = [slice(int(n.min()), int(n.max()) + 1) if len(n) else slice(0, 0) for n in others]
+        values = self._read_rows(rows, blocks)
+        for axis, numbers in enumerate(others, start=1):
+            if len(numbers) and not np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers))):
+                values = np.take(values, numbers - numbers.min(), axis=axis)
+        return values
 
-    def _read(self, rows: np.ndarray, middle: slice, last: slice) -> np.ndarray:
-        """Rows of the file, with blocks of the other axes."""
-        tail = (middle, last)[3 - self.ndim :] if self.ndim in (2, 3) else ()
+    def _read_rows(self, rows: np.ndarray, blocks: list[slice]) -> np.ndarray:
         if not len(rows):
-            return self._data[(slice(0, 0), *tail)]
-        if len(rows) == 1 or (np.diff(rows) == 1).all():
-            return self._data[(slice(int(rows[0]), int(rows[-1]) + 1), *tail)]
+            return self._data[(slice(0, 0), *blocks)]
+        if (np.diff(rows) == 1).all():
+            return self._data[(slice(int(rows[0]), int(rows[-1]) + 1), *blocks)]
         order = np.unique(rows)
-        runs = np.split(order, np.flatnonzero(np.diff(order) > 8) + 1)  # small gaps are read over
-        blocks = [self._data[(slice(int(run[0]), int(run[-1]) + 1), *tail)][run - run[0]] for run in runs]
-        values = np.concatenate(blocks)
-        return values[np.searchsorted(order, rows)]
-
-
-def _span(chosen: Any) -> slice:
-    """The smallest slice that holds the chosen numbers."""
-    if chosen is None or not np.size(chosen):
-        return slice(None) if chosen is None else slice(0, 0)
-    return slice(int(np.min(chosen)), int(np.max(chosen)) + 1)
+        runs = np.split(order, np.flatnonzero(np.diff(order) > GAP) + 1)
+        parts = [self._data[(slice(int(run[0]), int(run[-1]) + 1), *blocks)][run - run[0]] for run in runs]
+        return np.concatenate(parts)[np.searchsorted(order, rows)]
 
 
 # ---------------------------------------------------------------------------------------------------- save, load
@@ -279,16 +287,16 @@ def _span(chosen: Any) -> slice:
 def save(traces: Traces, path: Path) -> Path:
     """See `Traces.save`."""
     names = list(traces.values)
-    populations = dict.fromkeys(name.partition(".")[0] for name in names)
     kinds = {np.dtype(values.dtype) for values in (*traces.values.values(), *traces.weights.values())}
     layout = Layout(
         {name: tuple(traces.values[name].shape[1:]) for name in names},
         traces.units,
-        {p: traces.cells_of(p) for p in populations},
+        traces.cells,
         list(traces.spikes),
         {name: tuple(w.shape[1:]) for name, w in traces.weights.items()},
         str(np.result_type(*kinds)) if kinds else "float64",
         traces.metadata,
+        [span.name for span in traces.phases],
     )
     with whole_file(path) as temporary, contextlib.closing(TraceFile(temporary, layout)) as file:
         widest = sum(int(np.prod(v.shape[1:])) * v.dtype.itemsize for v in traces.values.values())
@@ -307,7 +315,7 @@ def save(traces: Traces, path: Path) -> Path:
 def phase_columns(spans: Sequence[PhaseSpan]) -> dict[str, np.ndarray]:
     """Phases as the columns of the file."""
     return {
-        "phases/name": np.array([s.name.encode() for s in spans], dtype="S80"),
+        "phases/name": np.array([s.name.encode() for s in spans] or [b""])[: len(spans)],
         "phases/trial": np.array([s.trial for s in spans], dtype=np.int64),
         "phases/start": np.array([s.start for s in spans], dtype=float),
         "phases/stop": np.array([s.stop for s in spans], dtype=float),
@@ -323,20 +331,34 @@ def load(path: Path) -> Traces:
         return _traces(file, path)
     except BaseException as error:
         file.close()
-        if isinstance(error, (KeyError, OSError, RuntimeError)):
+        if isinstance(
+            error, (KeyError, OSError, RuntimeError, ValueError, AttributeError, TypeError)
+        ) and not isinstance(error, NeurosimError):
             raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
         raise
 
 
 def _opened(path: Path) -> Any:
     """A file that is being written, or whose writer was killed, opens for shared reading only."""
-    problem: Exception | None = None
-    for shared in (False, True):
-        try:
-            return h5py.File(path, "r", swmr=shared)
-        except OSError as error:
-            problem = error
-    raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {problem}") from problem
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if not _is_being_written(path):
+            raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {error}") from error
+    try:
+        return h5py.File(path, "r", swmr=True)
+    except OSError as error:
+        raise NeurosimError(f"'{path}' cannot be read: {error}") from error
+
+
+def _is_being_written(path: Path) -> bool:
+    """By HDF5's superblock (version 3): marked as open for writing, and as long as it says. A truncated file would keep HDF5 waiting for the rest."""
+    with open(path, "rb") as file:
+        head = file.read(48)
+        size = os.fstat(file.fileno()).st_size
+    if len(head) < 48 or head[:8] != SIGNATURE or head[8] != 3:
+        return False
+    return bool(head[11] & 0x05) and size >= int.from_bytes(head[28:36], "little")
 
 
 def _traces(file: Any, path: Path) -> Traces:
@@ -354,7 +376,7 @@ def _traces(file: Any, path: Path) -> Traces:
         population = name.partition(".")[0]
         values[name], units[name] = Stored(data, every), str(data.attrs["unit"])
         indices = np.asarray(data.attrs["indices"])
-        if not np.array_equal(indices, np.arange(data.shape[-1])) or population in cells:
+        if not data.attrs.get("all", np.array_equal(indices, np.arange(data.shape[-1]))):  # not in layouts 1 and 2
             cells[population] = indices
     columns = {name: file["phases"][name][()] for name in ("name", "trial", "start", "stop")}
     phases = [
@@ -365,6 +387,8 @@ def _traces(file: Any, path: Path) -> Traces:
     for population, group in file["spikes"].items() if "spikes" in file else ():  # not in layout 1
         count = min(len(group[name]) for name in ("time", "sample", "cell"))
         spikes[population] = Spikes(*(group[name][:count] for name in ("time", "sample", "cell")))
+        if "indices" in group.attrs:
+            cells[population] = np.asarray(group.attrs["indices"])
     matrices, trials = {}, np.empty(0, dtype=np.int64)
     if "weights" in file:
         group = file["weights"]

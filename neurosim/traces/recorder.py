@@ -160,11 +160,12 @@ class Recording:
         else:
             from neurosim.traces.file import Layout, TraceFile, copy_until
 
-            layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {})
+            layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {}, list(self._counts))
             path = Path(recorder.path)
             self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
         self._batch = batch
         self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
+        self._last = -1  # step of the last row
         self._offset = 0  # steps before the present call of the engine
         self._active = False
         self._running: PhaseSpan | None = None
@@ -212,7 +213,7 @@ class Recording:
         for rows, population, variable, cells in self._columns:
             value = look(population, variable)
             rows[k] = value if cells is None or np.ndim(value) == 0 or value.shape[-1] == 1 else value[..., cells]
-        self._filled = k + 1
+        self._filled, self._last = k + 1, self._offset + step
         if self._filled == len(self._time):
             self.flush()
 
@@ -229,7 +230,9 @@ class Recording:
 
     def end_phase(self, step: int) -> None:
         """The phase has ended; `step` is the first one after it."""
-        self._next = self._offset + step
+        self._next = max(
+            self._offset + step, self._last + 1
+        )  # a divergence may be noticed before or after a row was kept
         if self._running is None:
             return
         stop = self._next * self.dt
@@ -285,6 +288,8 @@ class Recording:
         if self._closed:
             return
         self._closed = True
+        if self._running is not None:  # stopped in mid-phase
+            self.end_phase(0)
         if weights is not None:
             self.keep_weights(weights)
         try:

@@ -103,7 +103,11 @@ class Traces:
             return np.asarray(self.cells[population])
         names = [name for name in self.values if name.partition(".")[0] == population]
         if not names:
-            raise unknown("recorded population", population, self._populations())
+            raise unknown(
+                "population with recorded variables",
+                population,
+                dict.fromkeys(n.partition(".")[0] for n in self.values),
+            )
         return np.arange(self.values[names[0]].shape[-1])
 
     def _populations(self) -> list[str]:
@@ -194,6 +198,8 @@ class Traces:
         """``{population: columns of the chosen cells}``."""
         found = {}
         for population, wanted in cells.items():
+            if all(name.partition(".")[0] != population for name in self.values):
+                continue  # spikes only
             here = {int(cell): k for k, cell in enumerate(self.cells_of(population))}
             missing = [int(cell) for cell in wanted if int(cell) not in here]
             if missing or not len(wanted):
