@@ -102,6 +102,10 @@ def _default(found: Mapping[Path, str]) -> str:
         listing = "; ".join(f"'{path}' is {what}" for path, what in found.items())
         raise NeurosimError(f"The paths do not go together ({listing}). Give paths of one sort, or say --kind.")
     several = "levels" if len(found) > 1 else "traces"
+    if several == "traces" and kinds == {_TRACES}:
+        with ExitStack() as stack:
+            (traces,) = _traces(list(found), several, stack)
+            several = "weights" if traces.weights and not traces.values else several
     return {_TRACES: several, _RUN: "learning", _EVOLUTION: "evolution", _MODEL: "network"}[kinds.pop()]
 
 
@@ -281,14 +285,14 @@ def _draw_learning(paths: list[Path], arguments: argparse.Namespace, stack: Exit
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
-    """``{label: rows, or rows per seed}``: runs that differ by their seed alone go together."""
+    """``{label: rows, or rows per seed}``: runs that differ by their seed alone (and by what was recorded of them) go together."""
     from neurosim.training.config import label
 
     groups: list[list[Run]] = []
     for run in runs:
         alike = [
             group for group in groups
-            if replace(group[0].config, seed=run.config.seed) == run.config and all(r.config.seed != run.config.seed for r in group)
+            if replace(group[0].config, seed=run.config.seed, recorder=run.config.recorder) == run.config and all(r.config.seed != run.config.seed for r in group)
         ]  # fmt: skip
         (alike[0] if alike else groups.append([]) or groups[-1]).append(run)
     names = [g[0].folder.name if len(g) == 1 else label(g[0].config) for g in groups]

@@ -30,10 +30,19 @@ PALETTE = {
 #: Colours of lines: all but yellow, which is hard to see on white.
 LINES = [colour for name, colour in PALETTE.items() if name != "yellow"]
 
+#: Line styles that lines take turns with, so that they can be told apart in grey.
+DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5))]
+
 #: Backgrounds of phases: pale tints of the palette, so that every line shows on them.
 SHADES = ["#FFFFFF", "#FBF3D0", "#FBE0CC", "#DDEEF9", "#E6F3EE", "#F6E6EF", "#E8E8E8"]
 
 GREY = "#595959"
+
+#: Maps of colours: of values from 0 up (as dark in grey as in colour), and of values around 0, which is white.
+SEQUENTIAL, DIVERGING = "cividis", "PuOr"
+
+#: Width of a figure over a whole page, inches.
+WIDTH = 8.5
 
 #: What a figure may be saved as.
 SUFFIXES = (".png", ".pdf", ".svg")

@@ -15,12 +15,21 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from neurosim.errors import NeurosimError
-from neurosim.plot.style import GREY, LINES, check_suffix, empty_figure, save_figure, style
+from neurosim.plot.style import GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, style
 
 #: One row per epoch, as in metrics.jsonl; a value may be None.
 Rows = Sequence[Mapping[str, Any]]
 
-_MARKERS = ("", "o", "s")  # for more labels than there are colours
+_MARKERS = (
+    "",
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+)  # so that runs can be told apart in grey, and more of them than there are colours
+_RUNS = 3 * len(LINES)
 
 
 class _Panel(NamedTuple):
@@ -66,9 +75,8 @@ def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None
     """
     if not runs:
         raise NeurosimError("Nothing to draw: got no run.")
-    most = len(LINES) * len(_MARKERS)
-    if len(runs) > most:
-        raise NeurosimError(f"Got {len(runs)} runs; at most {most} can be told apart in one figure. Draw fewer.")
+    if len(runs) > _RUNS:
+        raise NeurosimError(f"Got {len(runs)} runs; at most {_RUNS} can be told apart in one figure. Draw fewer.")
     seeds = {label: _seeds(label, rows) for label, rows in runs.items()}
     tables = {label: {key: _table(label, s, key) for key in _KEYS} for label, s in seeds.items()}
     keys = [key for key in _KEYS if any(np.isfinite(table[key]).any() for table in tables.values())]
@@ -76,7 +84,7 @@ def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None
     if not panels:
         raise NeurosimError(f"Nothing to draw: no row has a finite value of {', '.join(_KEYS)}.")
     with style():
-        figure = empty_figure(max(5.0, 4.2 * len(panels)), 3.7 + 0.2 * (len(runs) // 3))
+        figure = empty_figure(min(max(5.0, 4.2 * len(panels)), WIDTH), 3.5 + 0.2 * (len(runs) // 3))
         if title:
             figure.suptitle(title)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -88,7 +96,10 @@ def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None
             _axes(axes, panel, shown[np.isfinite(shown)])
         key = _key(keys, several=any(len(runs) > 1 for runs in seeds.values()))
         if key:
-            figure.axes[0].legend(handles=key, loc="best", handlelength=3.0)
+            figure.axes[0].legend(
+                handles=key, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3 if len(panels) < 3 else 1, handlelength=2.2, columnspacing=1.0,
+                borderaxespad=0.2, fontsize=8,
+            )  # fmt: skip
         figure.legend(handles=_legend(seeds, tables), loc="outside lower center", ncols=3, handlelength=3.0)
     return figure
 
@@ -148,7 +159,7 @@ def _short(table: Mapping[str, np.ndarray]) -> int:
 
 
 def _look(k: int) -> dict[str, Any]:
-    return {"color": LINES[k % len(LINES)], "marker": _MARKERS[k // len(LINES)]}
+    return {"color": LINES[k % len(LINES)], "marker": _MARKERS[(k + k // len(LINES)) % len(_MARKERS)]}
 
 
 def _curve(axes: Axes, epochs: Sequence[Any], table: np.ndarray, line: str, look: Mapping[str, Any]) -> None:

@@ -1,0 +1,201 @@
+"""f-I curves: the response of cells to the current that they get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neurosim.errors import NeurosimError, unknown
+from neurosim.plot.selection import check_not_empty, numbers_of, population, title_of
+from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
+from neurosim.plot.window import INSTANT
+from neurosim.traces import Traces
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: Most points of a curve that get a marker each.
+_MARKED = 40
+
+
+class Response(NamedTuple):
+    """One entry per trial, sample and cell: mean current, mean of what curves are told apart by (0 without it), response."""
+
+    current: np.ndarray
+    by: np.ndarray
+    response: np.ndarray
+    seconds: float
+
+
+def fi_figure(
+    traces: Traces,
+    current: str,
+    response: str | None = None,
+    by: str | None = None,
+    phase: str | None = None,
+    discard: float = 0.0,
+    title: str | None = None,
+) -> Figure:
+    """Draw the firing rate of a population, or the mean of a rate variable, against the mean current; a point per trial, sample and cell.
+
+    Points with equal currents are drawn as their mean with a bar of one standard deviation.
+
+    Parameters
+    ----------
+    traces
+        What was recorded: the current, with one column or as many as the population that responds.
+    current
+        The recorded variable on the horizontal axis, such as ``"cell.I_s"``; a clamp or any other variable will do.
+    response
+        A spiking population (spikes per second and cell) or a recorded rate variable. By default the current's own population if it spikes,
+        else its variable ``r``.
+    by
+        Another recorded variable; one curve for each of its values (at most 7).
+    phase
+        Read this phase only; by default whole trials.
+    discard
+        Leave out so much of the beginning of the phase (or trial), in s.
+    title
+        By default model and level.
+
+    Raises
+    ------
+    NeurosimError
+        Nothing recorded; an unknown variable, population or phase; nothing left of the phase; numbers of cells that do not fit; too many
+        curves.
+    """
+    check_not_empty(traces)
+    for name in [current, *([by] if by else [])]:
+        if name not in traces.values:
+            raise unknown("recorded variable", name, traces.values)
+    if response is None:
+        own = population(current)
+        response = own if own in traces.spikes else f"{own}.r"
+    found = read_response(traces, current, response, by, phase, discard)
+    values = np.unique(_rounded(found.by))
+    if len(values) > len(LINES):
+        raise NeurosimError(f"'{by}' has {len(values)} values; at most {len(LINES)} curves can be told apart.")
+    spiking = response in traces.spikes
+    factor, unit = shown_unit(traces.units[current], float(np.abs(found.current).max(initial=0)))
+    scale, shown = (1.0, "Hz") if spiking else shown_unit(traces.units[response], float(np.abs(found.response).max()))
+    with style():
+        figure = empty_figure(6.5, 4.3)
+        where = f"{phase}, " if phase else ""
+        note = f"{where}{len(found.current)} points, mean over {found.seconds * 1e3:.4g} ms each"
+        figure.suptitle(title_of(title, traces, [note], level=True))
+        axes: Axes = figure.subplots()
+        several = False
+        for k, value in enumerate(values):
+            mine = _rounded(found.by) == value
+            x, mean, sd, repeats = curve(found.current[mine], found.response[mine])
+            several |= bool((repeats > 1).any())
+            label = None
+            if by:
+                times, by_unit = shown_unit(traces.units[by], float(np.abs(values).max()))
+                label = f"{value * times:.4g} {by_unit.replace('dimensionless', '')}".rstrip()
+            look = {"color": LINES[k], "linestyle": DASHES[k % len(DASHES)], "label": label}
+            mark = {"marker": _MARKERS[k], "markersize": 4.0} if len(x) <= _MARKED else {}
+            axes.plot(x * factor, mean * scale, **look, **mark)
+            if (repeats > 1).any():
+                axes.errorbar(
+                    x * factor, mean * scale, sd * scale, fmt="none", ecolor=LINES[k], elinewidth=1, capsize=2
+                )
+        axes.set_xlabel(f"{current}, mean ({unit})")
+        noun = "cells" if len(np.atleast_1d(_numbers(traces, response))) > 1 else "cell"
+        count = len(_numbers(traces, response))
+        what = f"firing rate of {response}" if spiking else f"{response}, mean"
+        axes.set_ylabel(f"{what} ({shown})\n{count} {noun}" + (", mean ± sd of equal currents" if several else ""))
+        if spiking:
+            axes.set_ylim(bottom=0)
+        if by:
+            axes.legend(title=by, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=3.0)
+    return figure
+
+
+def read_response(
+    traces: Traces, current: str, response: str, by: str | None = None, phase: str | None = None, discard: float = 0.0
+) -> Response:
+    """What `fi_figure` draws, before points of equal current are gathered."""
+    spiking = response in traces.spikes
+    if not spiking and response not in traces.values:
+        raise unknown("spiking population or recorded variable", response, [*traces.spikes, *traces.values])
+    numbers = _numbers(traces, response)
+    batch = traces.values[current].shape[1]
+    time = np.asarray(traces.time)
+    columns: list[list[np.ndarray]] = [[], [], []]
+    seconds = 0.0
+    for trial, (start, stop) in _spans(traces, phase).items():
+        start += discard
+        if stop - start < INSTANT:
+            raise NeurosimError(
+                f"discard = {discard:g} s leaves nothing of {f'phase {phase!r}' if phase else 'a trial'}, which lasts "
+                f"{stop - start + discard:g} s."
+            )
+        seconds = stop - start
+        first, last = np.searchsorted(time, np.array([start, stop]) - INSTANT)
+        if first == last:
+            raise NeurosimError(
+                f"No row was recorded from {start * 1e3:g} to {stop * 1e3:g} ms; record more often (a smaller stride)."
+            )
+        rows = slice(int(first), int(last))
+        columns[0].append(_means(traces, current, rows, len(numbers), response))
+        columns[1].append(_means(traces, by, rows, len(numbers), response) if by else np.zeros((batch, len(numbers))))
+        if not spiking:
+            columns[2].append(np.asarray(traces.values[response][rows], dtype=float).mean(axis=0))
+            continue
+        spikes = traces.spikes[response]
+        at = np.asarray(spikes.time)
+        inside = (at > start - INSTANT) & (at < stop - INSTANT) & (np.asarray(spikes.sample) // batch == trial)
+        counts = np.zeros((batch, int(max(np.max(spikes.cell, initial=0), numbers.max())) + 1))
+        np.add.at(counts, (np.asarray(spikes.sample)[inside] % batch, np.asarray(spikes.cell)[inside]), 1)
+        columns[2].append(counts[:, numbers] / seconds)
+    currents, others, responses = (np.concatenate(column).ravel() for column in columns)
+    return Response(currents, others, responses, seconds)
+
+
+def curve(current: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``(currents, means, standard deviations, numbers of points)``: points of equal current (six digits) gathered, rising."""
+    values, place, counts = np.unique(_rounded(current), return_inverse=True, return_counts=True)
+    means = np.bincount(place, response) / counts
+    squares = np.bincount(place, (response - means[place]) ** 2)
+    return values, means, np.sqrt(squares / np.maximum(counts - 1, 1)), counts
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    largest = np.abs(values).max(initial=0)
+    step = 10.0 ** (np.floor(np.log10(largest)) - 6) if largest > 0 else 1.0
+    return np.round(values / step) * step
+
+
+def _numbers(traces: Traces, response: str) -> np.ndarray:
+    from neurosim.plot.raster import counted_cells
+
+    return counted_cells(traces, response) if response in traces.spikes else numbers_of(traces, response)
+
+
+def _means(traces: Traces, name: str, rows: slice, cells: int, response: str) -> np.ndarray:
+    """(samples, cells): the mean over the rows; of a single column the same for every cell."""
+    means = np.asarray(traces.values[name][rows], dtype=float).mean(axis=0)
+    if means.shape[1] not in (1, cells):
+        raise NeurosimError(
+            f"'{name}' has {means.shape[1]} cells and '{response}' has {cells}; wanted as many, or one. Record the same cells of both."
+        )
+    return np.broadcast_to(means, (len(means), cells))
+
+
+def _spans(traces: Traces, phase: str | None) -> dict[int, tuple[float, float]]:
+    """Start and stop of the phase, or of the whole trial, in each trial."""
+    names: Sequence[str] = list(dict.fromkeys(p.name for p in traces.phases))
+    if phase is not None and phase not in names:
+        raise unknown("phase", phase, names)
+    spans: dict[int, tuple[float, float]] = {}
+    for span in traces.phases:
+        if phase in (None, span.name):
+            start, stop = spans.get(span.trial, (span.start, span.stop))
+            spans[span.trial] = min(start, span.start), max(stop, span.stop)
+    if not spans:
+        step = float(np.diff(traces.time).mean()) if len(traces.time) > 1 else 0.0
+        spans = {0: (float(traces.time[0]), float(traces.time[-1]) + step)}
+    return spans
