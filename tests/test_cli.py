@@ -636,7 +636,9 @@ def test_a_write_that_fails_half_way_leaves_the_earlier_file(cli, tmp_path):
     with largest_file(4096):
         code, _, err = cli("simulate", "ghost_units", *SMALL, *SHORT, "--seed", "5", "--out", tmp_path)
     assert code == 1
-    assert err.strip().splitlines()[-1].startswith("error: File too large")
+    assert err.strip().splitlines()[-1] == (
+        f"error: Cannot record to '{tmp_path / 'traces.h5'}': File too large. Free some space, or give another path."
+    )
     assert contents(tmp_path) == before
 
 

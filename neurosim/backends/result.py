@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from neurosim.errors import DivergenceError
 from neurosim.plan import PhasePlan, Plan
 from neurosim.traces import Spikes, Traces
 from neurosim.traces.recorder import Recording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Steps between two looks at whether all states are finite.
 CHECK_EVERY = 20
@@ -69,14 +73,23 @@ class Result:
         """`settling`, of a phase in windows (``settle[0]``, ``settle[1]``, ...) the largest under ``settle[k]``."""
         return largest_by_phase(self.settling)
 
-    def plot(self, path: str, **kwargs: Any) -> None:
-        """Draw the recorded traces to a file; see `neurosim.plot.traces_figure`."""
+    def plot(self, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Figure:
+        """Draw the recorded traces, and save the figure where a path is given; see `neurosim.plot.traces_figure`.
+
+        In a notebook the figure shows itself after ``%matplotlib inline``.
+        """
         from neurosim.errors import NeurosimError
-        from neurosim.plot import save_traces
+        from neurosim.plot import save_figure, traces_figure
+        from neurosim.plot.style import check_suffix
 
         if self.traces is None:
             raise NeurosimError("Nothing was recorded; pass record=['population.variable', ...] to simulate.")
-        save_traces(self.traces, path, **kwargs)
+        if path is not None:
+            check_suffix(path)
+        figure = traces_figure(self.traces, **kwargs)
+        if path is not None:
+            save_figure(figure, path)
+        return figure
 
 
 def largest_by_phase(settling: dict[str, float]) -> dict[str, float]:

@@ -41,6 +41,10 @@ class Arrays(Protocol):
     def asarray(self, values: Any) -> Any: ...
     def to_numpy(self, values: Any) -> np.ndarray: ...
     def expand(self, value: Any, shape: tuple[int, int]) -> Any: ...
+    def rows(
+        self, buffer: np.ndarray
+    ) -> Any: ...  # views of each, None where the library cannot write into NumPy's memory
+    def join(self, values: list[Any], out: Any) -> None: ...  # one after another along the last axis
     def multiply(self, a: Any, b: Any, out: Any) -> None: ...
     def add_outer(self, weights: Any, pre: Any, post: Any, scale: float, keep: float = 1.0) -> None: ...
     def add_scaled(self, weights: Any, change: Any, scale: float) -> None: ...
@@ -121,6 +125,10 @@ class Stepper:
         self.plan, self.arrays, self.weights, self.level = plan, arrays, weights, level
         self.batch, self.dt, self.learn, self.record = batch, dt, learn, record
         self.noise = noise
+        self._fits: bool | None = (
+            None  # whether a row of the recording can be joined from what is recorded, as it lies in memory
+        )
+        self._rows: dict[int, Any] = {}  # of the recording's buffers
         plan.check_no_overlaps(level)
         self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
         self.winners: dict[str, Any] = {}  # of the pools of convolutions
@@ -294,7 +302,7 @@ class Stepper:
         count = self.counts[index]
         ordinary, final = self._program(index, False), self._program(index, True)
         mark = self.kept.mark_step(count)
-        record = self.record
+        record, self._fits = self.record, None
         for k in range(count):
             last = k == count - 1
             program = final if last else ordinary
@@ -307,7 +315,7 @@ class Stepper:
             for population, hold in phase.holds if last else ():
                 state[population][hold.name][...] = state[population][hold.of]
             if record is not None and record.due(self.kept.step):
-                record.row(self.kept.step, self._look)
+                self._keep_row(record, first=self._fits is None or last)
             if k == mark:
                 self.kept.mark(self._values)
             if last:
@@ -427,6 +435,23 @@ class Stepper:
             if p.spiking and self.record is not None:
                 fired = self.arrays.to_numpy(self.state[p.name]["spike_train"])
                 self.record.note_spikes(p.name, self.kept.step, *np.nonzero(fired))
+
+    def _keep_row(self, record: Recording, first: bool) -> None:
+        """A row of the recording; `first` of those that one program computes."""
+        k = record.begin_row(self.kept.step)
+        values = [self.state[c.population][c.variable] for c in record.columns]
+        if first:
+            self._fits = self.arrays.rows(record.buffer) is not None and all(
+                getattr(value, "shape", ()) == (self.batch, self.plan.populations[c.population].n)
+                for c, value in zip(record.columns, values, strict=True)
+            )
+        if not self._fits:
+            record.fill(k, self._look)
+            return
+        if id(record.buffer) not in self._rows:
+            self._rows[id(record.buffer)] = self.arrays.rows(record.buffer)
+        chosen = [v if c.cells is None else v[:, c.cells] for c, v in zip(record.columns, values, strict=True)]
+        self.arrays.join(chosen, self._rows[id(record.buffer)][k])
 
     def _look(self, population: str, variable: str) -> Any:
         """As it lies in memory: an array that broadcasts to (batch, cells), or a number."""

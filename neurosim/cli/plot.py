@@ -290,11 +290,13 @@ def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
 
     groups: list[list[Run]] = []
     for run in runs:
-        alike = [
-            group for group in groups
-            if replace(group[0].config, seed=run.config.seed, recorder=run.config.recorder) == run.config and all(r.config.seed != run.config.seed for r in group)
-        ]  # fmt: skip
-        (alike[0] if alike else groups.append([]) or groups[-1]).append(run)
+        for group in groups:
+            same = replace(group[0].config, seed=run.config.seed, recorder=run.config.recorder) == run.config
+            if same and all(other.config.seed != run.config.seed for other in group):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
     names = [g[0].folder.name if len(g) == 1 else label(g[0].config) for g in groups]
     paths = [str(g[0].folder if len(g) == 1 else g[0].folder.parent) for g in groups]
     labels = [name if names.count(name) == 1 else path for name, path in zip(names, paths, strict=True)]

@@ -84,7 +84,7 @@ def fields_figure(
             image = axes.imshow(one, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
             axes.set_title(str(cell), fontsize=8, pad=2)
         bar = figure.colorbar(
-            image, ax=panels, label=f"weight{f' {name}' if name else ''} (dimensionless)", shrink=0.9, pad=0.02
+            image, ax=panels, label=f"weight{f' {name}' if name else ''}\n(dimensionless)", shrink=0.9, pad=0.02
         )
         bar.outline.set_visible(False)  # type: ignore[operator]
     return figure

@@ -21,7 +21,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,13 @@ class TraceFile:
         if not path.parent.is_dir():
             raise NeurosimError(f"Cannot record to '{path}': there is no folder '{path.parent}'. Create it first.")
         empty = io.BytesIO()
-        with h5py.File(empty, "w", libver="latest") as file:
+        with h5py.File(empty, "w", libver="latest", track_order=True) as file:
             names = _describe(file, layout)
         try:
             write_whole(path, empty.getbuffer())  # an earlier file goes once this one is there
         except OSError as error:
-            if error.errno in FULL:
-                raise
-            raise NeurosimError(f"Cannot record to '{path}': {error.strerror}. Give another path.") from error
+            mend = "Free some space, or give another path." if error.errno in FULL else "Give another path."
+            raise NeurosimError(f"Cannot record to '{path}': {error.strerror}. {mend}") from error
         self._file = h5py.File(path, "r+", libver="latest")
         self._file.swmr_mode = True
         self._descriptor = os.open(path, os.O_RDWR)
@@ -184,6 +183,11 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
         file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
     file.attrs["format"] = FORMAT
     file.attrs["metadata"] = json.dumps(layout.metadata)
+    groups = [*(name.partition(".")[0] for name in layout.variables), "phases", "spikes", "weights"]
+    for group in dict.fromkeys(groups):
+        file.create_group(group, track_order=True)
+    for population in layout.spiking:
+        file.create_group(f"spikes/{population}")
     make("time", (), "f8").attrs["unit"] = "s"
     for name, shape in layout.variables.items():
         population, _, variable = name.partition(".")
@@ -196,7 +200,6 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
     longest = max((len(name.encode()) for name in layout.phases), default=1)
     for name, kind in (("name", f"S{longest}"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
         make(f"phases/{name}", (), kind)
-    file.create_group("spikes")
     for population in layout.spiking:
         make(f"spikes/{population}/time", (), "f8").attrs["unit"] = "s"
         for name in ("sample", "cell"):
@@ -342,12 +345,12 @@ def _opened(path: Path) -> Any:
     """A file that is being written, or whose writer was killed, opens for shared reading only."""
     try:
         return h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if not _is_being_written(path):
             raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {error}") from error
     try:
         return h5py.File(path, "r", swmr=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise NeurosimError(f"'{path}' cannot be read: {error}") from error
 
 
@@ -368,6 +371,8 @@ def _traces(file: Any, path: Path) -> Traces:
         raise NeurosimError(
             f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
         )
+    if file.swmr_mode:  # it may have grown since this process first opened it
+        _visit(file, lambda data: data.refresh())
     # While a file is written its datasets may differ in length: what all of them have is whole.
     rows = min([len(file["time"]), *(len(d) for d in _variables(file).values())])
     every = np.arange(rows)
@@ -399,6 +404,11 @@ def _traces(file: Any, path: Path) -> Traces:
     return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
 
 
+def _visit(file: Any, call: Callable[[Any], Any]) -> None:
+    """Call for each dataset."""
+    file.visititems(lambda _, item: call(item) if isinstance(item, h5py.Dataset) else None)
+
+
 def _variables(file: Any) -> dict[str, Any]:
     return {
         f"{population}.{variable}": data
@@ -416,6 +426,10 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
     NeurosimError
         The old file lacks a dataset, or is shorter.
     """
+    if not path.is_file():
+        raise NeurosimError(
+            f"The recording '{path}' is gone, and the run's checkpoint counts on it. Put it back to go on."
+        )
     old = _opened(path)
     new = None
     try:
@@ -424,8 +438,8 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
             for name, count in lengths.items():
                 if name not in old or len(old[name]) < count:
                     raise NeurosimError(
-                        f"'{path}' does not hold what its checkpoint counts ({count} rows of '{name}'). Move it away to go on without what was "
-                        "recorded before."
+                        f"'{path}' does not hold what its checkpoint counts ({count} rows of '{name}'). Put back the file that was there when the run "
+                        "was stopped."
                     )
                 data = old[name]
                 step = max(1, BLOCK // max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1))

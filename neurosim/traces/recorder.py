@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,13 +98,13 @@ class Resolved(NamedTuple):
     phases: set[str] | None  # None: all
 
 
-class _Column(NamedTuple):
-    """One recorded variable: where its rows are gathered, and which cells of it are kept."""
+class Column(NamedTuple):
+    """One recorded variable: which cells of it are kept, and where in a row."""
 
-    rows: np.ndarray
     population: str
     variable: str
-    cells: np.ndarray | None
+    cells: np.ndarray | None  # None: all
+    where: slice
 
 
 class Recording:
@@ -139,6 +140,7 @@ class Recording:
         self.recorder, self.plan, self.dt = recorder, plan, dt
         #: Variables as (population, name), and projections, that are recorded.
         self.variables, self.projections, cells, self._phases = recorder.resolve(plan)
+        self._any = bool(self.variables)
         counts = plan.steps(dt)
         self._counts = {phase.name: count for phase, count in zip(plan.phases, counts, strict=True)}
         shapes = {
@@ -148,10 +150,14 @@ class Recording:
         spiking = [p.name for p in plan.populations.values() if p.spiking]
         bytes_each = sum(int(np.prod(s)) for s in shapes.values()) * np.dtype(dtype).itemsize
         capacity = min(max(GATHERED // max(bytes_each, 1), 1), MOST_ROWS)
-        self._time = np.empty(capacity)
-        self._columns = [
-            _Column(np.empty((capacity, *shapes[f"{p}.{v}"]), dtype), p, v, cells.get(p)) for p, v in self.variables
+        ends = np.cumsum([0, *(shapes[f"{p}.{v}"][1] for p, v in self.variables)]).tolist()
+        #: Where the variables stand in a row.
+        self.columns = [
+            Column(p, v, cells.get(p), slice(a, b))
+            for (p, v), a, b in zip(self.variables, ends[:-1], ends[1:], strict=True)
         ]
+        self._free = [(np.empty(capacity), np.empty((capacity, batch, ends[-1]), dtype)) for _ in range(2)]
+        self._next_buffer()
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
         self._forget()
         self._sink: Any
@@ -163,6 +169,9 @@ class Recording:
             layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {}, list(self._counts))
             path = Path(recorder.path)
             self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
+        # HDF5 writes without holding Python's lock: the simulation goes on meanwhile.
+        self._writer = ThreadPoolExecutor(1, "neurosim-recording")
+        self._writing: Future[None] | None = None
         self._batch = batch
         self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
         self._last = -1  # step of the last row
@@ -204,18 +213,28 @@ class Recording:
 
     def due(self, step: int) -> bool:
         """Whether this step is recorded."""
-        return self._running is not None and (self._offset + step) % self.recorder.stride == 0
+        return self._running is not None and self._any and (self._offset + step) % self.recorder.stride == 0
 
     def row(self, step: int, look: Callable[[str, str], Any]) -> None:
         """Keep one row; `look(population, variable)` hands out an array that broadcasts to (batch, cells), or a number."""
-        k = self._filled
-        self._time[k] = (self._offset + step) * self.dt
-        for rows, population, variable, cells in self._columns:
-            value = look(population, variable)
-            rows[k] = value if cells is None or np.ndim(value) == 0 or value.shape[-1] == 1 else value[..., cells]
-        self._filled, self._last = k + 1, self._offset + step
+        self.fill(self.begin_row(step), look)
+
+    def begin_row(self, step: int) -> int:
+        """The number in `buffer` of a new row, which the caller fills by `fill` or by itself (see `columns`)."""
         if self._filled == len(self._time):
             self.flush()
+        k = self._filled
+        self._last = self._offset + step
+        self._time[k] = self._last * self.dt
+        self._filled = k + 1
+        return k
+
+    def fill(self, k: int, look: Callable[[str, str], Any]) -> None:
+        """See `row`."""
+        for population, variable, cells, where in self.columns:
+            value = look(population, variable)
+            chosen = value if cells is None or np.ndim(value) == 0 or value.shape[-1] == 1 else value[..., cells]
+            self.buffer[k, :, where] = chosen
 
     def note_spikes(self, population: str, step: int, sample: np.ndarray, cell: np.ndarray) -> None:
         """Spikes in this step; `sample` counts within the batch."""
@@ -230,9 +249,8 @@ class Recording:
 
     def end_phase(self, step: int) -> None:
         """The phase has ended; `step` is the first one after it."""
-        self._next = max(
-            self._offset + step, self._last + 1
-        )  # a divergence may be noticed before or after a row was kept
+        # A divergence may be noticed before or after the row of its step was kept.
+        self._next = max(self._next, self._offset + step, self._last + 1)
         if self._running is None:
             return
         stop = self._next * self.dt
@@ -240,6 +258,7 @@ class Recording:
             if self._spans:
                 self._spans[-1] = PhaseSpan(self._running.name, self._running.trial, self._running.start, stop)
             else:
+                self._wait()
                 self._sink.replace_last("phases/stop", stop)
         self._running = None
 
@@ -258,8 +277,9 @@ class Recording:
         """Hand on what was gathered: from now on a reader of the file sees it."""
         from neurosim.traces.file import phase_columns
 
-        rows = self._filled
-        columns = {f"{c.population}/{c.variable}": c.rows[:rows] for c in self._columns} | {"time": self._time[:rows]}
+        rows = self.buffer[: self._filled]
+        columns = {f"{c.population}/{c.variable}": rows[:, :, c.where] for c in self.columns}
+        columns["time"] = self._time[: self._filled]
         if self._spans:
             columns |= phase_columns(self._spans)
         for population, noted in self._spikes.items():
@@ -269,18 +289,33 @@ class Recording:
             columns["weight_trials"] = np.array([trial for trial, _ in self._snapshots])
             for name in self.projections:
                 columns[f"weights/{name}"] = np.stack([kept[name] for _, kept in self._snapshots])
-        self._forget()  # first: rows that a full disk refuses are not written twice
-        self._sink.grow(columns)
+        self._forget()
+        self._wait()
+        self._writing = self._writer.submit(self._sink.grow, columns)
+        self._next_buffer()
         self._written = time.monotonic()
+
+    def _next_buffer(self) -> None:
+        """The other one of two: one is filled while the other is written."""
+        self._time, self.buffer = self._free.pop(0)
+        self._free.append((self._time, self.buffer))
+
+    def _wait(self) -> None:
+        """Until what was handed on is written; raises what went wrong there."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a run goes on with the same recording; written out first."""
         self.flush()
+        self._wait()
         return {"trial": self._trial, "step": self._next, "lengths": dict(self._sink.lengths)}
 
     def so_far(self) -> Traces:
         """What was recorded by now, while the recording goes on."""
         self.flush()
+        self._wait()
         return self._sink.traces()
 
     def close(self, weights: Callable[[str], np.ndarray] | None = None) -> None:
@@ -294,7 +329,9 @@ class Recording:
             self.keep_weights(weights)
         try:
             self.flush()
+            self._wait()
         finally:
+            self._writer.shutdown()
             self._sink.close()
 
     def traces(self) -> Traces:

@@ -136,7 +136,8 @@ class Traces:
         time
             ``(start, stop)`` in seconds, ``start <= t < stop``.
         phases, trials
-            Rows and spikes within these phases (windows by ``settle[3]``, or all of them by ``settle``), of these trials.
+            Rows and spikes within these phases (windows by ``settle[3]``, or all of them by ``settle``), of these trials. Of the weights the
+            snapshots at the start of these trials; the last snapshot, at the end of a run of n trials, is that of trial n.
 
         Raises
         ------
@@ -217,7 +218,7 @@ class Traces:
         for phase in phases or ():
             if phase not in names and phase not in {_base(name) for name in names}:
                 raise unknown("recorded phase", phase, names)
-        there = {span.trial for span in self.phases}
+        there = {span.trial for span in self.phases} | set(self.weight_trials.tolist())
         for trial in () if trials is None else trials:
             if trial not in there:
                 raise NeurosimError(

@@ -57,6 +57,12 @@ class NumpyArrays:
     def to_numpy(self, values: np.ndarray) -> np.ndarray:
         return values
 
+    def rows(self, buffer: np.ndarray) -> list[np.ndarray]:
+        return list(buffer)
+
+    def join(self, values: list[np.ndarray], out: np.ndarray) -> None:
+        np.concatenate(values, axis=-1, out=out)
+
     def expand(self, value: Any, shape: tuple[int, int]) -> np.ndarray:
         if isinstance(value, np.ndarray) and value.shape == shape:
             return value

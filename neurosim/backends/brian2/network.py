@@ -102,10 +102,15 @@ def run_network(
             file=sys.stderr,
         )
     network.t_ = 0.0  # a run begins at t = 0 on every level
+    catches = b2.prefs.core.stop_on_keyboard_interrupt
+    b2.prefs.core.stop_on_keyboard_interrupt = (
+        False  # Brian2 would end the run without an error, as if it were complete
+    )
     try:
         with codegen_target(options.codegen):
             network.run(steps * clock.dt, namespace={})
     finally:
+        b2.prefs.core.stop_on_keyboard_interrupt = catches
         network.remove(first)
         gc.unfreeze()
     if failure:
