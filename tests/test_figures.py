@@ -19,8 +19,8 @@ from neurosim.errors import NeurosimError
 from neurosim.models import corinfomax, ghost_units
 from neurosim.parts import bac_pyramidal
 from neurosim.plot.cosine import update_cosines
+from neurosim.plot.diagram import diagram
 from neurosim.plot.fi import curve, read_response
-from neurosim.plot.network import diagram
 from neurosim.plot.raster import binned_rate
 from neurosim.plot.weights import feedback_pairs
 from neurosim.traces import PhaseSpan, Spikes, Traces
@@ -545,7 +545,7 @@ def test_fields_are_the_columns_of_the_weights_in_one_symmetric_scale():
         np.testing.assert_array_equal(shown, [[w[4 * row + column, cell] for column in range(4)] for row in range(3)])
     limits = {axes.images[0].get_clim() for axes in pictures}
     assert limits == {(-np.abs(w[:, [4, 1]]).max(), np.abs(w[:, [4, 1]]).max())}
-    assert figure.axes[-1].get_ylabel() == "weight W1 (dimensionless)"
+    assert figure.axes[-1].get_ylabel() == "weight W1\n(dimensionless)"
     assert figure.get_suptitle() == "incoming weights W1 of 2 of 5 cells, 3 × 4 pixels"
     white = pictures[0].images[0].cmap(0.5)
     assert min(white[:3]) > 0.95
