@@ -38,6 +38,10 @@ class Comparison:
         """The report as a table a person reads."""
         return _markdown(self.report)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return self.markdown()
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``report.md``, ``report.json`` and ``traces.png``."""
         from neurosim.plot import save_comparison
@@ -83,6 +87,8 @@ def compare(
     those of `simulate`; `record` chooses the variables of the figure (default: all states), `predictions` adds
     accuracies and the share of equal answers. Returns a `Comparison`.
     """
+    from neurosim.analysis import cosines_with_gradient
+
     plan, dt = circuit.plan, dt or circuit.protocol.dt
     levels = list(dict.fromkeys(levels or (n for n in LEVELS if n != STEADY or plan.has_fixed_point)))
     if len(levels) < 2:
@@ -137,7 +143,9 @@ def compare(
         "settling": {level: result.settling for level, result in held.items()},
         "unsettled": {level: held[level].unsettled for level in levels if level == STEADY},
         "order": {level: None if level == STEADY else _order(circuit, run, level, states) for level in levels},
-        "update_cosine": {level: _cosines(circuit, start, held[level], fields) for level in levels},
+        "update_cosine": {
+            level: cosines_with_gradient(circuit, start, held[level].collected, fields) for level in levels
+        },
     }
     if predictions and circuit.readout is not None and circuit.readout.wanted == "target":
         report |= _predictions(levels, held, labels)
@@ -221,21 +229,6 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
     ]
     gaps = [max(float(np.abs(a[n] - b[n]).max()) for n in states) for a, b in pairwise(runs)]
     return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None
-
-
-def _cosines(
-    circuit: Circuit, weights: Mapping[str, np.ndarray], held: Result, fields: dict[str, np.ndarray]
-) -> dict[str, float | None]:
-    from neurosim.analysis import ReferenceNet, cosine
-
-    gradient: dict[str, np.ndarray] = {}
-    wanted = circuit.readout.wanted if circuit.readout is not None else "target"
-    if circuit.reference is not None and wanted in fields:
-        gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields[wanted])
-    return {
-        p.name: cosine(held.collected[p.name], -gradient[p.name]) if p.name in gradient else None
-        for p in circuit.plan.plastic()
-    }
 
 
 def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> dict[str, Any]:

@@ -735,9 +735,12 @@ class Plan:
             elif name not in known:
                 raise CircuitError(
                     f"{where}: unknown name '{name}' in 'dw/dt = {rhs}'; it is no rule parameter and no shared value."
-                    f"{suggest(name, [*known, *self.shared_names])} Variables of cells carry _pre or _post."
+                    f"{suggest(name, [*known, *self.shared_names, *(f'{v}_pre' for v in source.dimensions), *(f'{v}_post' for v in target.dimensions)])}"
+                    " Variables of cells carry _pre or _post."
                 )
-        _same_unit(dimensions_of(rhs, known, where), weight / quantity("1*second")[1], f"{where}: 'dw/dt = {rhs}'")
+        change = weight / quantity("1*second")[1]
+        cure = "Give its rate a unit of 1/time (eta = '1*Hz'), or divide by a time."
+        _same_unit(dimensions_of(rhs, known, where), change, f"{where}: 'dw/dt = {rhs}'", cure)
         shared = tuple(sorted(n for n in names_in(rhs) if n in self.shared_names and n not in parameters))
         low_pass = None
         if rule.filter is not None:
@@ -1147,9 +1150,10 @@ def _unique(what: str, names: list[str]) -> None:
             raise CircuitError(f"Two of one name: {what} '{name}'; rename one.")
 
 
-def _same_unit(got: Dimension, wanted: Dimension, where: str) -> None:
+def _same_unit(
+    got: Dimension, wanted: Dimension, where: str, cure: str = "Check the units of its parameters and ports."
+) -> None:
     if got is not wanted:
         raise CircuitError(
-            f"{where}: the right-hand side has the unit {unit_text(got)}; wanted {unit_text(wanted)}. "
-            "Check the units of its parameters and ports."
+            f"{where}: the right-hand side has the unit {unit_text(got)}; wanted {unit_text(wanted)}. {cure}"
         )

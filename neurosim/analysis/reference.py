@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from neurosim.analysis.alignment import cosine
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.circuit import Circuit
 from neurosim.connectivity import Conv2d
@@ -173,3 +174,36 @@ def _clip(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
 def _as_kernels(weights: torch.Tensor) -> torch.Tensor:
     """The same weights with the columns in one piece each, so that `ReferenceNet.kernels` is a view that conv2d need not copy."""
     return weights.detach().T.contiguous().T.requires_grad_(True)
+
+
+def cosines_with_gradient(
+    circuit: Circuit,
+    weights: Mapping[str, np.ndarray],
+    changes: Mapping[str, np.ndarray],
+    stimuli: Mapping[str, np.ndarray],
+) -> dict[str, float | None]:
+    """``{projection: cosine}`` of weight changes with minus the gradient of the mean loss of the circuit's reference net.
+
+    Parameters
+    ----------
+    circuit
+        With a `reference`.
+    weights
+        At which both are taken.
+    changes
+        By projection, as in `Result.collected` of a run with ``plasticity="held"``.
+    stimuli
+        ``{field: (samples, cells)}``, from `neurosim.simulation.stimuli`.
+
+    Returns
+    -------
+    Each plastic projection; None where it has no gradient, or one of both is 0.
+    """
+    gradient: dict[str, np.ndarray] = {}
+    wanted = circuit.readout.wanted if circuit.readout is not None else "target"
+    if circuit.reference is not None and wanted in stimuli:
+        gradient = ReferenceNet(circuit, weights).gradient(stimuli["image"], stimuli[wanted])
+    return {
+        p.name: cosine(changes[p.name], -gradient[p.name]) if p.name in gradient else None
+        for p in circuit.plan.plastic()
+    }

@@ -83,7 +83,7 @@ def update_cosines(
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """``{projection: (snapshots,)}``, what `cosine_figure` draws; NaN where a change or a gradient is 0."""
-    from neurosim.compare import _cosines
+    from neurosim.analysis import cosines_with_gradient
     from neurosim.simulation import simulate, stimuli
 
     plan = circuit.plan
@@ -107,7 +107,7 @@ def update_cosines(
         held = simulate(
             circuit, images, labels, level=level, weights=one, batch_size=len(images), plasticity="held", progress=False
         )
-        for name, value in _cosines(circuit, one, held, fields).items():
+        for name, value in cosines_with_gradient(circuit, one, held.collected, fields).items():
             found.setdefault(name, []).append(np.nan if value is None else value)
     return {name: np.array(values) for name, values in found.items() if np.isfinite(values).any()}
 
