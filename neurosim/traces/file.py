@@ -37,6 +37,8 @@ from neurosim.traces.traces import PhaseSpan, Spikes, Traces
 FORMAT = 3
 #: Bytes of a chunk: what is read at least, and the room that a short recording takes.
 CHUNK = 64 * 1024
+#: The same for what is short as a rule: phases, spikes.
+SHORT = 4 * 1024
 #: Bytes that are copied at a time.
 BLOCK = 4 * 1024 * 1024
 #: Bytes of HDF5's own that one growth may add.
@@ -174,8 +176,8 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
     """Make the attributes and empty datasets of a file; returns the names of the datasets."""
     names: list[str] = []
 
-    def make(name: str, shape: tuple[int, ...], kind: str) -> h5py.Dataset:
-        each = max(1, CHUNK // max(int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize, 1))
+    def make(name: str, shape: tuple[int, ...], kind: str, chunk: int = CHUNK) -> h5py.Dataset:
+        each = max(1, chunk // max(int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize, 1))
         names.append(name)
         return file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=(each, *shape))
 
@@ -199,14 +201,14 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
         data.attrs["all"] = population not in layout.cells
     longest = max((len(name.encode()) for name in layout.phases), default=1)
     for name, kind in (("name", f"S{longest}"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
-        make(f"phases/{name}", (), kind)
+        make(f"phases/{name}", (), kind, SHORT)
     for population in layout.spiking:
-        make(f"spikes/{population}/time", (), "f8").attrs["unit"] = "s"
+        make(f"spikes/{population}/time", (), "f8", SHORT).attrs["unit"] = "s"
         for name in ("sample", "cell"):
-            make(f"spikes/{population}/{name}", (), "i8")
+            make(f"spikes/{population}/{name}", (), "i8", SHORT)
         if population in layout.cells:
             file["spikes"][population].attrs["indices"] = layout.cells[population]  # type: ignore[index]
-    make("weight_trials", (), "i8")
+    make("weight_trials", (), "i8", SHORT)
     for name, shape in layout.weights.items():
         make(f"weights/{name}", shape, layout.dtype)
     return names

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GATHERED = 4 * 1024 * 1024
 #: Rows that are gathered at most.
 MOST_ROWS = 8192
-#: Seconds after which what was gathered is written, at the next beginning of a phase.
+#: Seconds after which what was gathered is written.
 FLUSH_AFTER = 5.0
 
 
@@ -199,8 +199,6 @@ class Recording:
     def begin_phase(self, phase: PhasePlan, step: int) -> None:
         """A phase begins at this step of the present call."""
         self._offset = self._next - step
-        if time.monotonic() - self._written > FLUSH_AFTER:
-            self.flush()
         if self.wants(phase):
             start = self._next * self.dt
             stop = (self._next + self._counts[phase.name]) * self.dt
@@ -221,7 +219,7 @@ class Recording:
 
     def begin_row(self, step: int) -> int:
         """The number in `buffer` of a new row, which the caller fills by `fill` or by itself (see `columns`)."""
-        if self._filled == len(self._time):
+        if self._filled == len(self._time) or time.monotonic() - self._written > FLUSH_AFTER:
             self.flush()
         k = self._filled
         self._last = self._offset + step

@@ -42,7 +42,7 @@ from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
 from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
 from neurosim.equations.separate import Term
-from neurosim.errors import UnsupportedError, unknown
+from neurosim.errors import DivergenceError, UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import WINDOW_FIELDS
@@ -425,7 +425,12 @@ class SteadyEngine:
         ) as bar:
             for start in range(0, samples, self.options.batch):
                 fields = {n: v[start : start + self.options.batch] for n, v in stimuli.items()}
-                unsettled += self._trial(fields, learn, kept, first)
+                try:
+                    unsettled += self._trial(fields, learn, kept, first)
+                except DivergenceError:
+                    if record is not None:
+                        self._write_rows(record)  # of the phases before
+                    raise
                 bar.update(self.batch)
                 first = False
         result = kept.result(self.weights() if ends else {}, {})
@@ -491,8 +496,10 @@ class SteadyEngine:
         """A row per phase, at the time of its last step; windows that ran at once follow one another as they do in time."""
         step = 0
         for phase, count in zip(self.plan.phases, self.plan.steps(self.options.dt), strict=True):
-            record.begin_phase(phase, step)
             values = self._rows_at.pop(phase.name, None)
+            if values is None and record.wants(phase):
+                break  # it diverged
+            record.begin_phase(phase, step)
             if values is not None:
                 record.row(step + count - 1, lambda p, v, values=values: values[p, v])
             step += count
