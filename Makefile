@@ -15,11 +15,14 @@ help:  ## list these targets
 
 setup: $(STAMP)  ## create .venv and install neurosim into it (PYTHON=... picks the interpreter)
 
+# A plain .pth in place of setuptools' import hook: with the hook, a script beside the clone takes the clone's folder for the package. The
+# link makes neurosim.models importable then. git ignores it, and so does a build.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "neurosim needs Python 3.11 or newer, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	@echo "== installing neurosim into .venv (minutes the first time: PyTorch is large)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@ln -sfn ../models neurosim/models
+	$(BIN)/python -m pip install --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)  ## run the ghost-unit circuit on four levels and compare them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.traces.recorder import Recorder, Recording
+
+if TYPE_CHECKING:
+    from neurosim.backends.result import Result
 
 #: Plasticity of a run: weights change, stay, or stay while the change is collected.
 PLASTICITY = ("on", "off", "held")
@@ -48,8 +51,8 @@ def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[st
     wanted = plan.stimulus_size("image")
     if wanted is not None and images.shape[1] != wanted:
         raise NeurosimError(
-            f"The images have {images.shape[1]} pixels but the circuit's input takes {wanted}; set sizes to begin with "
-            f"{images.shape[1]} (--set sizes={images.shape[1]},...)."
+            f"The images have {images.shape[1]} pixels but the circuit's input takes {wanted}; wanted (samples, {wanted}). In a model with "
+            f"sizes, they begin with the number of pixels (--set sizes={images.shape[1]},...)."
         )
     if not np.isfinite(images).all():
         bad = int(np.argmin(np.isfinite(images).all(axis=1)))
@@ -111,7 +114,7 @@ def simulate(
     stride: int = 1,
     solver: str = "anderson",
     progress: bool = True,
-) -> Any:
+) -> Result:
     """Present images to a circuit, one trial after another, and return a `Result`.
 
     Parameters
@@ -148,6 +151,10 @@ def simulate(
     NeurosimError
         Bad input, an unsupported combination, or divergence (`DivergenceError`, with what was recorded).
     """
+    if not isinstance(circuit, Circuit):
+        raise NeurosimError(
+            f"Got {circuit!r} as a circuit; wanted what a model's circuit() returns, such as ghost_units.circuit()."
+        )
     dt = dt or circuit.protocol.dt
     if plasticity not in PLASTICITY:
         from neurosim.errors import unknown

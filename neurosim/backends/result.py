@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHECK_EVERY = 20
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """Outcome of presenting stimuli to a circuit.
 
@@ -33,7 +33,7 @@ class Result:
     weights
         Weights at the end, by projection.
     collected
-        With ``learn="held"``: the change that each plastic projection collected, weights held (the sum over trials of
+        With ``plasticity="held"``: the change that each plastic projection collected, weights held (the sum over trials of
         the mean over a batch).
     readout
         (samples, cells): the readout variable at the end of its phase, NaN where the circuit names none.
@@ -62,6 +62,10 @@ class Result:
     seconds: float = 0.0
     unsettled: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        read = "" if self.readout is None else f", readout {self.readout.shape}"
+        return f"Result of {self.level}: {self.steps} steps in {self.seconds:.1f} s{read}, weights {', '.join(self.weights)}\n{self.traces or ''}".rstrip()
 
     @property
     def spikes(self) -> Mapping[str, Spikes]:

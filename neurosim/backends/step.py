@@ -148,7 +148,6 @@ class Stepper:
         for projection in plan.plastic():
             rule = projection.rule
             assert rule is not None
-            rule.separated(projection.name, level)
             if learn != "off" and rule.filter is not None:
                 self.filtered[projection.name] = arrays.zeros(*projection.weight_shape)
             if learn == "held" or (learn == "on" and rule.rule.apply != "now" and rule.rule.exact is None):

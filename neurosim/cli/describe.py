@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         "describe", _describe,
         "Report a model's populations, projections, equations, rules and protocol, in the tables of papers.",
         "  neurosim describe ghost_units --set mode=learned\n"
-        "  neurosim describe bac_firing --to bac_firing.tex          # pdflatex compiles it as it stands\n"
+        "  neurosim describe bac_firing --to bac_firing.tex          # pdflatex, twice for references\n"
         "  neurosim describe tdca --format markdown --to tdca.md\n"
         "  neurosim describe tdca --format bibtex\n",
     )  # fmt: skip

@@ -66,6 +66,20 @@ def _train(arguments: argparse.Namespace) -> None:
             raise NeurosimError(
                 f"--resume {arguments.resume} goes on with the run of that folder; leave '{arguments.model}' out."
             )
+        given = {
+            name: value
+            for name, value in vars(arguments).items()
+            if name not in ("command", "run", "debug", "command_line", "resume", "model")
+        }
+        if beside := [
+            f"--{'set' if name == 'settings' else name.replace('_', '-')}"
+            for name, value in given.items()
+            if value not in (None, [], False)
+        ]:
+            raise NeurosimError(
+                f"--resume {arguments.resume} goes on with the run of that folder, as its config.toml says; leave {', '.join(beside)} out. A longer or "
+                f"changed run is a new one: --weights {arguments.resume} begins from its weights."
+            )
         out = Path(arguments.resume)
         finished = (out / RESULT).is_file()
         with resumable(out):

@@ -94,6 +94,7 @@ def software(neurosim_version: str) -> tuple[Reference, ...]:
             "author": "{the neurosim developers}",
             "title": "{neurosim}: write a circuit once, run it in Brian2, batched in torch, and at its steady state",
             "version": neurosim_version,
+            "year": "2026",
         },
     )
     return (own, *entries(SOFTWARE, "software"))

@@ -39,7 +39,7 @@ class Spikes:
         return self.time[(self.cell == cell) & (self.sample == sample)]
 
 
-@dataclass
+@dataclass(repr=False)
 class Traces:
     """Recorded variables.
 
@@ -83,6 +83,19 @@ class Traces:
         if name not in self.values:
             raise unknown("recorded variable", name, self.values)
         return self.values[name]
+
+    def __repr__(self) -> str:
+        trials = len({span.trial for span in self.phases})
+        lines = [f"Traces of {self.metadata.get('model', 'a circuit')}: {len(self.time)} rows, {trials} trials"]
+        if len(self.time):
+            lines[0] += f", {self.time[0]:g} to {self.time[-1]:g} s"
+        lines += [
+            f"  {name}: {tuple(values.shape)} {self.units.get(name, '')}".rstrip()
+            for name, values in self.values.items()
+        ]
+        lines += [f"  {name}: {tuple(values.shape)} weights" for name, values in self.weights.items()]
+        lines += [f"  spikes of {name}: {len(spikes.time)}" for name, spikes in self.spikes.items()]
+        return "\n".join(lines)
 
     def __enter__(self) -> Traces:
         return self

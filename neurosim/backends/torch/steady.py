@@ -133,6 +133,13 @@ class SteadyEngine:
                     raise UnsupportedError(
                         f"{LEVEL} has no fixed point for population '{p.name}': {what}. Use torch:trajectory or a Brian2 level."
                     )
+        if plan.memory is not None:
+            population, tau = plan.memory
+            raise UnsupportedError(
+                f"{LEVEL} has no memory from trial to trial: a state of '{population}' has the time constant {tau * 1e3:g} ms, longer than a trial, "
+                "and goes on from one to the next (Protocol.reset = False). Use torch:trajectory or a Brian2 level, set reset = True, or make the slow "
+                "variable a weight: a projection from the population 'one'."
+            )
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}
