@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Cell:
         Brian2 equation syntax. ``dx/dt = f : unit`` is a state, ``x = f : unit`` a subexpression, ``x : unit`` a
         port, an input or (with the flag ``(shared)``) a value set by the protocol. ``xi`` and ``xi_name`` in the
         equation of a state are white noise (unit ``second**-0.5``), independent in each cell; ``t`` is the time
-        since the run began, ``dt`` the step.
+        since the run began, ``dt`` the step. Units stand in `parameters`, not in expressions; the functions are
+        `neurosim.equations.FUNCTIONS`.
     ports
         Names of the receiving variables that must be fed by a projection.
     optional_ports
@@ -94,7 +95,8 @@ class Cell:
     refractory
         Time after a spike in which the cell does not spike and states marked ``(unless refractory)`` stand still.
     initial
-        Initial value of states (default 0), in base SI units.
+        Initial value of states (default 0): a text with units such as ``"-70*mV"``, a Brian2 quantity, or a bare number, which is in base
+        SI units.
     """
 
     name: str
@@ -111,7 +113,7 @@ class Cell:
     threshold: str = ""
     reset: str = ""
     refractory: str = "0*ms"
-    initial: Mapping[str, float] = field(default_factory=dict)
+    initial: Mapping[str, Any] = field(default_factory=dict)
 
 
 ONE = Cell("one", "r = 1 : 1")

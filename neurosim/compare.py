@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 
 from neurosim.backends import LEVELS, STEADY, engine_class
-from neurosim.backends.result import Result, largest_by_phase
+from neurosim.backends.result import Result, ResultBuilder, largest_by_phase
 from neurosim.circuit import Circuit
-from neurosim.equations import seconds
-from neurosim.errors import NeurosimError
+from neurosim.describe.quantities import unit as shown_unit
+from neurosim.equations import seconds, unit_text
+from neurosim.errors import NeurosimError, UnsupportedError, check_list
+from neurosim.plan import Plan
 from neurosim.protocol import Windows
 from neurosim.simulation import simulate, stimuli
+from neurosim.traces import Traces
 
-#: Cells per population whose traces a report keeps.
-CELLS = 3
+#: The table of states has at most so many rows.
+MOST_STATES = 12
+#: A smaller share, in percent, is the round-off of float64, and its digits say nothing.
+ROUND_OFF = 1e-9
 
 
 @dataclass
@@ -35,7 +40,7 @@ class Comparison:
     ends: dict[str, Any] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """The report as a table a person reads."""
+        """The report as tables a person reads."""
         return _markdown(self.report)
 
     def _repr_markdown_(self) -> str:
@@ -43,10 +48,11 @@ class Comparison:
         return self.markdown()
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``report.md``, ``report.json`` and ``traces.png``."""
+        """Write ``report.md``, ``report.json`` and ``traces.png`` into a folder, which is made where it is missing."""
         from neurosim.plot import save_comparison
 
         folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "report.md", folder / "report.json"]
         paths[0].write_text(self.markdown())
         paths[1].write_text(json.dumps(self.report, indent=2) + "\n")
@@ -90,7 +96,8 @@ def compare(
     from neurosim.analysis import cosines_with_gradient
 
     plan, dt = circuit.plan, dt or circuit.protocol.dt
-    levels = list(dict.fromkeys(levels or (n for n in LEVELS if n != STEADY or plan.has_fixed_point)))
+    check_list("levels", levels)
+    levels = list(dict.fromkeys(levels or (n for n in LEVELS if _can_run(plan, n))))
     if len(levels) < 2:
         raise NeurosimError(f"Got the levels {levels}; wanted at least two to compare. Known: {', '.join(LEVELS)}.")
     for level in levels:
@@ -123,7 +130,16 @@ def compare(
             "weights would differ by design. Use --batch-size 1, or name levels without brian2:equations."
         )
     live = {level: run(level, plasticity, record) for level in levels}
-    held = {level: run(level, "held" if plan.plastic() else "off") for level in levels}
+    held: dict[str, Result] = {}
+    moved: dict[str, dict[str, dict[str, float]]] = {}
+    ranges: dict[str, dict[str, float]] = {}
+    for level in levels:
+        held[level] = run(level, "held" if plan.plastic() else "off", states)
+        traces = held[level].traces
+        if level != STEADY and traces is not None:
+            moved[level] = _settling(traces, states, seconds(dt))
+            ranges[level] = {name: float(np.ptp(traces[name])) for name in states}
+            held[level].traces = None  # of all samples and steps: one level at a time
     start = dict(weights) if weights is not None else circuit.initial_weights(seed)
     steps = max(r.steps for name, r in live.items() if name != STEADY) if set(levels) != {STEADY} else 0
     report: dict[str, Any] = {
@@ -139,8 +155,13 @@ def compare(
         "weight_change": {
             p.name: float(np.abs(live[levels[0]].weights[p.name] - start[p.name]).max()) for p in plan.plastic()
         },
+        "largest_value": {name: _largest(live[levels[0]], name) for name in states},
+        "units": {f"{p.name}.{x}": unit_text(p.dimensions[x]) for p in plan.populations.values() for x in p.ode}
+        | {name: unit_text(plan.projections[name].weight_dimension) for name in live[levels[0]].weights},
         "pairs": [_pair(a, b, live, states) for a, b in combinations(levels, 2)],
         "settling": {level: result.settling for level, result in held.items()},
+        "settling_by_variable": moved,
+        "range": ranges,
         "unsettled": {level: held[level].unsettled for level in levels if level == STEADY},
         "order": {level: None if level == STEADY else _order(circuit, run, level, states) for level in levels},
         "update_cosine": {
@@ -152,6 +173,27 @@ def compare(
     traces = {level: result.traces for level, result in live.items() if result.traces is not None}
     ends = {level: result.ends for level, result in live.items() if level == STEADY}
     return Comparison(report, traces, ends)
+
+
+def _settling(traces: Traces, states: list[str], dt: float) -> dict[str, dict[str, float]]:
+    """``{phase: {variable: number}}``: `Result.settling` of each variable, from traces of all steps."""
+    found: dict[str, dict[str, float]] = {}
+    row = 0
+    for span in traces.phases:
+        count = round((span.stop - span.start) / dt)
+        mark, end = row + ResultBuilder.mark_step(count), row + count - 1
+        row += count
+        kept = found.setdefault(span.name, {})
+        for name in states:
+            kept[name] = max(kept.get(name, 0.0), float(np.abs(traces[name][end] - traces[name][mark]).max()))
+    return found
+
+
+def _largest(result: Result, name: str) -> float:
+    """Largest absolute value of a variable over the run; on the steady level, at the ends of phases."""
+    if result.level != STEADY and result.traces is not None:
+        return float(np.abs(result.traces[name]).max())
+    return max((float(np.abs(kept[name]).max()) for kept in result.ends.values() if name in kept), default=0.0)
 
 
 def _pair(a: str, b: str, results: dict[str, Result], states: list[str]) -> dict[str, Any]:
@@ -231,6 +273,17 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
     return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None
 
 
+def _can_run(plan: Plan, level: str) -> bool:
+    """Whether a level is compared unless levels are named."""
+    if level == STEADY and not plan.has_fixed_point:
+        return False
+    try:
+        plan.check_rules(level)
+    except UnsupportedError:
+        return False
+    return True
+
+
 def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> dict[str, Any]:
     answers = {level: results[level].readout.argmax(axis=1) for level in levels}  # type: ignore[union-attr]
     return {
@@ -242,52 +295,157 @@ def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> 
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    number = "{:.2e}".format
-    spiking = any(pair["spike_times"] is not None for pair in report["pairs"])
     lines = [
         f"# {report['model']}: levels compared",
         "",
         f"{report['samples']} samples{' of ' + report['data'] if report['data'] else ''}, batch {report['batch_size']}, seed {report['seed']}, "
         f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
-        f"| levels | largest difference of states | of weights |{' of spike times |' if spiking else ''}",
-        f"|---|---|---|{'---|' if spiking else ''}",
+        *_pair_table(report),
+        "",
+        *_weight_table(report),
+        "",
+        *_state_table(report),
+        *_settling_table(report),
     ]
-    for pair in report["pairs"]:
-        note = " (phase ends)" if STEADY in (pair["a"], pair["b"]) else ""
-        lines.append(
-            f"| {pair['a']} / {pair['b']} | {number(pair['max_abs_state'])}{note} | {number(pair['max_abs_weight'])} |"
-            + ("" if pair["spike_times"] is None else f" {pair['spike_times'] * 1e3:g} ms |")
-        )
-    change = ", ".join(f"{n} {number(v)}" for n, v in report["weight_change"].items())
-    lines += ["", f"Weights moved by at most: {change or 'nothing is plastic'}.", ""]
-    settling = {level: largest_by_phase(values) for level, values in report["settling"].items()}
-    phases = list(next(iter(settling.values()), {}))
     projections = list(next(iter(report["update_cosine"].values()), {}))
-    header = ["level", "order", *(f"settling: {p}" for p in phases), *(f"cosine: {p}" for p in projections)]
-    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    rows = []
     for level in report["levels"]:
-        order = report["order"][level]
-        row = [level, "-" if order is None else f"{order:.3f}"]
-        row += [number(settling[level][p]) for p in phases]
-        cosines = report["update_cosine"][level]
-        row += ["-" if cosines[p] is None else f"{cosines[p]:.5f}" for p in projections]
-        lines.append("| " + " | ".join(row) + " |")
+        order, cosines = report["order"][level], report["update_cosine"][level]
+        rows.append([level, "-" if order is None else f"{order:.3f}"])
+        rows[-1] += ["-" if cosines[p] is None else f"{cosines[p]:.5f}" for p in projections]
+    lines += _table(["level", "order", *(f"cosine: {p}" for p in projections)], rows)
     if "accuracy" in report:
-        lines += ["", "| level | accuracy |", "|---|---|"]
-        lines += [f"| {level} | {value:.4f} |" for level, value in report["accuracy"].items()]
-        lines += ["", "| levels | equal predictions |", "|---|---|"]
-        lines += [
-            f"| {pair.replace(' | ', ' / ')} | {value:.4f} |" for pair, value in report["equal_predictions"].items()
-        ]
+        lines += ["", *_table(["level", "accuracy"], [[n, f"{v:.4f}"] for n, v in report["accuracy"].items()])]
+        equal = [[pair.replace(" | ", " / "), f"{v:.4f}"] for pair, v in report["equal_predictions"].items()]
+        lines += ["", *_table(["levels", "equal predictions"], equal)]
     lines += [
         "",
-        "States and weights: the run with plasticity. Settling (weights held): change of a state over the last tenth of the "
-        "phase; at the steady level the residual of the fixed point. Order: of the Euler error, from three step sizes. "
-        "Cosine: the change collected at held weights against minus the gradient of the mean loss.",
+        "States and weights: the run with plasticity; in brackets the share of how far the weights moved, or of the state's largest "
+        "absolute value, both on the first level. Settling (weights held): change of a state over the last tenth of the phase, the state "
+        "that changed most and the share of its range in this run; at the steady level the residual of the fixed point. Order: of the "
+        "Euler error, from three step sizes. Cosine: the change collected at held weights against minus the gradient of the mean loss.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return (
+        [f"| {' | '.join(row)} |" for row in [header]]
+        + ["|" + "---|" * len(header)]
+        + [f"| {' | '.join(row)} |" for row in rows]
+    )
+
+
+def _pair_table(report: dict[str, Any]) -> list[str]:
+    pairs, units = report["pairs"], report["units"]
+    spiking = any(pair["spike_times"] is not None for pair in pairs)
+
+    def mixed(names: Iterable[str]) -> str:
+        return " (mixed units)" if len({units[name] for name in names}) > 1 else ""
+
+    states, weights = mixed(report["largest_value"]), mixed(report["weight_change"])
+    header = ["levels", f"largest difference of states{states}", f"of weights{weights}"]
+    rows = []
+    for pair in pairs:
+        note = " (phase ends)" if STEADY in (pair["a"], pair["b"]) else ""
+        row = [f"{pair['a']} / {pair['b']}", f"{pair['max_abs_state']:.2e}{note}", f"{pair['max_abs_weight']:.2e}"]
+        rows.append(row + ([] if pair["spike_times"] is None else [f"{pair['spike_times'] * 1e3:g} ms"]))
+    return _table(header + ["of spike times"] * spiking, rows)
+
+
+def _weight_table(report: dict[str, Any]) -> list[str]:
+    """How far weights moved on the first level, and what that is to its differences from the others."""
+    if not report["weight_change"]:
+        return ["Nothing is plastic."]
+    pairs = _with_first(report)
+    if not any(report["weight_change"].values()) and not any(pair["max_abs_weight"] for pair in pairs):
+        return ["No weight moved."]
+    rows = []
+    for name, change in report["weight_change"].items():
+        gaps = [_with_share(pair["by_projection"][name], change) for pair in pairs]
+        rows.append([name, _symbol(report, name), f"{change:.2e}", *gaps])
+    return _table(["weights", "unit", "moved by at most", *(f"{p['a']} / {p['b']}" for p in pairs)], rows)
+
+
+def _state_table(report: dict[str, Any]) -> list[str]:
+    """Differences of the other levels from the first, by variable; those with the largest shares, in the circuit's order."""
+    pairs, largest = _with_first(report), report["largest_value"]
+    if not largest:
+        return []
+
+    def worst(name: str) -> float:
+        return max(_share(pair["by_variable"][name], largest[name]) for pair in pairs)
+
+    kept = sorted(largest, key=worst, reverse=True)[:MOST_STATES]
+    rows = []
+    for name in (name for name in largest if name in kept):
+        gaps = [_with_share(pair["by_variable"][name], largest[name]) for pair in pairs]
+        rows.append([name, _symbol(report, name), f"{largest[name]:.2e}", *gaps])
+    ends = [" (phase ends)" if STEADY in (p["a"], p["b"]) else "" for p in pairs]
+    header = ["state", "unit", "largest value", *(f"{p['a']} / {p['b']}{e}" for p, e in zip(pairs, ends, strict=True))]
+    left = len(largest) - len(kept)
+    note = f"{left} more state{'s' if left > 1 else ''} with smaller shares: `by_variable` in report.json."
+    return [*_table(header, rows), *(["", note] if left else []), ""]
+
+
+def _settling_table(report: dict[str, Any]) -> list[str]:
+    """The least settled variable of each unit: numbers of one unit alone can be compared."""
+    total = {level: largest_by_phase(values) for level, values in report["settling"].items()}
+    phases = list(next(iter(total.values()), {}))
+    by_unit: dict[str, list[str]] = {}
+    for name in report["largest_value"]:
+        by_unit.setdefault(_symbol(report, name), []).append(name)
+    if not phases or not by_unit:
+        return []
+    rows = []
+    for level in report["levels"]:
+        if level == STEADY:  # its residual is one number for all states
+            unit = next(iter(by_unit)) if len(by_unit) == 1 else "mixed"
+            rows.append([level, unit, *(f"{total[level][phase]:.2e}" for phase in phases)])
+            continue
+        by_phase, ranges = report["settling_by_variable"][level], report["range"][level]
+        moved = {
+            name: largest_by_phase({phase: values[name] for phase, values in by_phase.items()})
+            for name in report["largest_value"]
+        }
+        for unit, names in by_unit.items():
+            row = [level, unit]
+            for phase in phases:
+                most = max(moved[name][phase] for name in names)
+                # Of equal ones the first, so that round-off does not choose another on each level.
+                name = next(name for name in names if moved[name][phase] >= most * (1 - 1e-9))
+                row.append(_with_share(most, ranges[name], f"{name}, "))
+            rows.append(row)
+    return [*_table(["level", "unit", *(f"settling: {phase}" for phase in phases)], rows), ""]
+
+
+def _with_first(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs [first level / each other level]."""
+    return [pair for pair in report["pairs"] if pair["a"] == report["levels"][0]]
+
+
+def _symbol(report: dict[str, Any], name: str) -> str:
+    """The unit of a state or of weights as people write it: V, Hz, 1."""
+    return shown_unit(report["units"][name]).plain
+
+
+def _share(gap: float, whole: float) -> float:
+    """Percent; infinite where there is a gap but no whole."""
+    return 100 * gap / whole if whole else (np.inf if gap else 0.0)
+
+
+def _with_share(gap: float, whole: float, what: str = "") -> str:
+    """``3.90e-11 (33 %)``."""
+    share = _share(gap, whole)
+    if np.isinf(share):
+        text = "of 0"
+    elif share < ROUND_OFF:
+        text = f"< {ROUND_OFF:.0e} %".replace("e-0", "e-")
+    else:
+        text = f"{share:.0f} %" if 99.5 <= share < 1e4 else f"{share:.2g} %"
+    return f"{gap:.2e} ({what}{text})"
 
 
 __all__ = ["Comparison", "compare"]

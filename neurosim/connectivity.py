@@ -7,6 +7,7 @@ A weight matrix is ``(n_pre, n_post)``, a drive is ``I = r W`` with ``r`` of sha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
@@ -89,16 +90,23 @@ Connectivity = Dense | OneToOne | Kernel | Conv2d | PerMap
 
 
 class Initialiser(Interface):
-    """Draws initial weights; `draw` gets the random stream of its projection."""
+    """Draws initial weights; `draw` gets the random stream of its projection.
+
+    The numbers of `Glorot`, `Gram`, `Uniform`, `Orthogonal`, `Constant` and `Given` may be texts with units such as ``"20*pA"`` or Brian2
+    quantities; a weight has its port's unit over that of the sent variable. Bare numbers are in base SI units.
+    """
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Glorot:
-    """Uniform on +-gain*sqrt(6/(n_pre + n_post)) (Glorot & Bengio 2010)."""
+    """Uniform on +-gain*sqrt(6/(n_pre + n_post)) (Glorot & Bengio 2010).
 
-    gain: float = 1.0
+    `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
+    """
+
+    gain: Any = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         limit = self.gain * np.sqrt(6.0 / (n_pre + n_post))
@@ -107,9 +115,12 @@ class Glorot:
 
 @dataclass(frozen=True)
 class Gram:
-    """A A^T with A drawn from `Glorot`: square, symmetric, positive (semi)definite."""
+    """A A^T with A drawn from `Glorot`: square, symmetric, positive (semi)definite.
 
-    gain: float = 1.0
+    `gain` has the square root of the weight's unit: a text, a Brian2 quantity, or a bare number in base SI units.
+    """
+
+    gain: Any = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         if n_pre != n_post:
@@ -120,10 +131,10 @@ class Gram:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform on [low, high]."""
+    """Uniform on [low, high], in the weight's unit: texts such as ``"20*pA"``, Brian2 quantities, or bare numbers in base SI units."""
 
-    low: float
-    high: float
+    low: Any
+    high: Any
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         return rng.uniform(self.low, self.high, (n_pre, n_post))
@@ -131,9 +142,12 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Orthogonal:
-    """`gain` times an orthogonal matrix (columns orthonormal, or rows where there are fewer), drawn uniformly (Saxe et al. 2014)."""
+    """`gain` times an orthogonal matrix (columns orthonormal, or rows where there are fewer), drawn uniformly (Saxe et al. 2014).
 
-    gain: float = 1.0
+    `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
+    """
+
+    gain: Any = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         q, r = np.linalg.qr(rng.standard_normal((max(n_pre, n_post), min(n_pre, n_post))))
@@ -143,9 +157,9 @@ class Orthogonal:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same weight everywhere."""
+    """The same weight everywhere: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units."""
 
-    value: float = 0.0
+    value: Any = 0.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         return np.full((n_pre, n_post), float(self.value))
@@ -153,9 +167,9 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Weights given as an array (n_pre, n_post), of a `OneToOne` projection (n,)."""
+    """Weights given as an array (n_pre, n_post), of a `OneToOne` projection (n,): a Brian2 quantity, or bare numbers in base SI units."""
 
-    values: np.ndarray
+    values: Any
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         values = np.array(self.values, dtype=float)

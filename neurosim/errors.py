@@ -33,6 +33,12 @@ class DivergenceError(NeurosimError):
         self.result = result
 
 
+def check_list(what: str, given: Any, error: type[NeurosimError] = NeurosimError) -> None:
+    """Refuse one text where a list of names is wanted: its letters would be taken for names."""
+    if isinstance(given, str):
+        raise error(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
     match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +22,29 @@ import numpy as np
 
 from neurosim.cells import Derivative, Hold
 from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
-from neurosim.connectivity import Connectivity, Conv2d, Dense, Given, Gram, Kernel, Like, OneToOne, PerMap, Projection
+from neurosim.connectivity import (
+    Connectivity,
+    Constant,
+    Conv2d,
+    Dense,
+    Given,
+    Glorot,
+    Gram,
+    Initialiser,
+    Kernel,
+    Like,
+    OneToOne,
+    Orthogonal,
+    PerMap,
+    Projection,
+    Uniform,
+)
 from neurosim.equations import (
     CellEquations,
     NotSeparable,
     Term,
+    amount,
+    check_expression,
     check_name,
     dimensions_of,
     is_condition,
@@ -43,7 +61,7 @@ from neurosim.equations import (
     unit_text,
 )
 from neurosim.equations.units import DIMENSIONLESS, Dimension
-from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, suggest, unknown
+from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, check_list, suggest, unknown
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import LABELS, WINDOW_FIELDS, Phase, RandomSign, Windows
 
@@ -219,6 +237,7 @@ class ProjectionPlan:
     factor: float = 1.0  # of a tie
     weight_shape: tuple[int, ...] = ()
     maps: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)  # of source and target
+    start: Initialiser | Like | None = None  # as in the description, numbers in base SI
 
     @property
     def shared_kernel(self) -> bool:
@@ -292,6 +311,7 @@ class Plan:
             check_name(name, f"Protocol of '{circuit.name}'")
         fed: dict[tuple[str, str], list[Projection]] = {}
         for projection in circuit.projections:
+            self._check_target(projection)
             fed.setdefault((projection.target_population, projection.port), []).append(projection)
         self.populations = {p.name: self._population(p, fed) for p in circuit.populations}
         self.projections: dict[str, ProjectionPlan] = {}
@@ -307,6 +327,7 @@ class Plan:
         self._check_readout()
         self._check_relaxation()
         owners = {p.name: p for p in self.projections.values() if p.root == p.name}
+        check_list("evolved", circuit.evolved, CircuitError)
         for name in circuit.evolved:
             if name not in owners:
                 raise unknown("projection with weights of its own to evolve", name, owners, CircuitError)
@@ -339,6 +360,8 @@ class Plan:
                 f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one, or (maps, height, width)."
             )
         n = int(np.prod(sizes))
+        for what in ("ports", "optional_ports", "inputs"):
+            check_list(f"{where}: {what}", getattr(cell, what), CircuitError)
         equations = parse_cell(cell.equations, where)
         parameters, dimensions = self._parameters(population, equations, where)
         taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives, *cell.overlaps)]
@@ -387,6 +410,13 @@ class Plan:
                 raise CircuitError(
                     f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}"
                 )
+        initial = {
+            x: amount(cell.initial.get(x, 0.0), equations.dimensions[x], f"{where}: the initial value of '{x}'")
+            for x in equations.states
+        }
+        for name, value in initial.items():
+            if np.ndim(value) > 0:
+                raise CircuitError(f"{where}: the initial value of '{name}' is an array; wanted one number.")
         extra = SPIKING_VARIABLES if spiking else ()
         if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs, *extra}:
             raise CircuitError(
@@ -406,7 +436,7 @@ class Plan:
             population.name, n, cell.rate,
             {x: substitute(text, prefixed) for x, text in equations.states.items()}, assignments, late, static,
             parameters, cell.inputs, equations.shared, cell.holds,
-            {x: float(cell.initial.get(x, 0.0)) for x in equations.states},
+            {x: float(value) for x, value in initial.items()},
             dimensions | {prefixed[n]: dimensions[n] for n in prefixed}, cell.derivatives, tuple(prefixed.values()),
             spiking, {port: [] for port in ports if port in live}, shape,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -424,6 +454,7 @@ class Plan:
         readable = {n: known[n] for n in (*equations.states, *parameters)}
         reset = parse_reset(cell.reset, where)
         for text in (cell.threshold, *(value for _, value in reset)):
+            check_expression(text, text, where)
             for name in names_in(text):
                 if name not in readable:
                     raise CircuitError(
@@ -521,6 +552,7 @@ class Plan:
                     f"{suggest(overlap.of, known)}"
                 )
         for pool in cell.pools:
+            check_expression(pool.expression, f"{pool.name} = {pool.expression}", where)
             if pool.over not in ("population", "map", "batch"):
                 raise CircuitError(f"{where}: {unknown('range of a pool', pool.over, ('population', 'map', 'batch'))}")
             if pool.over == "map" and not isinstance(population.n, tuple | list):
@@ -553,17 +585,49 @@ class Plan:
 
     # ---------------------------------------------------------------- projections
 
+    def _check_target(self, projection: Projection) -> None:
+        """Refuse a port that is not there, before its misspelling reads as another port that nothing feeds."""
+        where, by_name = f"Projection '{projection.name}'", {p.name: p for p in self.circuit.populations}
+        name, port = projection.target_population, projection.port
+        if name not in by_name:
+            raise CircuitError(f"{where}: {unknown('population', name, by_name)}")
+        cell = by_name[name].cell
+        for what in ("ports", "optional_ports"):
+            check_list(f"Population '{name}' (cell '{cell.name}'): {what}", getattr(cell, what), CircuitError)
+        ports = (*cell.ports, *cell.optional_ports)
+        if not port:
+            raise CircuitError(
+                f"{where}: target = '{projection.target}' names no port; wanted '{name}.PORT'. Ports: {', '.join(ports)}."
+            )
+        if port not in ports:
+            raise CircuitError(
+                f"{where}: {name} has no port '{port}'.{suggest(port, ports)} Ports: {', '.join(ports) or '(none)'}; a port is listed in its "
+                "cell's `ports` or `optional_ports`."
+            )
+
+    def _start(self, projection: Projection, weight: Dimension, where: str) -> Initialiser | Like | None:
+        """How the weights start, with numbers in base SI units."""
+        start = projection.weights
+        if start is None or isinstance(start, Like):
+            return start
+        if not hasattr(start, "draw"):
+            raise CircuitError(
+                f"{where}: weights = {start!r}; wanted how they are drawn, such as Constant({start!r}) or Glorot()."
+            )
+        if not isinstance(start, Constant | Given | Glorot | Gram | Orthogonal | Uniform):
+            return start
+        wanted = weight**0.5 if isinstance(start, Gram) else weight  # A A^T
+        values = {f.name: getattr(start, f.name) for f in fields(start)}
+        kind = type(start).__name__
+        return replace(start, **{n: amount(v, wanted, f"{where}: {n} of {kind}") for n, v in values.items()})
+
     def _projection(self, projection: Projection) -> ProjectionPlan:
         where = f"Projection '{projection.name}'"
         source_name, _, variable = projection.source.partition(".")
         if source_name not in self.populations:
             raise CircuitError(f"{where}: {unknown('population', source_name, self.populations)}")
-        if projection.target_population not in self.populations:
-            raise CircuitError(f"{where}: {unknown('population', projection.target_population, self.populations)}")
         source, target = self.populations[source_name], self.populations[projection.target_population]
         variable = variable or source.rate
-        if projection.port not in target.ports:
-            raise CircuitError(f"{where}: {unknown(f'port of {target.name}', projection.port, target.ports)}")
         if variable in source.late or variable in source.ports:
             raise CircuitError(
                 f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
@@ -600,10 +664,12 @@ class Plan:
         weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
         if projection.tied is not None:
             _same_unit(weight, self.projections[root].weight_dimension, f"{where}: weights tied to '{root}'")
-        rule = self._rule(projection, projection.rule, source, target, weight) if projection.rule else None
+        start = self._start(projection, weight, where)
+        numbers = replace(projection, weights=start)
+        rule = self._rule(numbers, projection.rule, source, target, weight) if projection.rule else None
         return ProjectionPlan(
             projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
-            rule, weight, factor, shape, (source.shape, target.shape),
+            rule, weight, factor, shape, (source.shape, target.shape), start,
         )  # fmt: skip
 
     def _weight_shape(
@@ -808,6 +874,8 @@ class Plan:
                         f"{unknown('phase', hold.phase, names)}"
                     )
         rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
+        for _, phase, _, _ in expanded:
+            check_list(f"Phase '{phase.name}': plastic", phase.plastic, CircuitError)
         for name_of_phase, phase, window, named in expanded:
             length = seconds(phase.duration)
             if length <= 0:
@@ -914,6 +982,9 @@ class Plan:
                 raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in self.phases])}")
         for name, measure in self.circuit.measures.items():
             if isinstance(measure, Ratio | Silent):
+                if isinstance(measure, Ratio):
+                    check_list(f"Measure '{name}': of", measure.of, CircuitError)
+                    check_list(f"Measure '{name}': to", measure.to, CircuitError)
                 for variable in (*measure.of, *measure.to) if isinstance(measure, Ratio) else (measure.variable,):
                     self.variable(variable)
                 names = [p.name for p in self.phases]
@@ -939,6 +1010,8 @@ class Plan:
                     f"Measure '{name}': weights of {' x '.join(map(str, of.weight_shape))} ('{of.name}') and {' x '.join(map(str, to.weight_shape))} ('{to.name}'); wanted {what}."
                 )
         if self.circuit.reference is not None:
+            for what in ("weights", "biases"):
+                check_list(f"Reference: {what}", getattr(self.circuit.reference, what), CircuitError)
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
                 if name and name not in self.projections:
                     raise CircuitError(f"Reference: {unknown('projection', name, self.projections)}")
@@ -948,6 +1021,8 @@ class Plan:
         if scheme is None:
             return
         with_states = [p.name for p in self.populations.values() if p.ode]
+        for what in ("order", "instant", "unslowed"):
+            check_list(f"Relaxation: {what}", getattr(scheme, what), CircuitError)
         for name in (*scheme.order, *scheme.instant, *scheme.unslowed):
             if name not in with_states:
                 raise CircuitError(f"Relaxation: {unknown('population with states', name, with_states)}")
@@ -994,8 +1069,17 @@ class Plan:
 
     @property
     def has_fixed_point(self) -> bool:
-        """Whether a steady state can be asked for: no spikes, no noise, no explicit time."""
-        return not any(p.spiking or p.noises or p.timed for p in self.populations.values())
+        """Whether a steady state can be asked for: no spikes, no noise, no explicit time, no memory from trial to trial."""
+        return not any(p.spiking or p.noises or p.timed for p in self.populations.values()) and self.memory is None
+
+    @cached_property
+    def memory(self) -> tuple[str, float] | None:
+        """A population and its time constant (s) where states go on from trial to trial and one of them is slower than a trial."""
+        if self.circuit.protocol.reset:
+            return None
+        trial = sum(phase.seconds for phase in self.phases)
+        slowest = {p.name: float(np.max(-1 / np.real(rates))) for _, p, rates in self._decay_rates()}
+        return max(((p, t) for p, t in slowest.items() if t > trial), key=lambda found: found[1], default=None)
 
     @property
     def clamped_fields(self) -> list[str]:
@@ -1089,6 +1173,13 @@ class Plan:
                     "Choose a smaller dt."
                 )
 
+    def check_rules(self, level: str) -> None:
+        """Refuse rules that do not split into factors, by name; brian2:equations alone runs them."""
+        for projection in self.plastic():
+            assert projection.rule is not None
+            if level != "brian2:equations":
+                projection.rule.separated(projection.name, level)
+
     def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
         """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""
         assert projection.rule is not None
@@ -1100,20 +1191,19 @@ class Plan:
         weights: dict[str, np.ndarray] = {}
         by_name = {p.name: p for p in self.circuit.projections}
         for plan in self.projections.values():
-            projection = by_name[plan.name]
+            start = plan.start
             rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
-            if plan.root != plan.name or isinstance(projection.weights, Like):
+            if plan.root != plan.name or isinstance(start, Like):
                 continue
             if isinstance(plan.connectivity, Kernel):
                 weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
             elif isinstance(plan.connectivity, OneToOne):
-                given = projection.weights
-                if isinstance(given, Given):
-                    given = Given(np.reshape(given.values, (1, -1)))
-                weights[plan.name] = given.draw(rng, 1, plan.n_post)[0] if given else np.ones(plan.n_post)
+                if isinstance(start, Given):
+                    start = Given(np.reshape(start.values, (1, -1)))
+                weights[plan.name] = start.draw(rng, 1, plan.n_post)[0] if start else np.ones(plan.n_post)
             else:
-                assert projection.weights is not None
-                weights[plan.name] = projection.weights.draw(rng, *plan.weight_shape)  # type: ignore[call-arg]
+                assert start is not None
+                weights[plan.name] = start.draw(rng, *plan.weight_shape)  # type: ignore[call-arg]
         for plan in self.projections.values():
             if isinstance(by_name[plan.name].weights, Like) and plan.root == plan.name:
                 name, factor, transpose = self._like(by_name[plan.name], (plan.n_pre, plan.n_post), ())

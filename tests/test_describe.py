@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import shutil
@@ -32,6 +33,7 @@ from neurosim import (
     registry,
 )
 from neurosim.cli import main
+from neurosim.cli.common import disk_problem
 from neurosim.connectivity import Kernel
 from neurosim.describe import FORMATS, maths, quantities, references
 from neurosim.describe.content import report
@@ -495,7 +497,7 @@ def compiled(text: str, folder: Path) -> str:
 def test_pdflatex_compiles_the_report(name, settings, tmp_path):
     assert shutil.which("pdflatex"), "pdflatex is needed"
     log = compiled(neurosim.describe(awkward() if name == "awkward" else built(name, settings), "latex"), tmp_path)
-    assert "undefined" not in log and "multiply defined" not in log
+    assert "undefined" not in log and "multiply defined" not in log and "Rerun" not in log
     assert not [float(w) for w in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(w) > 20]
     assert "Missing character" not in log
 
@@ -547,6 +549,41 @@ def test_physical_units():
     text = " ".join(neurosim.describe(dendritic_microcircuit.circuit(units="physical")).split())
     assert "u = -70 mV" in text
     assert re.search(r"E_L -70 mV", text)
+
+
+def test_inputs_that_no_phase_clamps():
+    """The readout of the counter-current circuit has an input y that only some settings clamp."""
+    for settings in (CNN, {k: CNN[k] for k in ("sizes", "pixels", "layers")}):
+        circuit = built("counter_current", settings)
+        text = " ".join(neurosim.describe(circuit).split())
+        clamped = any(("F3", "y") in phase.clamps for phase in circuit.plan.phases)
+        assert clamped == ("loss" in settings)
+        assert ("clamped y, set by the protocol 1" in text) == clamped
+        assert ("clamped y = 0 (not clamped) 1" in text) != clamped
+        assert "clamped label, set by the protocol 1" in text
+    cell = Cell(
+        "two inputs",
+        "dx/dt = (-x + a + b)/tau : 1\n a : 1\n b : 1",
+        inputs=("a", "b"),
+        rate="x",
+        parameters={"tau": "1*ms"},
+    )
+    phases = (Phase("one", "1*ms"), Phase("two", "1*ms", clamps={"p.a": "image"}))
+    populations = tuple(Population(name, 2, cell) for name in "pqs")
+    circuit = Circuit("c", populations, (), Protocol(phases, {"q.a": "image"}))
+    text = " ".join(neurosim.describe(circuit).split())
+    assert "clamped a, set by the protocol; 0 (not clamped) in s 1" in text
+    assert "clamped b = 0 (not clamped) 1" in text
+
+
+def test_the_identity_matrix_is_named():
+    text = " ".join(neurosim.describe(built("counter_current", CNN)).split())
+    wanted = "crowd = (shown shown^T - I) shown/B, rows are the B samples (labels) of a batch, I the identity matrix"
+    assert wanted in text
+    woodbury = built("corinfomax", {"lateral": "woodbury", "nudging": "symmetric", "step_rule": "slow", "lam": 0.99})
+    text = " ".join(neurosim.describe(woodbury).split())
+    assert "[(b/gamma) I + R Z^T]^-1 Z)/lambda, Z = R W," in text and "of the b samples, I the identity matrix," in text
+    assert r"\mathbf{1}" not in neurosim.describe(woodbury, "latex")
 
 
 def test_document_is_data():
@@ -608,3 +645,32 @@ def test_a_suffix_that_says_nothing(tmp_path, capsys):
     assert not path.exists()
     assert main(["describe", "tdca", "--format", "pdf"]) == 1
     assert "There is no format of a report 'pdf'." in capsys.readouterr().err
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path, capsys):
+    path, folder = tmp_path / "report.md", tmp_path / "folder.md"
+    path.write_text("my own")
+    folder.mkdir()
+    for to, message in (
+        (path, f"There is already {path}; give another --to, or --overwrite."),
+        (folder, f"--to {folder} is a folder; give the name of a file."),
+        (tmp_path / "no" / "x.md", f"The folder '{tmp_path / 'no'}' does not exist; make it, or give another --to."),
+    ):
+        assert main(["describe", "tdca", "--to", str(to)]) == 1
+        assert capsys.readouterr().err == f"error: {message}\n"
+    assert path.read_text() == "my own" and sorted(p.name for p in tmp_path.iterdir()) == ["folder.md", "report.md"]
+    assert main(["describe", "tdca", "--to", str(path), "--overwrite"]) == 0
+    assert path.read_text().startswith("# tdca\n")
+
+
+def test_what_a_disk_problem_says():
+    """The file is the user's, not the temporary one; the option is the command's."""
+    full = OSError(errno.ENOSPC, "No space left on device", "a.md.part")
+    wanted = "No space left on device 'a.md'. The disk is full: free some space"
+    assert disk_problem(full, "--to") == f"{wanted}, or write elsewhere with --to."
+    assert disk_problem(full) == f"{wanted}, or write elsewhere with --out."
+    assert disk_problem(full, None) == f"{wanted}."
+    assert disk_problem(OSError(errno.EROFS, "Read-only file system"), None) == (
+        "Read-only file system. The file system is read-only."
+    )
+    assert disk_problem(OSError(errno.EIO, "Input/output error", "a.md"), "--to") == "Input/output error 'a.md'."

@@ -250,7 +250,7 @@ def test_declared_but_never_set():
         (leaky(holds=(Hold("h", "rr", "free"),)), ("hold 'h'", "'rr'", "Did you mean 'r'?")),
         (leaky(holds=(Hold("h", "r", "fre"),)), ("hold 'h'", "phase 'fre'", "Did you mean 'free'?")),
         (leaky(LEAK + "r = v : 1"), ("'r'",)),
-        (leaky(LEAK + "tau = 2*second : second"), ("'tau'", "parameter and an equation", "rename")),
+        (leaky(LEAK + "tau = 2*dt : second"), ("'tau'", "parameter and an equation", "rename")),
         (leaky(pools=(Pool("v", "r"),)), ("'v'", "rename")),
     ],
 )
@@ -301,7 +301,7 @@ def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
     [
         (wire("R", "ip"), ("population 'ip'", "Did you mean 'inp'?")),
         (wire("R", "inp", "q.I"), ("population 'q'", "Known: inp, p")),
-        (wire("R", "inp", "p.II"), ("port of p 'II'", "Did you mean 'I'?")),
+        (wire("R", "inp", "p.II"), ("p has no port 'II'", "Did you mean 'I'?")),
         (wire("R", "p.vv"), ("variable of p 'vv'", "Did you mean 'v'?")),
         (wire("R", "inp", "p.I", OneToOne()), ("one-to-one", "2 and 3 cells", "equal numbers")),
         (wire("R", "inp", "p.I", Kernel(np.ones((3, 2)))), ("kernel", "(3, 2)", "wanted (2, 3)")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import resource
 import sys
 from contextlib import contextmanager
@@ -344,6 +345,47 @@ def test_neo_reads_the_nwb_file(files, recordings):
         )
 
 
+def gapped(phases, *, rows=True) -> Traces:
+    """Spikes every 10 ms, and rows every ms, in the given phases (start, stop) in ms."""
+    inside = lambda t: np.any([(a <= t) & (t < b) for a, b in phases], axis=0)  # noqa: E731
+    time, spikes = np.arange(0.0, 300.0), np.arange(5.0, 300.0, 10.0)
+    time, spikes = time[inside(time)] * 1e-3, spikes[inside(spikes)] * 1e-3
+    none = np.zeros(len(spikes), dtype=np.int64)
+    return Traces(
+        time if rows else np.empty(0), {"n.I": np.ones((len(time), 1, 1))} if rows else {}, {"n.I": "amp"} if rows else {},
+        [PhaseSpan(f"p{k}", 0, a * 1e-3, b * 1e-3) for k, (a, b) in enumerate(phases)], {}, {"n": Spikes(spikes, none, none)},
+        {"n": np.array([0, 1])} if not rows else {},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize(
+    ("phases", "spans"),
+    [
+        ([(0, 100), (200, 300)], [(0, 0.1), (0.2, 0.3)]),
+        ([(0, 100), (100, 150), (200, 230), (230, 300)], [(0, 0.15), (0.2, 0.3)]),
+        ([(20, 60), (60, 100)], [(0.02, 0.1)]),
+    ],
+)
+def test_unrecorded_time_is_not_called_observed(phases, spans, rows, tmp_path):
+    traces = gapped(phases, rows=rows)
+    with h5py.File(to_nwb(traces, tmp_path / "gap.nwb")) as file:
+        cells = len(file["units/id"])
+        assert cells == (1 if rows else 2)
+        assert np.allclose(file["units/obs_intervals"][()], spans * cells, rtol=0, atol=1e-12)
+        assert list(file["units/obs_intervals_index"][()]) == [len(spans) * (k + 1) for k in range(cells)]
+    train = to_neo(traces).segments[0].spiketrains[0]  # one start and one stop: as the page says, gaps included
+    assert (float(train.t_start), float(train.t_stop)) == pytest.approx((spans[0][0], spans[-1][1]))
+
+
+def test_observed_time_without_phases_is_that_of_rows_and_spikes(recordings):
+    none = replace(gapped([(0, 100), (200, 300)]), phases=[])
+    assert np.allclose(layout.observed(none), [(0, 0.299)])
+    assert layout.observed(Traces(np.empty(0), {}, {}, [], {}, {"n": Spikes(*np.empty((3, 0)))})) == []
+    with Traces.load(recordings["spikes"]) as traces:
+        assert np.allclose(layout.observed(traces), [(0, 0.12)])
+
+
 @contextmanager
 def largest_file(size: int):
     """No file of this process may grow beyond `size` bytes: writing fails in the middle, as on a full disk."""
@@ -402,9 +444,13 @@ def test_csv_of_spikes(recordings, tmp_path):
             assert np.array_equal(times, spikes.of(0, sample=1))
         assert (tmp_path / "traces.csv").read_text().startswith("time (s),both.I_s[0] sample 0 (amp),")
     with Traces.load(recordings["convolution"]) as traces:
-        to_csv(traces, tmp_path / "traces.csv")
-        assert not path.exists()  # spikes of another circuit would stand beside it
-        header = (tmp_path / "traces.csv").read_text().partition("\n")[0]
+        before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        wanted = f"There is '{path}', but these traces have no spikes: it would seem to be of them. Move or remove it"
+        with pytest.raises(NeurosimError, match=re.escape(wanted)):
+            to_csv(traces, tmp_path / "traces.csv")
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+        to_csv(traces, tmp_path / "other.csv")
+        header = (tmp_path / "other.csv").read_text().partition("\n")[0]
         assert header.startswith("time (s),map.u[4] (siemens / (meter ** 2)),map.u[0]")
 
 
@@ -522,6 +568,19 @@ def test_command_line_refusals(cli, recordings, tmp_path):
     assert (code, to.read_bytes()) == (1, before)
     assert err == f"error: There is already {to} and {tmp_path / 'a.phases.csv'}; give another --to, or --overwrite.\n"
     assert cli(recordings["brian2"], "--to", to, "--overwrite")[0] == 0 and to.read_bytes() != before
+    (tmp_path / "mine.spikes.csv").write_text("my own")
+    code, _, err = cli(recording, "--to", tmp_path / "mine.csv", "--overwrite")
+    assert code == 1 and f"There is '{tmp_path / 'mine.spikes.csv'}', but these traces have no spikes" in err
+    assert (tmp_path / "mine.spikes.csv").read_text() == "my own"
+    (tmp_path / "mine.spikes.csv").unlink()
+    folder = tmp_path / "folder.nwb"
+    folder.mkdir()
+    code, _, err = cli(recording, "--to", folder, "--overwrite")
+    assert (code, err) == (1, f"error: --to {folder} is a folder; give the name of a file.\n")
+    folder.rmdir()
+    with largest_file(1000):
+        code, _, err = cli(recordings["brian2"], "--to", tmp_path / "b.nwb")
+    assert code == 1 and err.endswith("(ulimit -f): raise it, or write elsewhere with --to.\n") and "--out" not in err
     for words, text in (
         ((recording, "--to", tmp_path / "a.mat"), "(the suffix '.mat'); wanted one of .nwb, .csv. Neo objects: neurosim.export.to_neo"),
         ((recording, "--to", tmp_path / "traces"), "(no suffix); wanted one of .nwb, .csv."),

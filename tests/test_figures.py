@@ -13,7 +13,26 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from neurosim import Circuit, Phase, Population, Projection, Protocol, plot, registry, simulate
+from neurosim import (
+    Cell,
+    Circuit,
+    Constant,
+    Dense,
+    Given,
+    Glorot,
+    Kernel,
+    Like,
+    OneToOne,
+    Phase,
+    Population,
+    Projection,
+    Protocol,
+    Tied,
+    Uniform,
+    plot,
+    registry,
+    simulate,
+)
 from neurosim.cli import main
 from neurosim.errors import NeurosimError
 from neurosim.models import corinfomax, ghost_units
@@ -24,6 +43,7 @@ from neurosim.plot.fi import curve, read_response
 from neurosim.plot.raster import binned_rate
 from neurosim.plot.weights import feedback_pairs
 from neurosim.traces import PhaseSpan, Spikes, Traces
+from neurosim.training import load as load_run
 
 DT = 1e-3
 
@@ -198,6 +218,39 @@ def test_a_spike_on_an_edge_belongs_to_the_bin_that_it_begins():
     np.testing.assert_allclose(rate, 100.0)
 
 
+def with_a_gap(cells: int = 2) -> Traces:
+    """Spikes at 100 Hz in every cell; phases a (0 to 60 ms) and c (from 100 ms) of a trial of 150 ms, b between them left out."""
+    rows = np.r_[0:60, 100:150]
+    times = np.repeat(np.arange(15) * 0.01 + 0.005, cells)
+    numbers = np.tile(np.arange(cells), 15)
+    recorded = (times < 0.06) | (times > 0.1)
+    current = np.where(rows < 60, 1e-9, 4e-9)[:, None, None] * np.ones((1, 1, cells))
+    return Traces(
+        rows * DT, {"pyr.I": current}, {"pyr.I": "amp"}, [PhaseSpan("a", 0, 0.0, 0.06), PhaseSpan("c", 0, 0.1, 0.15)],
+        spikes={"pyr": Spikes(times[recorded], np.zeros(recorded.sum(), int), numbers[recorded])},
+    )  # fmt: skip
+
+
+def test_rates_where_time_was_left_out_are_those_of_the_time_that_was_recorded():
+    traces = with_a_gap()
+    edges, rate = binned_rate(traces, "pyr", (0.0, 0.15), 0.01)
+    unrecorded = (edges[:-1] > 0.059) & (edges[1:] < 0.101)
+    assert unrecorded.sum() == 4 and np.isnan(rate[unrecorded]).all()
+    np.testing.assert_allclose(rate[~unrecorded], 100.0)
+    (axes,) = plot.rates_figure(traces, ["pyr"], bin=0.01).axes
+    (stairs,) = [p for p in axes.patches if hasattr(p, "get_data")]
+    np.testing.assert_array_equal(np.isnan(stairs.get_data().values), unrecorded)
+    assert axes.get_ylim()[1] >= 100
+    # Bins of 40 ms: half of the second and of the third was recorded, and the last is cut short.
+    _, rate = binned_rate(traces, "pyr", (0.0, 0.15), 0.04)
+    np.testing.assert_allclose(rate, [100, 100, 100, 100])
+    # A part that ends in mid-phase: 30 ms of which a bin holds 10.
+    part = traces.select(time=(0.0, 0.03))
+    part.phases = [PhaseSpan("a", 0, 0.0, 0.03)]
+    _, rate = binned_rate(part, "pyr", (0.0, 0.04), 0.02)
+    np.testing.assert_allclose(rate, [100, 100])
+
+
 def test_rates_of_variables_are_means_over_cells_and_samples():
     traces = make()
     figure = plot.rates_figure(traces)
@@ -257,6 +310,36 @@ def test_fi_counts_spikes_per_second_in_the_phase():
     np.testing.assert_allclose(late.response, 1 / 0.03)
     whole = read_response(fi_traces(), "pyr.I", "pyr")
     np.testing.assert_allclose(whole.response, np.tile(np.arange(3, 9), 2) / 0.1)
+
+
+def test_fi_reads_only_the_time_that_was_recorded():
+    traces = with_a_gap()
+    found = read_response(traces, "pyr.I", "pyr")
+    np.testing.assert_allclose(found.response, 100)
+    np.testing.assert_allclose(found.seconds, 0.11)
+    np.testing.assert_allclose(found.current, (60 * 1e-9 + 50 * 4e-9) / 110)
+    late = read_response(traces, "pyr.I", "pyr", discard=0.05)  # 10 ms of a, and c
+    np.testing.assert_allclose(late.response, 100)
+    np.testing.assert_allclose(late.current, (10 * 1e-9 + 50 * 4e-9) / 60)
+    traces.values["pyr.r"] = traces["pyr.I"] * 1e9
+    traces.units["pyr.r"] = "1"
+    rate = read_response(traces, "pyr.I", "pyr.r", discard=0.08)  # begins where nothing was recorded
+    np.testing.assert_allclose(rate.response, 4)
+    np.testing.assert_allclose(rate.seconds, 0.05)
+    assert "2 points, mean over 110 ms each" in plot.fi_figure(traces, "pyr.I", "pyr").get_suptitle()
+
+
+def test_fi_of_trials_that_were_recorded_for_unequal_times():
+    traces = make(n=1, batch=1, trials=2)
+    traces.values["pyr.I"] = np.ones((200, 1, 1))
+    traces.units["pyr.I"] = "1"
+    times = np.arange(20) * 0.01 + 0.005
+    traces.spikes = {"pyr": Spikes(times, (times > 0.1).astype(int), np.zeros(20, int))}
+    traces.phases = [PhaseSpan("free", 0, 0.05, 0.06), *traces.phases[1:]]
+    found = read_response(traces, "pyr.I", "pyr")
+    np.testing.assert_allclose(found.response, 100)
+    np.testing.assert_allclose(found.seconds, [0.05, 0.1])
+    assert "2 points, mean over 50 to 100 ms each" in plot.fi_figure(traces, "pyr.I", "pyr").get_suptitle()
 
 
 def test_fi_curve_gathers_equal_currents():
@@ -638,8 +721,55 @@ def test_kinds_and_effects_of_arrows():
     assert learned["teach1"].effect == 0  # only the rule reads it
     assert diagram(registry.model("tdca").circuit()).arrows["V2"].kind == "evolved"
     micro = registry.model("dendritic_microcircuit")
-    tied = micro.circuit({"sizes": (8, 6, 4)}).plan.projections["PI1"]
-    assert diagram(micro.circuit({"sizes": (8, 6, 4)})).arrows["PI1"].effect == (1 if tied.factor > 0 else -1)
+    for lateral, effect in (("tied", -1), ("self_predicting", -1), ("random", 1)):  # -B, starts as -B, both signs
+        arrows = diagram(micro.circuit({"sizes": (8, 6, 5, 4), "lateral": lateral})).arrows
+        assert [arrows[name].effect for name in ("PI1", "PI2")] == [effect, effect]
+        assert arrows["IP1"].effect == arrows["W1"].effect == arrows["B1"].effect == 1
+
+
+NEGATIVE = np.array([[-1.0, 0.0], [-2.0, -1.0]])
+
+
+@pytest.mark.parametrize(
+    ("projection", "effect"),
+    [
+        ({"weights": Constant(1.0)}, 1),
+        ({"weights": Constant(-1.0)}, -1),
+        ({"weights": Constant(0.0)}, 1),
+        ({"weights": Given(NEGATIVE)}, -1),
+        ({"weights": Given(NEGATIVE + 1.5)}, 1),
+        ({"weights": Uniform(-1.0, 0.0)}, -1),
+        ({"weights": Uniform(-1.0, 1.0)}, 1),
+        ({"weights": Glorot()}, 1),
+        ({"weights": Like("minus", 0.5)}, -1),
+        ({"weights": Like("minus", -0.5)}, 1),
+        ({"weights": Like("drawn", -0.5, transpose=True)}, -1),
+        ({"tied": Tied("minus")}, -1),
+        ({"tied": Tied("minus", factor=-1.0)}, 1),
+        ({"connectivity": OneToOne()}, 1),
+        ({"connectivity": OneToOne(), "weights": Constant(-1.0)}, -1),
+        ({"connectivity": Kernel(NEGATIVE)}, -1),
+        ({"connectivity": Kernel(-NEGATIVE)}, 1),
+    ],
+)
+def test_weights_below_zero_subtract_and_a_port_that_subtracts_turns_them(projection, effect):
+    cell = Cell(
+        "cell",
+        "du/dt = (-u + I - J)/tau : 1\nr = u : 1\nI : 1\nJ : 1",
+        optional_ports=("I", "J"),
+        parameters={"tau": "10*ms"},
+    )
+    projections = (
+        Projection("minus", "a", "b.I", Dense(), Constant(-1.0)),
+        Projection("drawn", "a", "b.I", Dense(), Glorot()),
+        Projection("plus", "a", "b.I", **projection),
+        Projection("turned", "a", "b.J", **projection),
+    )
+    circuit = Circuit(
+        "pair", (Population("a", 2, cell), Population("b", 2, cell)), projections, Protocol((Phase("p", "10*ms"),))
+    )
+    arrows = diagram(circuit).arrows
+    assert (arrows["plus"].effect, arrows["turned"].effect) == (effect, -effect)
 
 
 def test_levels_go_from_left_to_right():
@@ -777,6 +907,12 @@ def folders(tmp_path_factory):
         learning_rate=0.01,
         progress=False,
     )
+    began = load_run(base / "ghost" / "seed0").weights
+    for name in ("plain", "recorded"):
+        schedule = {"epochs": 2, "limit": 64, "seed": int(name == "recorded"), "weights": began, "progress": False}
+        if name == "recorded":
+            schedule["recorder"] = {"variables": [p.name for p in circuit.plan.plastic()]}
+        train("ghost_units", base / "given" / name, settings=settings, **schedule)
     images = np.random.default_rng(0).uniform(size=(2, 64))
     for level in ("torch:trajectory", "brian2:dense"):
         run = simulate(
@@ -859,14 +995,74 @@ def test_network_of_a_model_with_settings(cli, tmp_path, monkeypatch):
 
 def test_runs_that_differ_by_seed_only_are_grouped(folders):
     from neurosim.cli.plot import _by_seed
-    from neurosim.training import load
 
-    runs = [load(folders / "ghost" / name) for name in ("seed0", "other", "seed1")]
+    runs = [load_run(folders / "ghost" / name) for name in ("seed0", "other", "seed1")]
     grouped = _by_seed(runs)
     assert list(grouped) == ["ghost_units", "other"]
     assert grouped["ghost_units"] == [runs[0].metrics, runs[2].metrics] and grouped["other"] == runs[1].metrics
+    given = [load_run(folders / "given" / name) for name in ("plain", "recorded")]
+    assert given[0].config == runs[0].config  # but from the weights of another run
+    assert list(_by_seed([given[0], runs[2]])) == ["plain", "seed1"]
+    assert list(_by_seed(given)) == ["ghost_units"]
     again = replace(runs[0], folder=folders / "again")
     assert list(_by_seed([runs[0], again])) == ["seed0", "again"]  # the same seed twice is no second seed
+
+
+def test_before_training_is_what_the_run_began_with(cli, folders, tmp_path, monkeypatch):
+    drawn = []
+    real = plot.activities
+    monkeypatch.setattr(
+        plot, "activities", lambda circuit, weights, *rest: drawn.append(weights) or real(circuit, weights, *rest)
+    )
+    arguments = ["--kind", "cka", "--before", "--samples", "20", "--to", tmp_path / "cka.svg"]
+    done = cli("plot", folders / "given" / "recorded", *arguments)
+    assert done.code == 0, done.err
+    before = drawn[1]
+    began = load_run(folders / "ghost" / "seed0").weights  # given to it
+    for name in began:
+        np.testing.assert_array_equal(before[name], began[name])
+    assert any(np.any(drawn[0][name] != began[name]) for name in began)
+    assert cli("plot", folders / "ghost" / "seed0", *arguments).code == 0
+    first = ghost_units.circuit(sizes=(64, 8, 6, 10)).initial_weights(0)
+    for name in first:
+        np.testing.assert_array_equal(drawn[3][name], first[name])
+    done = cli("plot", folders / "given" / "plain", *arguments)
+    assert done.code == 1 and "The run 'plain' began from other weights than its seed draws (--weights)" in done.err
+    assert (
+        "no recording of all plastic weights at its start" in done.err
+        and "--record W1 b1 W2 b2 W3 b3), or leave --before out" in done.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ghost/seed1", "--kind", "weights", "--cells", "3"], "--cells belongs to --kind traces, levels or fields; --kind weights takes --record."),
+        (["ghost/seed1", "--kind", "weights", "--by", "foo.bar"], "--by belongs to --kind fi; --kind weights takes --record."),
+        (["ghost/seed1", "--kind", "weights", "--samples", "0"], "--samples belongs to --kind cosine, cka or tsne; --kind weights"),
+        (["ghost/seed0", "--record", "foo"], "--kind learning takes none of these options."),
+        (["torch.h5", "--phase", "free"], "--phase belongs to --kind fi; --kind traces takes --record, --cells."),
+        (["ghost/seed0", "--kind", "tsne", "--before"], "--before belongs to --kind cka; --kind tsne takes --record, --samples, --data-dir."),
+        (["evolved", "--data-dir", "."], "--data-dir belongs to --kind cosine, cka or tsne; --kind evolution takes none"),
+        (["ghost/seed0", "--set", "mode=learned"], "--set belongs to --kind network; --kind learning takes none"),
+        (["ghost/seed0", "--kind", "network", "--set", "mode=learned"], "is a run folder, whose settings stand in its config.toml. Give the model's name"),
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(cli, folders, tmp_path, arguments, said):
+    done = cli("plot", folders / arguments[0], *arguments[1:], "--to", tmp_path / "figure.png")
+    assert done.code == 1 and said in done.err
+    assert not (tmp_path / "figure.png").exists()
+
+
+def test_every_option_belongs_to_a_kind():
+    import argparse
+
+    from neurosim.cli import parser
+    from neurosim.cli.plot import KINDS as kinds
+
+    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    options = {a.option_strings[-1] for a in commands.choices["plot"]._actions if a.option_strings}
+    assert {o for kind in kinds.values() for o in kind.options} == options - {"--help", "--debug", "--kind", "--to"}
 
 
 def test_misfits_say_what_is_wanted_and_how_to_make_it(cli, folders):

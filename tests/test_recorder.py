@@ -542,7 +542,10 @@ def test_select_equals_numpy(tmp_path, whole, where):
     assert found.values.keys() == found.units.keys() == {"pyr1.u", "pyr1.E"}
     assert np.array_equal(found.time, everything.time[rows])
     assert np.array_equal(found["pyr1.E"][...], everything["pyr1.E"][rows][..., [3, 1]])
-    assert list(found.cells_of("pyr1")) == [3, 1] and list(found.phases) == [span]
+    assert list(found.cells_of("pyr1")) == [3, 1]
+    (cut,) = found.phases  # to the part that lies in the window of time
+    assert (cut.name, cut.trial) == ("nudged", 1)
+    assert (cut.start, cut.stop) == (max(span.start, 0.004), min(span.stop, 0.072))
     # one after another, in any order, as all at once
     for seed in range(6):
         rnd = random.Random(seed)
@@ -1233,3 +1236,92 @@ def test_a_gigabyte_adds_little_memory():
     script = Path(__file__).parent / "soak" / "recorder.py"
     done = subprocess.run([sys.executable, str(script), "--kills", "3"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------ what a review found
+
+
+def test_an_interrupted_row_does_not_count(monkeypatch):
+    """Ctrl-C while the values of a row are gathered."""
+    recording = Recording(Recorder(["c.u"]), relaxation().plan, 1, DT)
+    recording.begin_trial(lambda name: np.empty(0))
+    recording.begin_phase(relaxation().plan.phases[0], 0)
+    recording.row(0, lambda *_: 1.0)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recording.row(1, interrupted)
+    traces = recording.traces()
+    assert len(traces.time) == 1 and (traces["c.u"] == 1.0).all()
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_writer_that_fails_leaves_phases_as_they_were(tmp_path, monkeypatch, after):
+    """What the writer could write before is a beginning of the whole recording, phases included."""
+    from neurosim.traces import recorder as module
+    from neurosim.traces.file import TraceFile
+
+    monkeypatch.setattr(module, "MOST_ROWS", 7)
+    circuit = relaxation(steps={"a": 10, "b": 10})
+    whole = simulate(circuit, CURRENTS, level=TRAJECTORY, record=["c.u"]).traces
+    grow, calls = TraceFile.grow, []
+
+    def failing(self, columns):
+        calls.append(1)
+        if len(calls) >= after:
+            raise NeurosimError("no room (test)")
+        grow(self, columns)
+
+    monkeypatch.setattr(TraceFile, "grow", failing)
+    with pytest.raises(NeurosimError, match="no room"):
+        simulate(circuit, CURRENTS, level=TRAJECTORY, record=Recorder(["c.u"], path=tmp_path / "t.h5"))
+    with Traces.load(tmp_path / "t.h5") as kept:
+        assert len(kept.time) == 7 * (after - 1)
+        assert np.array_equal(kept["c.u"][...], whole["c.u"][: len(kept.time)])
+        assert list(kept.phases) == list(whole.phases)[: len(kept.phases)]
+
+
+def test_training_leaves_files_alone_that_are_of_no_run(tmp_path):
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "mine").write_text("mine")
+    (tmp_path / "recording.h5").write_text("mine")
+    settings = {"sizes": (64, 8, 10)}
+    with pytest.raises(NeurosimError, match=r"recording\.h5' is there, and no run that it could be of"):
+        train(
+            "ghost_units",
+            tmp_path,
+            settings=settings,
+            limit=64,
+            epochs=1,
+            recorder={"variables": ["W1"]},
+            progress=False,
+        )
+    train("ghost_units", tmp_path, settings=settings, limit=64, epochs=1, progress=False)
+    assert (tmp_path / "recording.h5").read_text() == (tmp_path / "tensorboard" / "mine").read_text() == "mine"
+
+
+def test_chosen_cells_of_spikes_stay_named():
+    traces = simulate(
+        bac_firing.circuit(duration="110*ms"), level=DENSE, record=Recorder([], cells={"both": [0]})
+    ).traces
+    assert list(traces.select(time=(0.0, 0.1)).cells["both"]) == [0]
+    with pytest.raises(NeurosimError, match=r"Cells \[99\] of 'both' were not recorded"):
+        traces.select(cells={"both": [99]})
+
+
+@pytest.mark.parametrize(
+    ("selection", "text"),
+    [
+        ({"time": 5}, r"time = 5; wanted \(start, stop\) in seconds"),
+        ({"trials": 0}, r"trials = 0; wanted a list"),
+        ({"cells": {"c": 3}}, "cells of 'c' = 3; wanted a list of whole numbers"),
+        ({"cells": {"c": ["a"]}}, "wanted a list of whole numbers"),
+        ({"cells": {"c": [0, 0]}}, "one is named twice"),
+    ],
+)
+def test_selections_of_the_wrong_kind(selection, text):
+    traces = simulate(relaxation(), CURRENTS, level=TRAJECTORY, record=["c.u"]).traces
+    with pytest.raises(NeurosimError, match=text):
+        traces.select(**selection)

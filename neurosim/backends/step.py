@@ -128,7 +128,6 @@ class Stepper:
         self._fits: bool | None = (
             None  # whether a row of the recording can be joined from what is recorded, as it lies in memory
         )
-        self._rows: dict[int, Any] = {}  # of the recording's buffers
         plan.check_no_overlaps(level)
         self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
         self.winners: dict[str, Any] = {}  # of the pools of convolutions
@@ -437,20 +436,21 @@ class Stepper:
 
     def _keep_row(self, record: Recording, first: bool) -> None:
         """A row of the recording; `first` of those that one program computes."""
-        k = record.begin_row(self.kept.step)
         values = [self.state[c.population][c.variable] for c in record.columns]
+        rows, k = record.begin_row()
+        if rows.shared is None:
+            rows.shared = self.arrays.shared(rows.rows)
         if first:
-            self._fits = self.arrays.rows(record.buffer) is not None and all(
+            self._fits = rows.shared is not None and all(
                 getattr(value, "shape", ()) == (self.batch, self.plan.populations[c.population].n)
                 for c, value in zip(record.columns, values, strict=True)
             )
         if not self._fits:
-            record.fill(k, self._look)
+            record.row(self.kept.step, self._look)
             return
-        if id(record.buffer) not in self._rows:
-            self._rows[id(record.buffer)] = self.arrays.rows(record.buffer)
         chosen = [v if c.cells is None else v[:, c.cells] for c, v in zip(record.columns, values, strict=True)]
-        self.arrays.join(chosen, self._rows[id(record.buffer)][k])
+        self.arrays.join(chosen, rows.shared[k])
+        record.end_row(self.kept.step)
 
     def _look(self, population: str, variable: str) -> Any:
         """As it lies in memory: an array that broadcasts to (batch, cells), or a number."""

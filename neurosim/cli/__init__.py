@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 done, 1 error, 2 wrong usage, 130 Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    arguments = argparse.Namespace()
     try:
         _check_model_first(argv)
         arguments = parser().parse_args(argv)
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {disk_problem(error)}", file=sys.stderr)
+        option = next((f"--{name}" for name in ("to", "out") if hasattr(arguments, name)), None)
+        print(f"error: {disk_problem(error, option)}", file=sys.stderr)
         return 1
     except Exception as error:
         if debug:

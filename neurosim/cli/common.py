@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,19 @@ def output_folder(arguments: argparse.Namespace) -> Path:
     return out
 
 
+def check_files(files: Iterable[Path], overwrite: bool) -> None:
+    """Refuse ``--to`` of files that are there unless ``--overwrite``, of a folder, and in a folder that does not exist."""
+    files = list(files)
+    for file in files:
+        if file.is_dir():
+            raise NeurosimError(f"--to {file} is a folder; give the name of a file.")
+        if not file.parent.is_dir():
+            raise NeurosimError(f"The folder '{file.parent}' does not exist; make it, or give another --to.")
+    there = [str(file) for file in files if file.exists()]
+    if there and not overwrite:
+        raise NeurosimError(f"There is already {' and '.join(there)}; give another --to, or --overwrite.")
+
+
 @contextlib.contextmanager
 def recorded_before_divergence(out: Path) -> Iterator[None]:
     """Saves what was recorded before a divergence, and says where."""
@@ -181,13 +194,21 @@ def recorded_before_divergence(out: Path) -> Iterator[None]:
         raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
 
 
-def disk_problem(error: OSError) -> str:
-    where = f" '{error.filename}'" if error.filename else ""
-    cure = {
-        errno.ENOSPC: "The disk is full: free some space, or give another folder with --out.",
-        errno.EDQUOT: "The quota is used up: free some space, or give another folder with --out.",
-        errno.EFBIG: "A limit on the size of files was reached (ulimit -f): raise it, or give another folder with --out.",
-        errno.EROFS: "The file system is read-only: give another folder with --out.",
-        errno.EACCES: "No permission to write there: give another folder with --out.",
+def disk_problem(error: OSError, option: str | None = "--out") -> str:
+    """What went wrong with a file, and what to do; `option` is the one that says where a command writes, None where there is none."""
+    # The file is meant, not the temporary one that becomes it (`neurosim.files.whole_file`).
+    where = f" '{str(error.filename).removesuffix('.part')}'" if error.filename else ""
+    elsewhere = f"write elsewhere with {option}" if option else ""
+    cures = {
+        errno.ENOSPC: ("The disk is full", "free some space"),
+        errno.EDQUOT: ("The quota is used up", "free some space"),
+        errno.EFBIG: ("A limit on the size of files was reached (ulimit -f)", "raise it"),
+        errno.EROFS: ("The file system is read-only", ""),
+        errno.EACCES: ("No permission there", ""),
     }
-    return f"{error.strerror or error}{where}. {cure.get(error.errno or 0, '')}".strip()
+    text = f"{error.strerror or error}{where}."
+    if error.errno not in cures:
+        return text
+    what, cure = cures[error.errno]
+    advice = ", or ".join(filter(None, (cure, elsewhere)))
+    return f"{text} {what}{': ' + advice if advice else ''}."

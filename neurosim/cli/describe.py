@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neurosim.cli.common import Commands, circuit_of, model_argument
+from neurosim.cli.common import Commands, check_files, circuit_of, model_argument
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 
@@ -27,7 +27,12 @@ def add(commands: Commands) -> None:
     describe.add_argument(
         "--format", metavar="FORMAT", help="text, markdown, latex or bibtex (default: by the file's suffix, else text)"
     )
-    describe.add_argument("--to", metavar="FILE", help="write a file (.txt, .md, .tex, .bib) in place of printing")
+    describe.add_argument(
+        "--to",
+        metavar="FILE",
+        help="write a file (.txt, .md, .tex, .bib) in place of printing; run pdflatex twice on a .tex, for its references",
+    )
+    describe.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -46,6 +51,8 @@ def _describe(arguments: argparse.Namespace) -> None:
         raise NeurosimError(
             f"--to {path}: wanted a suffix of {', '.join(SUFFIXES)}, or --format {' | '.join(FORMATS)}."
         )
+    if path is not None:
+        check_files([path], arguments.overwrite)
     circuit, *_ = circuit_of(arguments, arguments.data)
     report = describe(circuit, chosen).rstrip("\n") + "\n"
     if path is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neurosim.cli.common import Commands, recorder_options
+from neurosim.cli.common import Commands, check_files, recorder_options
 from neurosim.errors import NeurosimError
 
 #: Suffixes that can be written.
@@ -38,6 +38,7 @@ def add(commands: Commands) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from neurosim.export import to_csv, to_nwb
+    from neurosim.export.csv import tables
     from neurosim.traces import Traces
 
     to, path = Path(arguments.to), _recording(Path(arguments.path))
@@ -50,7 +51,8 @@ def _export(arguments: argparse.Namespace) -> None:
     with Traces.load(path) as traces:
         selection = recorder_options(arguments)
         chosen = traces.select(**selection) if selection else traces
-        _refuse_existing(to, arguments.overwrite)
+        files = tables(chosen, to).values() if suffix == ".csv" else [to]
+        check_files(files, arguments.overwrite)
         written = to_csv(chosen, to) if suffix == ".csv" else [to_nwb(chosen, to)]
         for file in written:
             print(f"wrote {file}")
@@ -66,12 +68,3 @@ def _recording(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise NeurosimError(f"The folder '{path}' holds no {' and no '.join(RECORDINGS)}; record something with --record.")
-
-
-def _refuse_existing(to: Path, overwrite: bool) -> None:
-    from neurosim.export.csv import tables
-
-    files = tables(to) if to.suffix.lower() == ".csv" else {"values": to}
-    there = [str(file) for file in files.values() if file.exists()]
-    if there and not overwrite:
-        raise NeurosimError(f"There is already {' and '.join(there)}; give another --to, or --overwrite.")

@@ -25,12 +25,13 @@ SAMPLES = 500
 
 
 class Kind(NamedTuple):
-    """A kind of figure: what it shows, an example, what it is drawn from, and how."""
+    """A kind of figure: what it shows, an example, what it is drawn from, how, and by which options (beside --kind and --to)."""
 
     text: str
     example: str
     wants: str
     draw: Callable[[list[Path], argparse.Namespace, ExitStack], Figure]
+    options: tuple[str, ...] = ()
 
 
 def add(commands: Commands) -> None:
@@ -45,14 +46,20 @@ def add(commands: Commands) -> None:
     plot.add_argument(
         "--record", nargs="+", metavar="NAME", help="what to draw: variables, populations or projections (default: all, or the first ones)"
     )  # fmt: skip
-    plot.add_argument("--cells", nargs="+", type=int, metavar="K", help="numbers of the cells to draw")
+    plot.add_argument(
+        "--cells", nargs="+", type=int, metavar="K", help="traces, levels, fields: numbers of the cells to draw"
+    )
     plot.add_argument("--phase", metavar="PHASE", help="fi: read this phase (default: whole trials)")
     plot.add_argument("--by", metavar="POP.VAR", help="fi: a curve for each value of this variable")
     plot.add_argument(
         "--samples", type=int, metavar="N", help=f"cka, tsne, cosine: validation samples (default {SAMPLES})"
     )
     plot.add_argument("--before", action="store_true", help="cka: also before training")
-    plot.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: the run's, or NEUROSIM_DATA)")
+    plot.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="cka, tsne, cosine: folder of data sets (default: the run's, or NEUROSIM_DATA)",
+    )
     plot.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="network: a setting of the model; may be repeated"
     )  # fmt: skip
@@ -68,11 +75,24 @@ def _plot(arguments: argparse.Namespace) -> None:
     paths = [Path(path) for path in arguments.paths]
     found = {path: _what(path) for path in paths}
     kind = kind or _default(found)
+    _check_options(kind, arguments)
     to = Path(arguments.to) if arguments.to else _beside(paths[0], found[paths[0]], kind)
     check_suffix(to)
     with ExitStack() as stack:
         figure = KINDS[kind].draw(paths, arguments, stack)
         print(f"wrote {save_figure(figure, to)}")
+
+
+def _check_options(kind: str, arguments: argparse.Namespace) -> None:
+    """Refuse options that would change nothing in this kind of figure."""
+    for option in dict.fromkeys(option for other in KINDS.values() for option in other.options):
+        value = getattr(arguments, "settings" if option == "--set" else option.strip("-").replace("-", "_"))
+        if option in KINDS[kind].options or value is None or value is False or value == []:
+            continue
+        *most, last = [name for name, other in KINDS.items() if option in other.options]
+        owners = f"{', '.join(most)} or {last}" if most else last
+        taken = ", ".join(KINDS[kind].options) or "none of these options"
+        raise NeurosimError(f"{option} belongs to --kind {owners}; --kind {kind} takes {taken}.")
 
 
 # ------------------------------------------------------------------------------------------- what a path is
@@ -257,9 +277,31 @@ def _draw_cka(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack
     after = activities(run.circuit, run.weights, images, labels, arguments.record)
     before = None
     if arguments.before:
-        start = run.circuit.initial_weights(run.config.seed)
-        before = activities(run.circuit, start, images, labels, arguments.record)
+        before = activities(run.circuit, _start(run), images, labels, arguments.record)
     return cka_figure(after, before, f"{run.folder.name}: linear CKA, {len(images)} validation samples, 1 run")
+
+
+def _start(run: Run) -> dict[str, Any]:
+    """The weights that a run began with: drawn from its seed, or, of a run from other weights, as they were recorded."""
+    import numpy as np
+
+    from neurosim.traces import Traces
+    from neurosim.training.run import read_origin
+
+    if not read_origin(run.folder).get("weights"):
+        return run.circuit.initial_weights(run.config.seed)
+    plastic = [p.name for p in run.circuit.plan.plastic()]
+    file = run.folder / "recording.h5"
+    if file.is_file():
+        with Traces.load(file) as traces:
+            first = np.flatnonzero(np.asarray(traces.weight_trials) == 0)
+            if len(first) and all(name in traces.weights for name in plastic):
+                return run.weights | {name: np.asarray(traces.weights[name][int(first[0])]) for name in plastic}
+    raise NeurosimError(
+        f"The run '{run.folder.name}' began from other weights than its seed draws (--weights), and what it represented before is not known: "
+        f"its folder has no recording of all plastic weights at its start. Record them (neurosim train {run.config.model} --weights ... --record "
+        f"{' '.join(plastic)}), or leave --before out."
+    )
 
 
 def _draw_tsne(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
@@ -285,13 +327,19 @@ def _draw_learning(paths: list[Path], arguments: argparse.Namespace, stack: Exit
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
-    """``{label: rows, or rows per seed}``: runs that differ by their seed alone (and by what was recorded of them) go together."""
+    """``{label: rows, or rows per seed}``: runs that differ by their seed alone (and by what was recorded of them) go together.
+
+    A run that began from given weights does not go with those that began from their seed.
+    """
     from neurosim.training.config import label
+    from neurosim.training.run import read_origin
 
     groups: list[list[Run]] = []
+    given = {run.folder: bool(read_origin(run.folder).get("weights")) for run in runs}
     for run in runs:
         for group in groups:
             same = replace(group[0].config, seed=run.config.seed, recorder=run.config.recorder) == run.config
+            same = same and given[group[0].folder] == given[run.folder]
             if same and all(other.config.seed != run.config.seed for other in group):
                 group.append(run)
                 break
@@ -342,6 +390,11 @@ def _draw_network(paths: list[Path], arguments: argparse.Namespace, stack: ExitS
         settings = registry.parse_settings(arguments.settings)
         preset = {k: v for k, v in model.preset(settings, "digits").items() if k in model.parameters}
         return network_figure(model.circuit(preset | settings))
+    if arguments.settings:
+        raise NeurosimError(
+            f"--set is for a model, and '{path}' is {_what(path)}, whose settings stand in its config.toml. Give the model's name, or leave "
+            "--set out."
+        )
     (run,) = _runs([path], "network")
     return network_figure(run.circuit)
 
@@ -373,46 +426,49 @@ _TRACES_FILE = "a traces.h5 of `neurosim simulate`"
 KINDS: dict[str, Kind] = {
     "traces": Kind(
         "variables of a few cells over time, phases shaded", "neurosim plot runs/t/traces.h5 --record pyr1.u pyr1.E --cells 0 5",
-        _TRACES_FILE, _draw_traces,
+        _TRACES_FILE, _draw_traces, ("--record", "--cells"),
     ),
     "levels": Kind(
         "the same variables on several levels, and how far they differ", "neurosim plot runs/dense/traces.h5 runs/torch/traces.h5",
         "several traces.h5 of `neurosim simulate` with one circuit and other levels", _draw_levels,
+        ("--record", "--cells"),
     ),
-    "raster": Kind("spikes, a row per cell", "neurosim plot runs/bac --kind raster", _TRACES_FILE, _draw_raster),
+    "raster": Kind("spikes, a row per cell", "neurosim plot runs/bac --kind raster", _TRACES_FILE, _draw_raster, ("--record",)),
     "rates": Kind(
         "rate of each population over time: spikes in bins (Hz), or the mean of a rate variable",
-        "neurosim plot runs/t --kind rates --record pyr1.r pyr2.r", _TRACES_FILE, _draw_rates,
+        "neurosim plot runs/t --kind rates --record pyr1.r pyr2.r", _TRACES_FILE, _draw_rates, ("--record",),
     ),
     "fi": Kind(
         "f-I curve: firing rate or rate variable against a current", "neurosim plot runs/t --kind fi --record cell.I_s cell --by cell.I_a",
-        _TRACES_FILE, _draw_fi,
+        _TRACES_FILE, _draw_fi, ("--record", "--phase", "--by"),
     ),
     "weights": Kind(
         "weights over training: norm, distribution, angle of forward and feedback weights", "neurosim plot runs/ghost --kind weights",
-        "a run folder of `neurosim train MODEL --record W1 W2`", _draw_weights,
+        "a run folder of `neurosim train MODEL --record W1 W2`", _draw_weights, ("--record",),
     ),
     "cosine": Kind(
         "cosine of the weight change with minus the backprop gradient over training", "neurosim plot runs/ghost --kind cosine --samples 200",
-        "a run folder of `neurosim train MODEL --record` with every plastic projection", _draw_cosine,
+        "a run folder of `neurosim train MODEL --record` with every plastic projection", _draw_cosine, ("--samples", "--data-dir"),
     ),
     "cka": Kind(
-        "likeness of what populations represent (linear CKA)", "neurosim plot runs/ghost --kind cka --before", _RUN_FOLDER, _draw_cka
+        "likeness of what populations represent (linear CKA)", "neurosim plot runs/ghost --kind cka --before", _RUN_FOLDER, _draw_cka,
+        ("--record", "--samples", "--before", "--data-dir"),
     ),
     "tsne": Kind(
         "activity of populations in the plane, by class (extra analysis)", "neurosim plot runs/ghost --kind tsne --record inp pyr1 pyr2",
-        _RUN_FOLDER, _draw_tsne,
+        _RUN_FOLDER, _draw_tsne, ("--record", "--samples", "--data-dir"),
     ),
     "learning": Kind(
         "accuracy and loss over epochs; runs that differ by seed only as mean and sd", "neurosim plot runs/sweep/*/seed*", _RUN_FOLDER,
         _draw_learning,
     ),
     "fields": Kind(
-        "incoming weights of cells as pictures", "neurosim plot runs/ghost --kind fields --record W1", _RUN_FOLDER, _draw_fields
+        "incoming weights of cells as pictures", "neurosim plot runs/ghost --kind fields --record W1", _RUN_FOLDER, _draw_fields,
+        ("--record", "--cells"),
     ),
     "network": Kind(
         "diagram of a circuit", "neurosim plot ghost_units --set mode=learned --to ghost.svg",
-        "a model of `neurosim list` or a run folder of `neurosim train`", _draw_network,
+        "a model of `neurosim list` or a run folder of `neurosim train`", _draw_network, ("--set",),
     ),
     "evolution": Kind(
         "fitness over generations", "neurosim plot runs/credits", "a folder of `neurosim evolve`", _draw_evolution

@@ -33,8 +33,8 @@ def describe(circuit: Circuit, format: str = "text") -> str:
     circuit
         The circuit.
     format
-        ``"text"`` (default), for a terminal; ``"markdown"``, maths between dollars; ``"latex"``, a document that pdflatex compiles as it
-        stands, its references inside; ``"bibtex"``, the entries of the circuit's citation and of the software alone.
+        ``"text"`` (default), for a terminal; ``"markdown"``, maths between dollars; ``"latex"``, a document of its own, its references
+        inside, that pdflatex takes as it stands: run it twice, the first run only collects the numbers of references; ``"bibtex"``, the entries of the circuit's citation and of the software alone.
 
     Raises
     ------

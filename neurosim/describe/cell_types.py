@@ -12,6 +12,7 @@ from neurosim.circuit import Circuit, Population
 from neurosim.describe import maths, quantities
 from neurosim.describe.document import Block, Maths, Name, Paragraph, Section, Table, Text
 from neurosim.describe.pieces import (
+    IDENTITY,
     NOTHING,
     grouped,
     joined,
@@ -104,7 +105,7 @@ def cell_type_section(circuit: Circuit, label: str, populations: list[Population
     for name in (*cell.ports, *cell.optional_ports):
         rows.append((("port",), _port(name, plans), _unit(cell, plans[0], name)))
     for name in cell.inputs:
-        rows.append((("clamped",), (maths.symbol(name), ", set by the protocol"), _unit(cell, plans[0], name)))
+        rows.append((("clamped",), _clamped(name, circuit, plans), _unit(cell, plans[0], name)))
     for name in plans[0].shared:
         rows.append((("shared",), (maths.symbol(name), ", set by the protocol"), _unit(cell, plans[0], name)))
     equations = Table(("", "Equation", "Unit"), tuple(rows), (0.14, 0.74, 0.12))
@@ -149,10 +150,10 @@ def _assignment(a: Any, cell: Cell, plans: list[PopulationPlan]) -> tuple[Text, 
     if a.over == "overlap":
         of = maths.symbol_latex(a.expression)
         shared = (
-            rf"{left} = \frac{{1}}{{B}} ( {of} \thinspace {{{of}}}^{{\mathsf{{T}}}} - \mathbf{{1}} ) \thinspace {of}"
+            rf"{left} = \frac{{1}}{{B}} ( {of} \thinspace {{{of}}}^{{\mathsf{{T}}}} - \mathbf{{I}} ) \thinspace {of}"
         )
-        formula = Maths(f"{a.name} = ({a.expression} {a.expression}^T - 1) {a.expression}/B", (shared,))
-        return (f"overlap{late}",), (formula, ", rows are the B samples (labels) of a batch"), unit
+        formula = Maths(f"{a.name} = ({a.expression} {a.expression}^T - I) {a.expression}/B", (shared,))
+        return (f"overlap{late}",), (formula, ", rows are the B samples (labels) of a batch, ", *IDENTITY), unit
     if a.over:
         latex, plain = SUMS["samples" if a.over == "batch" and not plans[0].shape else a.over]
         inside = maths.latex(a.expression)
@@ -169,6 +170,15 @@ def _port(name: str, plans: list[PopulationPlan]) -> Text:
     drives: Text = ("drive of ", *named(fed)) if fed else ()
     zero: Text = ("0 (no projection)",) if not fed else ("0 in ", *named(unfed)) if unfed else ()
     return (maths.symbol(name), " = ", *joined([drives, zero]))
+
+
+def _clamped(name: str, circuit: Circuit, plans: list[PopulationPlan]) -> Text:
+    """In which populations a phase clamps an input."""
+    clamped = {population for phase in circuit.plan.phases for population, variable in phase.clamps if variable == name}
+    free = [p.name for p in plans if p.name not in clamped]
+    if len(free) == len(plans):
+        return (maths.symbol(name), " = 0 (not clamped)")
+    return (maths.symbol(name), ", set by the protocol", *(("; 0 (not clamped) in ", *named(free)) if free else ()))
 
 
 def _unit(cell: Cell, p: PopulationPlan, name: str, by: str = "") -> Text:

@@ -168,7 +168,7 @@ def _contacts(q: ProjectionPlan) -> Text:
 
 def _weights(projection: Projection, q: ProjectionPlan, plans: Mapping[str, ProjectionPlan]) -> Text:
     """How the weights start."""
-    start, unit = projection.weights, _in_unit(q)
+    start, unit = q.start, _in_unit(q)
     if projection.tied is not None:
         return ("tied to ", *_reading(q.root, q.transpose, q.factor))
     if isinstance(start, Like):

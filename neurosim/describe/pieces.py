@@ -15,6 +15,7 @@ from neurosim.equations import quantity
 #: Widths of a table of facts.
 LEFT = (0.2, 0.8)
 NOTHING: Text = ("none",)
+IDENTITY: Text = (Maths("I", (r"\mathbf{I}",)), " the identity matrix")
 
 
 def named(names: Iterable[str]) -> Text:

@@ -8,6 +8,7 @@ from neurosim.circuit import Circuit
 from neurosim.describe import maths, quantities
 from neurosim.describe.document import Maths, Name, Section, Text
 from neurosim.describe.pieces import (
+    IDENTITY,
     grouped,
     listing,
     named,
@@ -71,10 +72,10 @@ def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]
     if rule.exact is not None:
         exact = (
             Maths(
-                "W <- (W - Z^T [(b/gamma) 1 + R Z^T]^-1 Z)/lambda",
-                (r"W \leftarrow \frac{1}{\lambda} \left( W - Z^{\mathsf{T}} \left( \frac{b}{\gamma} \mathbf{1} + R Z^{\mathsf{T}} \right)^{-1} Z \right)",),
+                "W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/lambda",
+                (r"W \leftarrow \frac{1}{\lambda} \left( W - Z^{\mathsf{T}} \left( \frac{b}{\gamma} \mathbf{I} + R Z^{\mathsf{T}} \right)^{-1} Z \right)",),
             ),
-            ", Z = R W, R the rows ", Name(rule.exact.rate), " of the b samples, ", maths.symbol("lambda"), " = ",
+            ", Z = R W, R the rows ", Name(rule.exact.rate), " of the b samples, ", *IDENTITY, ", ", maths.symbol("lambda"), " = ",
             quantities.of_number(rule.exact.forgetting, DIMENSIONLESS), ", ",
             Maths("gamma = (1 - lambda)/lambda", (r"\gamma = ( 1 - \lambda ) / \lambda",)), "; in place of the equation, which is that of one synapse",
         )  # fmt: skip

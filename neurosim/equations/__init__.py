@@ -8,16 +8,27 @@ import brian2 as _brian2  # noqa: E402, F401
 
 sys.excepthook = _hook
 
-from neurosim.equations.parse import CellEquations, check_name, is_noise, parse_cell, parse_reset, parse_rule  # noqa: E402
-from neurosim.equations.render import compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
+from neurosim.equations.parse import (  # noqa: E402
+    CellEquations,
+    check_expression,
+    check_name,
+    is_noise,
+    parse_cell,
+    parse_reset,
+    parse_rule,
+)
+from neurosim.equations.render import FUNCTIONS, compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
 from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
 from neurosim.equations.steady import linear_rates, linear_terms, solve_steady  # noqa: E402
-from neurosim.equations.units import dimensions_of, is_condition, quantity, seconds, unit_text  # noqa: E402
+from neurosim.equations.units import amount, dimensions_of, is_condition, quantity, seconds, unit_text  # noqa: E402
 
 __all__ = [
+    "FUNCTIONS",
     "CellEquations",
     "NotSeparable",
     "Term",
+    "amount",
+    "check_expression",
     "check_name",
     "compile_block",
     "dimensions_of",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
@@ -16,11 +18,16 @@ from brian2.equations.equations import (
 )
 from brian2.units.fundamentalunits import Dimension
 
-from neurosim.equations.render import names_in
+from neurosim.equations.render import FUNCTIONS, names_in
 from neurosim.errors import CircuitError
 
 #: Prefix of every name that neurosim generates; users may not use it.
 RESERVED_PREFIX = "ns_"
+#: Functions of Brian2 that draw a random number in each step.
+_RANDOM = ("rand", "randn", "poisson")
+_WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit`"
+#: How a statement of a cell's equations begins.
+_START = re.compile(r"\s*(?:d\w+\s*/\s*dt|\w+)\s*(?:=(?!=)|:)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ def parse_cell(text: str, where: str) -> CellEquations:
     try:
         equations = Equations(text)
         ordered = equations.ordered
-    except (EquationError, SyntaxError, ValueError) as error:
+    except (EquationError, SyntaxError, ValueError, KeyError) as error:
+        _check_statements(text, where)
         raise CircuitError(f"{where}: {_message(error)}") from error
     states: dict[str, str] = {}
     subexpressions: dict[str, str] = {}
@@ -78,6 +86,10 @@ def parse_cell(text: str, where: str) -> CellEquations:
                 f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
             )
     states = {name: states[name] for name in equations if name in states}  # as the text has them
+    for name, code in states.items():
+        check_expression(code, f"d{name}/dt = {code}", where)
+    for name, code in subexpressions.items():
+        check_expression(code, f"{name} = {code}", where)
     noises = sorted({n for text in states.values() for n in names_in(text) if is_noise(n)})
     for name, text in subexpressions.items():
         if any(is_noise(n) for n in names_in(text)):
@@ -88,6 +100,49 @@ def parse_cell(text: str, where: str) -> CellEquations:
         states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}, tuple(noises),
         tuple(unless_refractory),
     )  # fmt: skip
+
+
+def check_expression(expression: str, shown: str, where: str) -> None:
+    """Refuse what no level computes: unknown functions, random numbers, units, conditions used as numbers; `shown` is the text in messages.
+
+    Raises
+    ------
+    CircuitError
+        With the cure.
+    """
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except SyntaxError as error:
+        raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.") from error
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in FUNCTIONS:
+            name = node.func.id
+            if name in _RANDOM:
+                raise CircuitError(
+                    f"{where}: '{name}()' in '{shown}': its numbers do not follow from the seed; use xi, white noise in the equation of a state "
+                    "(dx/dt = ... + sigma*xi), which is drawn from the seed on every level."
+                )
+            raise CircuitError(
+                f"{where}: unknown function '{name}' in '{shown}'. Equations know: {', '.join(FUNCTIONS)}."
+            )
+        if isinstance(node, ast.Name) and id(node) not in called and node.id in DEFAULT_UNITS:
+            raise CircuitError(
+                f"{where}: '{node.id}' in '{shown}' is a unit; units do not stand in equations: write a parameter, "
+                "parameters={'tau': '10*ms'}, and its name here."
+            )
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
+            raise CircuitError(
+                f"{where}: '^' in '{shown}' is no power; write {ast.unparse(node).replace(' ^ ', '**')}."
+            )
+        operands = {ast.BinOp: ("left", "right"), ast.UnaryOp: ("operand",)}.get(type(node), ())
+        for operand in (getattr(node, name) for name in operands):
+            condition = isinstance(operand, ast.Compare | ast.BoolOp)
+            if condition and not (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)):
+                text = ast.unparse(operand)
+                raise CircuitError(
+                    f"{where}: '{text}' in '{shown}' is a condition, no number; write int({text}), which is 1 or 0."
+                )
 
 
 def is_noise(name: str) -> bool:
@@ -107,6 +162,36 @@ def parse_reset(text: str, where: str) -> list[tuple[str, str]]:
         name, operator, value = match[1], match[2], match[3].strip()
         statements.append((name, f"{name} {operator} ({value})" if operator else value))
     return statements
+
+
+def _statements(text: str) -> Iterator[str]:
+    """The statements of a cell's equations, comments left out; a line that begins none goes on with the last one."""
+    statement = ""
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        begin = _START.match(line)
+        unfinished = statement.count("(") > statement.count(")") or statement.endswith(("+", "-", "*", "/", "=", ","))
+        goes_on = ":" not in statement and unfinished and "=" not in line  # `v : 1` under `r = u +`
+        if statement and begin and not goes_on:
+            yield statement
+            statement = ""
+        statement = f"{statement} {line}".strip()
+    if statement:
+        yield statement
+
+
+def _check_statements(text: str, where: str) -> None:
+    """Show the statement that Brian2 could not read, and what is wrong with it; nothing where the mistake is another one."""
+    for statement in _statements(text):
+        if statement.count("(") != statement.count(")"):
+            what = "never closed" if statement.count("(") > statement.count(")") else "never opened"
+            raise CircuitError(f"{where}: cannot read '{statement}': a bracket is {what}.")
+        begin = _START.match(statement)
+        left, colon, unit = statement.partition(":")
+        if begin is None or not colon or not unit.strip():
+            raise CircuitError(f"{where}: cannot read '{statement}'; {_WANTED} (unit 1 for a number).")
+        if "=" in begin[0]:
+            check_expression(left[begin.end() :], left.strip(), where)
 
 
 def check_name(name: str, where: str) -> None:
@@ -130,7 +215,9 @@ def parse_rule(text: str, where: str) -> str:
     match = re.fullmatch(r"\s*dw\s*/\s*dt\s*=(?P<rhs>.+)", text, flags=re.DOTALL)
     if match is None:
         raise CircuitError(f"{where}: got '{text.strip()}'; wanted an equation 'dw/dt = ...' (no unit after it).")
-    return _one_line(match["rhs"])
+    rhs = _one_line(match["rhs"])
+    check_expression(rhs, f"dw/dt = {rhs}", where)
+    return rhs
 
 
 def _one_line(code: str) -> str:
@@ -139,6 +226,8 @@ def _one_line(code: str) -> str:
 
 def _message(error: Exception) -> str:
     text = str(error)
-    return (
-        f"{text} Rename the variable." if any(word in text for word in ("reserved", "unit", "as a variable")) else text
-    )
+    unread = re.match(r"Parsing failed:\s*\n(?P<line>.*)\n", text)
+    if unread is not None:
+        return f"cannot read '{unread['line'].strip()}', or what stands before it; {_WANTED} (unit 1 for a number)."
+    about_a_name = "specification" not in text and any(word in text for word in ("reserved", "unit", "as a variable"))
+    return f"{text} Rename the variable." if about_a_name else text

@@ -14,6 +14,11 @@ from brian2.parsing.rendering import NumpyNodeRenderer
 from brian2.utils.stringtools import get_identifiers
 
 _WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS}
+#: Functions that equations know: those of Brian2 that every level has.
+FUNCTIONS = (
+    "abs", "arccos", "arcsin", "arctan", "ceil", "clip", "cos", "cosh", "exp", "expm1", "exprel", "floor", "int", "log", "log10", "log1p",
+    "sign", "sin", "sinh", "sqrt", "tan", "tanh",
+)  # fmt: skip
 CONSTANTS = {"inf": math.inf, "pi": math.pi, "e": math.e}
 
 

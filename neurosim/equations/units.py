@@ -53,6 +53,26 @@ def quantity(value: Any) -> tuple[Value, Dimension]:
     return (float(array) if array.ndim == 0 else np.array(array)), dimension
 
 
+def amount(value: Any, wanted: Dimension, where: str) -> Any:
+    """Base SI number (or array) of a text with units or a Brian2 quantity of the wanted dimension; bare numbers stay as they are.
+
+    Raises
+    ------
+    CircuitError
+        A text that is no value with units, or another dimension; `where` opens the message.
+    """
+    if not isinstance(value, str) and get_dimensions(value) is DIMENSIONLESS:
+        return value
+    try:
+        number, got = quantity(value)
+    except CircuitError as error:
+        raise CircuitError(f"{where}: {error}") from error
+    if got is not wanted:
+        cure = "" if wanted is DIMENSIONLESS else " A bare number is taken in base SI units."
+        raise CircuitError(f"{where} = {value!r} has the unit {unit_text(got)}; wanted {unit_text(wanted)}.{cure}")
+    return number
+
+
 def seconds(value: Any) -> float:
     """A time in seconds, from a text like ``"60*ms"`` or a Brian2 quantity."""
     number, dimension = quantity(value)
@@ -96,4 +116,14 @@ def is_condition(expression: str, known: Mapping[str, Dimension]) -> bool:
     return bool(is_boolean_expression(expression, {**variables, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}))
 
 
-__all__ = ["Dimension", "Quantity", "dimensions_of", "is_condition", "quantity", "seconds", "unit_string", "unit_text"]
+__all__ = [
+    "Dimension",
+    "Quantity",
+    "amount",
+    "dimensions_of",
+    "is_condition",
+    "quantity",
+    "seconds",
+    "unit_string",
+    "unit_text",
+]

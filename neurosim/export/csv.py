@@ -15,10 +15,15 @@ from neurosim.files import whole_file
 from neurosim.traces import Traces
 
 
-def tables(path: str | os.PathLike[str]) -> dict[str, Path]:
+def tables(traces: Traces, path: str | os.PathLike[str]) -> dict[str, Path]:
     """The files that `to_csv` writes: ``values``, ``phases`` and, of circuits that spike, ``spikes``."""
     path = Path(path)
-    return {"values": path, **{part: path.with_name(f"{path.stem}.{part}.csv") for part in ("phases", "spikes")}}
+    parts = ("phases", "spikes") if traces.spikes else ("phases",)
+    return {"values": path, **{part: _beside(path, part) for part in parts}}
+
+
+def _beside(path: Path, part: str) -> Path:
+    return path.with_name(f"{path.stem}.{part}.csv")
 
 
 def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
@@ -35,7 +40,8 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
     traces
         What was recorded. Values that lie in a file are read block by block.
     path
-        The wide table, ending in ``.csv``. Files that are there are replaced, each complete or not at all.
+        The wide table, ending in ``.csv``. Those files that are returned replace earlier ones, each complete or not at
+        all; others are left alone.
 
     Returns
     -------
@@ -45,7 +51,8 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     NeurosimError
-        Empty traces, traces of weights alone, another suffix, or a folder that does not exist.
+        Empty traces, traces of weights alone, another suffix, or a folder that does not exist; a ``traces.spikes.csv``
+        that is there while the traces have no spikes, which would seem to be theirs.
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
@@ -56,7 +63,12 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
             "Only weights were recorded, and CSV holds none; write .nwb, or use neurosim.export.to_neo."
         )
     require_folder(path)
-    files = tables(path)
+    files = tables(traces, path)
+    if not traces.spikes and (other := _beside(path, "spikes")).exists():
+        raise NeurosimError(
+            f"There is '{other}', but these traces have no spikes: it would seem to be of them. Move or remove it, or write "
+            "to another name."
+        )
     _write(files["values"], ["time (s)", *_columns(traces)], _rows(traces))
     _write(
         files["phases"],
@@ -65,8 +77,6 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
     )
     if traces.spikes:
         _write(files["spikes"], ["population", "cell", "sample", "time (s)"], _spikes(traces))
-    else:
-        files.pop("spikes").unlink(missing_ok=True)  # of an earlier export to this name
     return list(files.values())
 
 

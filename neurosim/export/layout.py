@@ -14,6 +14,8 @@ from neurosim.traces import Spikes, Traces
 
 #: Bytes that are copied at a time.
 BLOCK = 4 * 1024 * 1024
+#: Seconds between two phases that are one stretch of time all the same: rounding.
+TOUCHING = 1e-9
 
 
 class Train(NamedTuple):
@@ -71,15 +73,31 @@ def spacing(time: np.ndarray) -> float | None:
     return period if np.abs(time - even).max() < 1e-6 * period else None
 
 
+def observed(traces: Traces) -> list[tuple[float, float]]:
+    """When something was recorded, in seconds: the phases, those that touch joined to one; the extent of rows and spikes without phases."""
+    spans = sorted((span.start, span.stop) for span in traces.phases)
+    if not spans:
+        moments = _moments(traces)
+        return [(float(moments.min()), float(moments.max()))] if len(moments) else []
+    joined = spans[:1]
+    for start, stop in spans[1:]:
+        if start <= joined[-1][1] + TOUCHING:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+        else:
+            joined.append((start, stop))
+    return joined
+
+
 def extent(traces: Traces) -> tuple[float, float]:
-    """When the recording begins and ends, in seconds."""
-    starts = [s.start for s in traces.phases] + [float(t) for t in traces.time[:1]]
-    stops = [s.stop for s in traces.phases] + [float(t) for t in traces.time[-1:]]
-    for spikes in traces.spikes.values():
-        if len(spikes.time):
-            starts.append(float(np.min(spikes.time)))
-            stops.append(float(np.max(spikes.time)))
-    return min(starts, default=0.0), max(stops, default=0.0)
+    """From the beginning to the end of the recording, gaps included, in seconds."""
+    moments = np.concatenate([_moments(traces), *observed(traces)])
+    return (float(moments.min()), float(moments.max())) if len(moments) else (0.0, 0.0)
+
+
+def _moments(traces: Traces) -> np.ndarray:
+    """Times (s) of the first and last row, and of all spikes."""
+    time = np.asarray(traces.time)
+    return np.concatenate([time[:1], time[-1:], *(np.asarray(s.time) for s in traces.spikes.values())])
 
 
 def trains(traces: Traces) -> Iterator[Train]:

@@ -24,7 +24,8 @@ def to_neo(traces: Traces) -> Any:
       Where rows are not equally spaced (chosen phases or trials, the steady level) it is an
       `IrregularlySampledSignal`;
     - a `SpikeTrain` per cell of the spiking populations; array annotation ``sample``, the number of the sample at
-      each spike;
+      each spike. A train has one ``t_start`` and ``t_stop`` (from the first to the last recorded phase), which do not
+      show gaps between: where chosen phases or trials were recorded, the time that was recorded is that of the epoch;
     - an `Epoch` of the phases; array annotations ``trial`` and ``stop`` (seconds).
 
     Signals and spike trains have the annotations ``population`` and ``variable`` or ``cell``, for

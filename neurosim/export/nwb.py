@@ -21,7 +21,7 @@ from neurosim.export.layout import (
     BLOCK,
     Train,
     batch_of,
-    extent,
+    observed,
     optional,
     require_content,
     require_folder,
@@ -49,7 +49,8 @@ def to_nwb(traces: Traces, path: str | os.PathLike[str]) -> Path:
     - ``intervals``: ``epochs``, the phases (columns ``phase``, ``trial``), and ``trials``, from the first to the last
       recorded phase of each trial.
     - ``units``: a row per cell of the spiking populations (and sample of the batch): ``population``, ``cell``,
-      ``position``; beside the spike times ``spike_samples``, the number of the sample at each spike.
+      ``position``; beside the spike times ``spike_samples``, the number of the sample at each spike, and
+      ``obs_intervals``, the recorded time: phases that follow one another joined, without the gaps between others.
     - ``analysis``: a table ``weights PROJECTION`` per projection, a row per snapshot: ``trials_presented`` before it,
       ``weights`` (the axes of weights of more than three, as in convolutions, are joined to one).
     - ``scratch/time``: the exact times of the rows, from which starting time and rate differ by rounding.
@@ -217,7 +218,7 @@ def _phases(pynwb: Any, traces: Traces) -> tuple[Any, Any]:
 
 
 def _units(pynwb: Any, traces: Traces, found: list[Train]) -> Any:
-    observed = np.array([extent(traces)])
+    recorded = np.array(observed(traces)).reshape(-1, 2)
     dt = traces.metadata.get("dt")
     return pynwb.misc.Units(
         name="units",
@@ -225,7 +226,7 @@ def _units(pynwb: Any, traces: Traces, found: list[Train]) -> Any:
         resolution=seconds(dt) if isinstance(dt, str) else None,
         columns=[
             *_ragged("spike_times", "Spike times in seconds.", [train.times for train in found]),
-            *_ragged("obs_intervals", "Recorded time in seconds.", [observed] * len(found)),
+            *_ragged("obs_intervals", "Recorded time in seconds.", [recorded] * len(found)),
             *_ragged("spike_samples", "Number of the sample at each spike.", [train.samples for train in found]),
             _column("population", "Population of the cell.", [train.population for train in found]),
             _column("cell", "Number of the cell in its population.", np.array([train.cell for train in found])),

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from neurosim.cells import Cell, Pool
+from neurosim.equations import amount
+from neurosim.equations.units import DIMENSIONLESS
+from neurosim.errors import CircuitError
 from neurosim.parts.pyramidal import Form, dendritic
-from neurosim.parts.text import right_hand_side, with_right_hand_side
+from neurosim.parts.text import right_hand_side, unit_of, with_right_hand_side
 from neurosim.parts.transfer import transfer as transfer_text
 
 
@@ -49,9 +52,20 @@ def divisive_normalisation(cell: Cell, semisaturation: float = 1.0) -> Cell:
         r_i = rho_i/(semisaturation + sum_j rho_j)        rho: the rate before normalisation
 
     The pool acts within the step, as inhibition much faster than the membrane does. `rate_before` is rho, `inhibition`
-    the pool's sum.
+    the pool's sum. Rates and `semisaturation` are numbers, since the normalised rate is one.
+
+    Raises
+    ------
+    CircuitError
+        A rate or a semisaturation with a unit.
     """
-    rho = right_hand_side(cell, cell.rate)
+    rho, unit = right_hand_side(cell, cell.rate), unit_of(cell, cell.rate)
+    if unit != "1":
+        raise CircuitError(
+            f"divisive_normalisation: the rate '{cell.rate}' of the cell '{cell.name}' has the unit {unit}; wanted 1, the unit of the "
+            f"normalised rate. Divide it by a parameter: '{cell.rate} = ({rho})/r_max : 1' with r_max in {unit}."
+        )
+    semisaturation = amount(semisaturation, DIMENSIONLESS, "divisive_normalisation: semisaturation")
     equations = with_right_hand_side(cell, cell.rate, "rate_before/(semisaturation + inhibition)")
     return replace(
         cell,

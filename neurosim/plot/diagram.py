@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.textpath import TextPath
 
 from neurosim.circuit import Circuit
-from neurosim.connectivity import OneToOne
+from neurosim.connectivity import Constant, Given, Kernel, Like, OneToOne, Uniform
 
 # Inches.
 _ROW = 0.155  # a port, or room for one more arrow at it
@@ -88,7 +88,7 @@ def _kind(circuit: Circuit, q: Any) -> str:
 
 
 def _effect(circuit: Circuit, q: Any) -> int:
-    """Sign of the derivative of the first state that follows the port by the drive, all numbers positive; 0 where none does."""
+    """Sign of the derivative of the first state that follows the port by the source, all numbers of cells positive; 0 where none does."""
     import sympy
     from brian2.parsing.sympytools import str_to_sympy
 
@@ -105,8 +105,28 @@ def _effect(circuit: Circuit, q: Any) -> int:
         numbers: Any = {symbol: float(rng.uniform(0.3, 0.7)) for symbol in sorted(slope.free_symbols, key=str)}
         value = slope.subs(numbers).evalf()
         if value.is_number and value.is_real and float(value):
-            return 1 if float(value) * q.factor > 0 else -1
+            return _sign(circuit, q.name) if float(value) > 0 else -_sign(circuit, q.name)
     return 0
+
+
+def _sign(circuit: Circuit, name: str) -> int:
+    """-1 where all weights are negative (plastic ones: at the start) or minus those of others, else 1."""
+    q = circuit.plan.projections[name]
+    if q.root != q.name:
+        return _sign(circuit, q.root) * (-1 if q.factor < 0 else 1)
+    if isinstance(q.start, Like):
+        return _sign(circuit, q.start.projection) * (-1 if q.start.factor < 0 else 1)
+    values: Any = 1.0
+    if isinstance(q.connectivity, Kernel):
+        values = q.connectivity.matrix
+    elif isinstance(q.start, Constant):
+        values = q.start.value
+    elif isinstance(q.start, Given):
+        values = q.start.values
+    elif isinstance(q.start, Uniform):
+        values = q.start.low, q.start.high
+    values = np.asarray(values, dtype=float)
+    return -1 if np.all(values <= 0) and np.any(values < 0) else 1
 
 
 def _neighbours(circuit: Circuit) -> dict[str, set[str]]:

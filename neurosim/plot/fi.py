@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import check_not_empty, numbers_of, population, title_of
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
-from neurosim.plot.window import INSTANT
+from neurosim.plot.window import INSTANT, within
 from neurosim.traces import Traces
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -21,12 +21,12 @@ _MARKED = 40
 
 
 class Response(NamedTuple):
-    """One entry per trial, sample and cell: mean current, mean of what curves are told apart by (0 without it), response."""
+    """One entry per trial, sample and cell: mean current, mean of what curves are told apart by (0 without it), response, duration."""
 
     current: np.ndarray
     by: np.ndarray
     response: np.ndarray
-    seconds: float
+    seconds: np.ndarray  # how long was recorded
 
 
 def fi_figure(
@@ -40,7 +40,8 @@ def fi_figure(
 ) -> Figure:
     """Draw the firing rate of a population, or the mean of a rate variable, against the mean current; a point per trial, sample and cell.
 
-    Points with equal currents are drawn as their mean with a bar of one standard deviation.
+    Points with equal currents are drawn as their mean with a bar of one standard deviation. Where time was left out of a recording, rates and
+    means are those of the time that was recorded.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def fi_figure(
     phase
         Read this phase only; by default whole trials.
     discard
-        Leave out so much of the beginning of the phase (or trial), in s.
+        Leave out what lies before this time, in s, after the first recorded instant of the phase (or trial).
     title
         By default model and level.
 
@@ -83,7 +84,9 @@ def fi_figure(
     with style():
         figure = empty_figure(6.5, 4.3)
         where = f"{phase}, " if phase else ""
-        note = f"{where}{len(found.current)} points, mean over {found.seconds * 1e3:.4g} ms each"
+        shortest, longest = (f"{seconds * 1e3:.4g}" for seconds in (found.seconds.min(), found.seconds.max()))
+        over = longest if shortest == longest else f"{shortest} to {longest}"
+        note = f"{where}{len(found.current)} points, mean over {over} ms each"
         figure.suptitle(title_of(title, traces, [note], level=True))
         axes: Axes = figure.subplots()
         several = False
@@ -124,35 +127,36 @@ def read_response(
     numbers = _numbers(traces, response)
     batch = traces.values[current].shape[1]
     time = np.asarray(traces.time)
-    columns: list[list[np.ndarray]] = [[], [], []]
-    seconds = 0.0
-    for trial, (start, stop) in _spans(traces, phase).items():
-        start += discard
-        if stop - start < INSTANT:
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    for trial, recorded in _spans(traces, phase).items():
+        begin = min(start for start, _ in recorded) + discard
+        spans = [(max(start, begin), stop) for start, stop in recorded if stop - begin > INSTANT]
+        if not spans:
             raise NeurosimError(
                 f"discard = {discard:g} s leaves nothing of {f'phase {phase!r}' if phase else 'a trial'}, which lasts "
-                f"{stop - start + discard:g} s."
+                f"{max(stop for _, stop in recorded) - begin + discard:g} s."
             )
-        seconds = stop - start
-        first, last = np.searchsorted(time, np.array([start, stop]) - INSTANT)
-        if first == last:
+        seconds = sum(stop - start for start, stop in spans)
+        cuts = [np.searchsorted(time, np.array(span) - INSTANT) for span in spans]
+        rows = [slice(int(first), int(last)) for first, last in cuts if last > first]
+        if not rows:
             raise NeurosimError(
-                f"No row was recorded from {start * 1e3:g} to {stop * 1e3:g} ms; record more often (a smaller stride)."
+                f"No row was recorded from {begin * 1e3:g} to {max(stop for _, stop in spans) * 1e3:g} ms; record more often (a smaller "
+                "stride)."
             )
-        rows = slice(int(first), int(last))
+        shape = batch, len(numbers)
         columns[0].append(_means(traces, current, rows, len(numbers), response))
-        columns[1].append(_means(traces, by, rows, len(numbers), response) if by else np.zeros((batch, len(numbers))))
+        columns[1].append(_means(traces, by, rows, len(numbers), response) if by else np.zeros(shape))
+        columns[3].append(np.full(shape, seconds))
         if not spiking:
-            columns[2].append(np.asarray(traces.values[response][rows], dtype=float).mean(axis=0))
+            columns[2].append(_means(traces, response, rows, len(numbers), response))
             continue
         spikes = traces.spikes[response]
-        at = np.asarray(spikes.time)
-        inside = (at > start - INSTANT) & (at < stop - INSTANT) & (np.asarray(spikes.sample) // batch == trial)
+        inside = within(np.asarray(spikes.time), spans) & (np.asarray(spikes.sample) // batch == trial)
         counts = np.zeros((batch, int(max(np.max(spikes.cell, initial=0), numbers.max())) + 1))
         np.add.at(counts, (np.asarray(spikes.sample)[inside] % batch, np.asarray(spikes.cell)[inside]), 1)
         columns[2].append(counts[:, numbers] / seconds)
-    currents, others, responses = (np.concatenate(column).ravel() for column in columns)
-    return Response(currents, others, responses, seconds)
+    return Response(*(np.concatenate(column).ravel() for column in columns))
 
 
 def curve(current: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -175,9 +179,10 @@ def _numbers(traces: Traces, response: str) -> np.ndarray:
     return counted_cells(traces, response) if response in traces.spikes else numbers_of(traces, response)
 
 
-def _means(traces: Traces, name: str, rows: slice, cells: int, response: str) -> np.ndarray:
+def _means(traces: Traces, name: str, rows: Sequence[slice], cells: int, response: str) -> np.ndarray:
     """(samples, cells): the mean over the rows; of a single column the same for every cell."""
-    means = np.asarray(traces.values[name][rows], dtype=float).mean(axis=0)
+    parts = [np.asarray(traces.values[name][part], dtype=float) for part in rows]
+    means = np.concatenate(parts).mean(axis=0)
     if means.shape[1] not in (1, cells):
         raise NeurosimError(
             f"'{name}' has {means.shape[1]} cells and '{response}' has {cells}; wanted as many, or one. Record the same cells of both."
@@ -185,17 +190,16 @@ def _means(traces: Traces, name: str, rows: slice, cells: int, response: str) ->
     return np.broadcast_to(means, (len(means), cells))
 
 
-def _spans(traces: Traces, phase: str | None) -> dict[int, tuple[float, float]]:
-    """Start and stop of the phase, or of the whole trial, in each trial."""
+def _spans(traces: Traces, phase: str | None) -> dict[int, list[tuple[float, float]]]:
+    """Start and stop of what was recorded of the phase, or of the trial, in each trial."""
     names: Sequence[str] = list(dict.fromkeys(p.name for p in traces.phases))
     if phase is not None and phase not in names:
         raise unknown("phase", phase, names)
-    spans: dict[int, tuple[float, float]] = {}
+    spans: dict[int, list[tuple[float, float]]] = {}
     for span in traces.phases:
         if phase in (None, span.name):
-            start, stop = spans.get(span.trial, (span.start, span.stop))
-            spans[span.trial] = min(start, span.start), max(stop, span.stop)
+            spans.setdefault(span.trial, []).append((span.start, span.stop))
     if not spans:
         step = float(np.diff(traces.time).mean()) if len(traces.time) > 1 else 0.0
-        spans = {0: (float(traces.time[0]), float(traces.time[-1]) + step)}
+        spans = {0: [(float(traces.time[0]), float(traces.time[-1]) + step)]}
     return spans

@@ -36,7 +36,9 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
     """Draw the populations as boxes with the ports that they receive at, and every projection as an arrow to its port.
 
     Levels go from left (input) to right. Biases come from a dot at their port. Line styles say whether weights are plastic, tied, evolved or
-    fixed; a projection that lowers the potential of its cell where its source and its weight are positive is orange and ends in a bar.
+    fixed. A projection that lowers the potential of its cell where its source is positive is orange and ends in a bar: its port subtracts, or
+    its weights are negative. Of plastic weights the start counts; weights drawn with both signs count as positive, and so do those that
+    others are drawn or tied as the negative of.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from neurosim.plot.selection import (
     variables_of,
 )
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
-from neurosim.plot.window import INSTANT, Window, name_phases, shade, time_axis, window_of
+from neurosim.plot.window import INSTANT, Window, name_phases, shade, time_axis, window_of, within
 from neurosim.traces import Traces
 
 #: Bin of spiking rates, seconds.
@@ -90,8 +90,8 @@ def rates_figure(
         Spiking populations by their name, others by their rate variable, such as ``"pyr1.r"``. By default all that spike (and of which a
         variable was recorded, for else the number of their cells is not known), and each recorded variable called ``r``.
     bin
-        Width of the bins in s (default 5 ms). They begin with the recording; the last one may be cut short by its end, and is divided by what
-        is left of it.
+        Width of the bins in s (default 5 ms). They begin with the recording. A bin of which a part was not recorded, at the end or where phases
+        were left out, is divided by what was; there is a gap where nothing was.
     title
         As in `traces_figure`.
 
@@ -157,14 +157,24 @@ def _draw_mean(axes: Axes, traces: Traces, name: str, window: Window) -> None:
 def binned_rate(
     traces: Traces, name: str, limits: tuple[float, float], width: float = BIN
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``(edges, rate)``: spikes per second, cell and sample of a population in bins of `width` s between the limits (s)."""
+    """``(edges, rate)``: spikes per second, cell and sample of a population in bins of `width` s between the limits (s).
+
+    Of each bin only the time counts that was recorded; the rate of a bin without any is NaN.
+    """
     cells = counted_cells(traces, name)
     spikes, batch = traces.spikes[name], next(iter(traces.values.values())).shape[1]
     count = max(1, int(np.ceil((limits[1] - limits[0]) / width - INSTANT / width)))
     edges = np.append(limits[0] + width * np.arange(count), limits[1])
+    spans = [(span.start, span.stop) for span in traces.phases] or [limits]
     times = np.asarray(spikes.time)[np.isin(spikes.cell, cells)]
-    counts, _ = np.histogram(times + INSTANT, edges)  # a spike on an edge belongs to the bin that it begins
-    return edges, counts / (np.diff(edges) * len(cells) * batch)
+    counts, _ = np.histogram(
+        times[within(times, spans)] + INSTANT, edges
+    )  # a spike on an edge belongs to the bin that it begins
+    seconds = np.zeros(count)
+    for start, stop in spans:
+        seconds += np.maximum(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0.0)
+    seconds[seconds < INSTANT] = np.nan
+    return edges, counts / (seconds * len(cells) * batch)
 
 
 def counted_cells(traces: Traces, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from neurosim.circuit import Angle, Circuit
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import title_of
-from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, empty_figure, style
+from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, empty_figure, shown_unit, style
 from neurosim.traces import Traces
 
 #: Most projections whose distribution is drawn.
@@ -64,10 +64,23 @@ def weights_figure(
         parts: Any = figure.subfigures(2, 1, height_ratios=[2.6, 2.1 * rows])
         upper, lower = parts
         panels: list[Axes] = list(upper.subplots(1, 2 if pairs else 1, squeeze=False)[0])
+        all_norms = {n: np.array([np.linalg.norm(traces.weights[n][row]) for row in range(len(x))]) for n in names}
+        units = {traces.units.get(name, "1") for name in names}
+        largest = max(float(np.nanmax(norms)) for norms in all_norms.values())
+
+        def scale(name: str) -> float:
+            """To the unit of the axis; norms of several units are told by that at the start, where there is one."""
+            if len(units) == 1:
+                return shown_unit(next(iter(units)), largest)[0]
+            return 1.0 / all_norms[name][0] if all_norms[name][0] > 0 else np.nan
+
         for k, name in enumerate(names):
-            norms = [float(np.linalg.norm(traces.weights[name][row])) for row in range(len(x))]
+            norms = all_norms[name] * scale(name)
             panels[0].plot(x, norms, color=LINES[k % len(LINES)], linestyle=DASHES[k % len(DASHES)], label=name)
-        panels[0].set_ylabel("Frobenius norm\n(dimensionless)")
+        if len(units) > 1:
+            panels[0].set_ylabel("Frobenius norm\n(of that at the start)")
+        else:
+            panels[0].set_ylabel(f"Frobenius norm\n({shown_unit(next(iter(units)), largest)[1]})")
         panels[0].set_ylim(bottom=0)
         if pairs:
             for k, (forward, feedback) in enumerate(pairs):
@@ -92,13 +105,15 @@ def weights_figure(
             axes.set_visible(False)
         for k, (axes, name) in enumerate(zip(below.ravel(), names, strict=False)):
             q = np.array([np.quantile(traces.weights[name][row], QUANTILES) for row in range(len(x))])
+            factor, unit = shown_unit(traces.units.get(name, "1"), float(np.nanmax(np.abs(q))))
+            q *= factor
             axes.fill_between(x, q[:, 0], q[:, 4], color=LINES[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
             axes.fill_between(x, q[:, 1], q[:, 3], color=LINES[0], alpha=0.4, linewidth=0, label="25 % to 75 %")
             axes.plot(x, q[:, 2], color=LINES[0], label="median")
             shape = " × ".join(map(str, traces.weights[name].shape[1:]))
             axes.set_title(f"{name} ({shape} weights)")
-            if k % columns == 0:
-                axes.set_ylabel("weight\n(dimensionless)")
+            if k % columns == 0 or len(units) > 1:
+                axes.set_ylabel(f"weight\n({unit})")
             if k + columns >= len(names):
                 axes.set_xlabel(axis)
                 axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))

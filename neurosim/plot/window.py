@@ -68,6 +68,14 @@ def _gap_before(traces: Traces, trials: list[int]) -> bool:
     return start - before > INSTANT
 
 
+def within(times: np.ndarray, spans: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Whether each of the times lies in one of the spans, ``start <= t < stop`` (s)."""
+    inside = np.zeros(len(times), dtype=bool)
+    for start, stop in spans:
+        inside |= (times > start - INSTANT) & (times < stop - INSTANT)
+    return inside
+
+
 def base(phase: str) -> str:
     """``settle`` of ``settle[3]``, a phase in windows over labels."""
     return re.sub(r"\[\d+\]$", "", phase)

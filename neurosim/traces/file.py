@@ -62,7 +62,7 @@ class Layout:
     variables
         ``{"population.variable": (samples, cells)}``.
     units
-        Of each.
+        Of each, and of the weights.
     cells
         ``{population: numbers of the recorded cells}``.
     spiking
@@ -102,6 +102,8 @@ class TraceFile:
                 raise NeurosimError(
                     f"A population called '{population}' cannot be recorded to a file, which uses that name itself; call it otherwise."
                 )
+        if path.is_dir():
+            raise NeurosimError(f"Cannot record to '{path}': it is a folder. Give a file.")
         if not path.parent.is_dir():
             raise NeurosimError(f"Cannot record to '{path}': there is no folder '{path.parent}'. Create it first.")
         empty = io.BytesIO()
@@ -210,7 +212,7 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
             file["spikes"][population].attrs["indices"] = layout.cells[population]  # type: ignore[index]
     make("weight_trials", (), "i8", SHORT)
     for name, shape in layout.weights.items():
-        make(f"weights/{name}", shape, layout.dtype)
+        make(f"weights/{name}", shape, layout.dtype).attrs["unit"] = layout.units.get(name, "1")
     return names
 
 
@@ -402,6 +404,7 @@ def _traces(file: Any, path: Path) -> Traces:
         count = min(len(data) for data in (file["weight_trials"], *group.values()))
         trials = file["weight_trials"][:count]
         matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
+        units |= {name: str(data.attrs["unit"]) for name, data in group.items()}
     metadata = json.loads(str(file.attrs["metadata"]))
     return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
 

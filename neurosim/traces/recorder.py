@@ -66,6 +66,8 @@ class Recorder:
             given = getattr(self, what)
             if isinstance(given, str):
                 raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+        if not all(isinstance(name, str) for name in (*self.variables, *self.phases)):
+            raise NeurosimError(f"variables = {self.variables!r}, phases = {self.phases!r}; wanted names.")
         for what in ("stride", "trials"):
             value = getattr(self, what)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -105,6 +107,23 @@ class Column(NamedTuple):
     variable: str
     cells: np.ndarray | None  # None: all
     where: slice
+
+
+class _Gathered:
+    """What was recorded since the last writing."""
+
+    def __init__(self, capacity: int, batch: int, cells: int, dtype: str):
+        self.time = np.empty(capacity)
+        self.rows = np.empty((capacity, batch, cells), dtype)
+        self.shared: Any = None  # the rows as an array of the engine's library, in the same memory
+        self.clear()
+
+    def clear(self) -> None:
+        self.filled = 0
+        self.spans: list[PhaseSpan] = []
+        self.spikes: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+        self.snapshots: list[tuple[int, dict[str, np.ndarray]]] = []
+        self.written = False
 
 
 class Recording:
@@ -147,6 +166,7 @@ class Recording:
             f"{p}.{v}": (batch, len(cells[p]) if p in cells else plan.populations[p].n) for p, v in self.variables
         }
         units = {f"{p}.{v}": unit_text(plan.populations[p].dimensions[v]) for p, v in self.variables}
+        units |= {name: unit_text(plan.projections[name].weight_dimension) for name in self.projections}
         spiking = [p.name for p in plan.populations.values() if p.spiking]
         bytes_each = sum(int(np.prod(s)) for s in shapes.values()) * np.dtype(dtype).itemsize
         capacity = min(max(GATHERED // max(bytes_each, 1), 1), MOST_ROWS)
@@ -156,10 +176,10 @@ class Recording:
             Column(p, v, cells.get(p), slice(a, b))
             for (p, v), a, b in zip(self.variables, ends[:-1], ends[1:], strict=True)
         ]
-        self._free = [(np.empty(capacity), np.empty((capacity, batch, ends[-1]), dtype)) for _ in range(2)]
-        self._next_buffer()
+        # One is filled while the other is written.
+        self._gathered, self._other = (_Gathered(capacity, batch, ends[-1], dtype) for _ in range(2))
+        self._handed: _Gathered | None = None  # to the writer
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
-        self._forget()
         self._sink: Any
         if recorder.path is None:
             self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype, metadata or {})
@@ -172,6 +192,7 @@ class Recording:
         # HDF5 writes without holding Python's lock: the simulation goes on meanwhile.
         self._writer = ThreadPoolExecutor(1, "neurosim-recording")
         self._writing: Future[None] | None = None
+        self._failed = False
         self._batch = batch
         self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
         self._last = -1  # step of the last row
@@ -188,12 +209,16 @@ class Recording:
         self._active = self._trial % self.recorder.trials == 0
         if self._active:
             self.keep_weights(weights)
+        elif time.monotonic() - self._written > FLUSH_AFTER:
+            self.flush()
 
     def keep_weights(self, weights: Callable[[str], np.ndarray]) -> None:
         """Take a snapshot of the weights."""
         if self.projections:
-            self._snapshots.append((self._trial, {name: np.array(weights(name)) for name in self.projections}))
-            if sum(w.nbytes for _, kept in self._snapshots for w in kept.values()) > GATHERED:
+            kept = self._gathered.snapshots
+            kept.append((self._trial, {name: np.array(weights(name)) for name in self.projections}))
+            large = sum(w.nbytes for _, matrices in kept for w in matrices.values()) > GATHERED
+            if large or time.monotonic() - self._written > FLUSH_AFTER:
                 self.flush()
 
     def begin_phase(self, phase: PhasePlan, step: int) -> None:
@@ -203,7 +228,7 @@ class Recording:
             start = self._next * self.dt
             stop = (self._next + self._counts[phase.name]) * self.dt
             self._running = PhaseSpan(phase.name, self._trial, start, stop)
-            self._spans.append(self._running)
+            self._gathered.spans.append(self._running)
 
     def wants(self, phase: PhasePlan) -> bool:
         """Whether this phase of the present trial is recorded."""
@@ -215,24 +240,25 @@ class Recording:
 
     def row(self, step: int, look: Callable[[str, str], Any]) -> None:
         """Keep one row; `look(population, variable)` hands out an array that broadcasts to (batch, cells), or a number."""
-        self.fill(self.begin_row(step), look)
-
-    def begin_row(self, step: int) -> int:
-        """The number in `buffer` of a new row, which the caller fills by `fill` or by itself (see `columns`)."""
-        if self._filled == len(self._time) or time.monotonic() - self._written > FLUSH_AFTER:
-            self.flush()
-        k = self._filled
-        self._last = self._offset + step
-        self._time[k] = self._last * self.dt
-        self._filled = k + 1
-        return k
-
-    def fill(self, k: int, look: Callable[[str, str], Any]) -> None:
-        """See `row`."""
+        rows, k = self.begin_row()
         for population, variable, cells, where in self.columns:
             value = look(population, variable)
             chosen = value if cells is None or np.ndim(value) == 0 or value.shape[-1] == 1 else value[..., cells]
-            self.buffer[k, :, where] = chosen
+            rows.rows[k, :, where] = chosen
+        self.end_row(step)
+
+    def begin_row(self) -> tuple[_Gathered, int]:
+        """Where the caller writes the values of a new row (see `columns`) before it calls `end_row`."""
+        if self._gathered.filled == len(self._gathered.time) or time.monotonic() - self._written > FLUSH_AFTER:
+            self.flush()
+        return self._gathered, self._gathered.filled
+
+    def end_row(self, step: int) -> None:
+        """The row is filled; one that was interrupted before does not count."""
+        gathered = self._gathered
+        gathered.time[gathered.filled] = (self._offset + step) * self.dt
+        self._last = self._offset + step
+        gathered.filled += 1
 
     def note_spikes(self, population: str, step: int, sample: np.ndarray, cell: np.ndarray) -> None:
         """Spikes in this step; `sample` counts within the batch."""
@@ -243,7 +269,7 @@ class Recording:
             chosen = np.isin(cell, wanted)
             sample, cell = sample[chosen], cell[chosen]
         times = np.full(len(cell), (self._offset + step) * self.dt)
-        self._spikes.setdefault(population, []).append((times, self._trial * self._batch + sample, cell))
+        self._gathered.spikes.setdefault(population, []).append((times, self._trial * self._batch + sample, cell))
 
     def end_phase(self, step: int) -> None:
         """The phase has ended; `step` is the first one after it."""
@@ -253,9 +279,10 @@ class Recording:
             return
         stop = self._next * self.dt
         if stop < self._running.stop:  # cut short
-            if self._spans:
-                self._spans[-1] = PhaseSpan(self._running.name, self._running.trial, self._running.start, stop)
-            else:
+            if self._gathered.spans:
+                cut = PhaseSpan(self._running.name, self._running.trial, self._running.start, stop)
+                self._gathered.spans[-1] = cut
+            elif not self._failed:
                 self._wait()
                 self._sink.replace_last("phases/stop", stop)
         self._running = None
@@ -265,44 +292,51 @@ class Recording:
 
     # ---------------------------------------------------------------- what was recorded
 
-    def _forget(self) -> None:
-        self._filled = 0
-        self._spans: list[PhaseSpan] = []
-        self._spikes: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-        self._snapshots: list[tuple[int, dict[str, np.ndarray]]] = []
-
     def flush(self) -> None:
-        """Hand on what was gathered: from now on a reader of the file sees it."""
-        from neurosim.traces.file import phase_columns
+        """Hand on what was gathered: a reader of the file sees it soon.
 
-        rows = self.buffer[: self._filled]
-        columns = {f"{c.population}/{c.variable}": rows[:, :, c.where] for c in self.columns}
-        columns["time"] = self._time[: self._filled]
-        if self._spans:
-            columns |= phase_columns(self._spans)
-        for population, noted in self._spikes.items():
-            for name, parts in zip(("time", "sample", "cell"), zip(*noted, strict=True), strict=True):
-                columns[f"spikes/{population}/{name}"] = np.concatenate(parts)
-        if self._snapshots:
-            columns["weight_trials"] = np.array([trial for trial, _ in self._snapshots])
-            for name in self.projections:
-                columns[f"weights/{name}"] = np.stack([kept[name] for _, kept in self._snapshots])
-        self._forget()
+        A Ctrl-C at any point in here neither loses nor doubles anything: what was handed on is written once.
+        """
+        if self._failed:
+            return
         self._wait()
-        self._writing = self._writer.submit(self._sink.grow, columns)
-        self._next_buffer()
+        self._other.clear()
+        self._handed = self._gathered
+        self._gathered, self._other = self._other, self._gathered
+        self._writing = self._writer.submit(self._write, self._handed)
         self._written = time.monotonic()
 
-    def _next_buffer(self) -> None:
-        """The other one of two: one is filled while the other is written."""
-        self._time, self.buffer = self._free.pop(0)
-        self._free.append((self._time, self.buffer))
+    def _write(self, gathered: _Gathered) -> None:
+        from neurosim.traces.file import phase_columns
+
+        if gathered.written:
+            return
+        gathered.written = True
+        rows = gathered.rows[: gathered.filled]
+        columns = {f"{c.population}/{c.variable}": rows[:, :, c.where] for c in self.columns}
+        columns["time"] = gathered.time[: gathered.filled]
+        if gathered.spans:
+            columns |= phase_columns(gathered.spans)
+        for population, noted in gathered.spikes.items():
+            for name, parts in zip(("time", "sample", "cell"), zip(*noted, strict=True), strict=True):
+                columns[f"spikes/{population}/{name}"] = np.concatenate(parts)
+        if gathered.snapshots:
+            columns["weight_trials"] = np.array([trial for trial, _ in gathered.snapshots])
+            for name in self.projections:
+                columns[f"weights/{name}"] = np.stack([kept[name] for _, kept in gathered.snapshots])
+        self._sink.grow(columns)
 
     def _wait(self) -> None:
-        """Until what was handed on is written; raises what went wrong there."""
+        """Until what was handed on is written; raises, once, what went wrong there."""
+        if self._handed is not None and self._handed is not self._gathered and not self._handed.written:
+            self._writing = self._writer.submit(self._write, self._handed)  # interrupted before it was begun
         if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+            try:
+                self._writing.result()
+            except Exception:
+                self._failed, self._writing = True, None
+                raise
+            self._writing = None
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a run goes on with the same recording; written out first."""
@@ -321,11 +355,11 @@ class Recording:
         if self._closed:
             return
         self._closed = True
-        if self._running is not None:  # stopped in mid-phase
-            self.end_phase(0)
-        if weights is not None:
-            self.keep_weights(weights)
         try:
+            if self._running is not None:  # stopped in mid-phase
+                self.end_phase(0)
+            if weights is not None:
+                self.keep_weights(weights)
             self.flush()
             self._wait()
         finally:
@@ -354,7 +388,7 @@ class _Memory:
         metadata: Mapping[str, Any],
     ):
         self._units, self._cells, self._spiking, self._projections = units, cells, spiking, projections
-        self._metadata = metadata
+        self._metadata, self._variables = metadata, list(shapes)
         empty = {"time": np.empty(0), "weight_trials": np.empty(0, dtype=np.int64)}
         empty |= {name.replace(".", "/"): np.empty((0, *shape), dtype) for name, shape in shapes.items()}
         empty |= {f"weights/{name}": np.empty((0, *shape), dtype) for name, shape in weights.items()}
@@ -382,7 +416,7 @@ class _Memory:
         columns = [whole[f"phases/{x}"] for x in ("name", "trial", "start", "stop")]
         return Traces(
             whole["time"],
-            {name: whole[name.replace(".", "/")] for name in self._units},
+            {name: whole[name.replace(".", "/")] for name in self._variables},
             dict(self._units),
             [PhaseSpan(n.decode(), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)],
             dict(self._metadata),

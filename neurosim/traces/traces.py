@@ -51,7 +51,7 @@ class Traces:
         ``{"population.variable": (rows, batch, cells)}``, base SI units. NumPy arrays, or `neurosim.traces.file.Stored` ones, which read from
         their file what is asked for: index them like an array (``traces["pyr1.u"][:100, 0]``).
     units
-        ``{"population.variable": unit as text}``.
+        ``{"population.variable": unit as text}``, and of recorded weights by projection.
     phases
         Phases in their order on the time axis.
     metadata
@@ -160,6 +160,10 @@ class Traces:
         for what, given in (("variables", variables), ("populations", populations), ("phases", phases)):
             if isinstance(given, str):
                 raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+        if time is not None and (np.ndim(time) != 1 or len(time) != 2):
+            raise NeurosimError(f"time = {time!r}; wanted (start, stop) in seconds.")
+        if trials is not None and np.ndim(trials) != 1:
+            raise NeurosimError(f"trials = {trials!r}; wanted a list: [{trials}].")
         known = self._populations()
         for population in (*(populations or ()), *(cells or ())):
             if population not in known:
@@ -196,12 +200,12 @@ class Traces:
             self,
             time=self.time[rows],
             values={name: _part(self.values[name], rows, columns.get(name.partition(".")[0])) for name in names},
-            units={name: self.units[name] for name in names},
-            phases=[span for span in spans if time is None or (span.start < time[1] and span.stop > time[0])],
+            units={name: self.units[name] for name in (*names, *matrices) if name in self.units},
+            phases=_cut(spans, time),
             spikes=chosen,
             cells={
-                p: self.cells_of(p) if p not in columns else self.cells_of(p)[columns[p]]
-                for p in dict.fromkeys(name.partition(".")[0] for name in names)
+                p: self.cells_of(p) if p not in columns else np.asarray((cells or {})[p])
+                for p in dict.fromkeys([*(name.partition(".")[0] for name in names), *chosen])
                 if p in self.cells or p in columns
             },
             weights={name: _part(self.weights[name], kept, None) for name in matrices},
@@ -212,8 +216,14 @@ class Traces:
         """``{population: columns of the chosen cells}``."""
         found = {}
         for population, wanted in cells.items():
-            if all(name.partition(".")[0] != population for name in self.values):
-                continue  # spikes only
+            numbers = np.asarray(wanted)
+            if numbers.ndim != 1 or (len(numbers) and not np.issubdtype(numbers.dtype, np.integer)):
+                raise NeurosimError(f"cells of '{population}' = {wanted!r}; wanted a list of whole numbers.")
+            if len(np.unique(numbers)) < len(numbers):
+                raise NeurosimError(f"cells of '{population}' = {wanted!r}: one is named twice.")
+            if population not in self.cells and all(name.partition(".")[0] != population for name in self.values):
+                found[population] = numbers  # of its spikes: the traces do not say how many cells there are
+                continue
             here = {int(cell): k for k, cell in enumerate(self.cells_of(population))}
             missing = [int(cell) for cell in wanted if int(cell) not in here]
             if missing or not len(wanted):
@@ -289,6 +299,14 @@ class Traces:
         from neurosim.traces.file import load
 
         return load(Path(path))
+
+
+def _cut(spans: Iterable[PhaseSpan], time: tuple[float, float] | None) -> list[PhaseSpan]:
+    """The parts of phases that lie in a window of time."""
+    if time is None:
+        return list(spans)
+    cut = [replace(span, start=max(span.start, time[0]), stop=min(span.stop, time[1])) for span in spans]
+    return [span for span in cut if span.stop - span.start > INSTANT]
 
 
 def _base(phase: str) -> str:

@@ -50,16 +50,15 @@ class Tracker:
 
     def recorded(self, step: int, traces: Traces) -> None:
         """The newest trial of a recording: each variable over its phases as a histogram, its time course as a figure, and the newest weights."""
-        trials = {span.trial for span in traces.phases}
-        if trials and max(trials) >= self._trials and len(traces.time):
-            last = traces.select(trials=[max(trials)])
-            self._trials = max(trials) + 1
-            for phase in dict.fromkeys(span.name for span in last.phases):
-                for name, values in last.select(phases=[phase]).values.items() if last.values else ():
-                    self._writer.add_histogram(f"{name}/{phase}", np.asarray(values)[-1].ravel(), step)
-            if last.values and len(last.time) > len(
-                last.phases
-            ):  # the steady level has one row per phase: no time course
+        newest = max((span.trial for span in traces.phases if np.any(traces.time >= span.start)), default=-1)
+        if newest >= self._trials and traces.values:
+            last = traces.select(trials=[newest])
+            self._trials = newest + 1
+            for span in last.phases:
+                inside = np.flatnonzero((last.time >= span.start) & (last.time < span.stop))
+                for name, values in last.values.items() if len(inside) else ():  # none where the stride skips a phase
+                    self._writer.add_histogram(f"{name}/{span.name}", values[int(inside[-1])].ravel(), step)
+            if len(last.time) > len(last.phases):  # the steady level has one row per phase: no time course
                 from neurosim.plot import traces_figure
 
                 self._writer.add_figure("traces", traces_figure(last, list(last.values)[:8]), step)
@@ -78,5 +77,5 @@ def require_tensorboard() -> None:
         import tensorboard  # noqa: F401
     except ImportError as error:
         raise NeurosimError(
-            "--track writes TensorBoard events, and tensorboard is not installed: pip install 'neurosim[track]'."
+            "track (--track) writes TensorBoard events, and tensorboard is not installed: pip install 'neurosim[track]'."
         ) from error

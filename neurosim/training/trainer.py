@@ -622,9 +622,15 @@ def start(
     folder = Path(out)
     if trainer.workers.first:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG, RESULT, RECORDING, checkpoint.NAME):  # of an earlier run that this one overwrites
+        earlier = (folder / CONFIG).is_file()  # which this one overwrites
+        if not earlier and config.recorder and (folder / RECORDING).exists():
+            raise NeurosimError(
+                f"'{folder / RECORDING}' is there, and no run that it could be of. Move it away, or give another folder."
+            )
+        for name in (CONFIG, RESULT, checkpoint.NAME, *((RECORDING,) if earlier else ())):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / EVENTS, ignore_errors=True)
+        if earlier:
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
         folder_of_data = datasets.given_directory(data_dir)
         origin = {
             "command": command or shlex.join(sys.argv),

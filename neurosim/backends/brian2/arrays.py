@@ -57,8 +57,8 @@ class NumpyArrays:
     def to_numpy(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def rows(self, buffer: np.ndarray) -> list[np.ndarray]:
-        return list(buffer)
+    def shared(self, values: np.ndarray) -> np.ndarray:
+        return values
 
     def join(self, values: list[np.ndarray], out: np.ndarray) -> None:
         np.concatenate(values, axis=-1, out=out)

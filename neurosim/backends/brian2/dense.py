@@ -43,7 +43,7 @@ class DenseEngine:
 
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
-        plan.check_separable(LEVEL)
+        plan.check_rules(LEVEL)
         plan.check_step(options.dt)
         if options.dtype != "float64":
             raise UnsupportedError(

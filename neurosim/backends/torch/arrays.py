@@ -67,8 +67,8 @@ class TorchArrays:
     def to_numpy(self, values: torch.Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
-    def rows(self, buffer: np.ndarray) -> tuple[torch.Tensor, ...] | None:
-        return torch.from_numpy(buffer).unbind(0) if self.device.type == "cpu" else None
+    def shared(self, values: np.ndarray) -> torch.Tensor | None:
+        return torch.from_numpy(values) if self.device.type == "cpu" else None
 
     def join(self, values: list[torch.Tensor], out: torch.Tensor) -> None:
         torch.cat(values, -1, out=out)

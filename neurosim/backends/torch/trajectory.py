@@ -74,7 +74,7 @@ class TrajectoryEngine:
 
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
-        plan.check_separable(LEVEL)
+        plan.check_rules(LEVEL)
         plan.check_step(options.dt)
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
