@@ -309,6 +309,7 @@ def test_nwb_of_rows_that_are_not_equally_spaced(files, recordings):
             assert np.array_equal(series["timestamps"][()], traces.time)
             assert "1, 5, 2" in series.attrs["description"]
         assert np.array_equal(file["analysis/weights W1/weights"][()], traces.weights["W1"][...])
+        assert file["analysis/weights W1/weights"].attrs["description"] == "The weights (1)."
         assert list(file["analysis/weights W1/trials_presented"][()]) == [0, 1, 2]
 
 
@@ -442,7 +443,7 @@ def test_csv_of_spikes(recordings, tmp_path):
         for population, spikes in traces.spikes.items():
             times = [float(time) for p, c, s, time in rows if (p, c, s) == (population, "0", "1")]
             assert np.array_equal(times, spikes.of(0, sample=1))
-        assert (tmp_path / "traces.csv").read_text().startswith("time (s),both.I_s[0] sample 0 (amp),")
+        assert (tmp_path / "traces.csv").read_text().startswith("time (s),both.V_s[0] sample 0 (volt),")
     with Traces.load(recordings["convolution"]) as traces:
         before = {file: file.read_bytes() for file in tmp_path.iterdir()}
         wanted = f"There is '{path}', but these traces have no spikes: it would seem to be of them. Move or remove it"

@@ -156,15 +156,16 @@ def from_neo(block: Any) -> Traces:
                 f"The signals '{name}' do not match: shapes {', '.join(str(part.shape) for part in parts)} in {len(block.segments)} "
                 f"segments; wanted one in each, all of {len(time)} rows."
             )
+    weights = dict(notes.get("weights", {}))
     return Traces(
         time,
         {name: np.stack(parts, axis=1) for name, parts in found.items()},
-        {name: notes["units"][name] for name in found},
+        {name: unit for name, unit in notes["units"].items() if name in found or name in weights},
         _phases(block),
         notes["metadata"],
         {population: spikes_of(trains) for population, trains in spikes.items()},
         cells,
-        dict(notes.get("weights", {})),
+        weights,
         notes.get("weight_trials", np.empty(0, dtype=np.int64)),
     )
 

@@ -118,7 +118,7 @@ def _file(pynwb: Any, traces: Traces) -> Any:
     if found := list(trains(traces)):
         file.units = _units(pynwb, traces, found)
     for name, weights in traces.weights.items():
-        file.add_analysis(_weights(name, weights, traces.weight_trials))
+        file.add_analysis(_weights(name, weights, traces.weight_trials, traces.units.get(name, "1")))
     return file
 
 
@@ -235,7 +235,7 @@ def _units(pynwb: Any, traces: Traces, found: list[Train]) -> Any:
     )
 
 
-def _weights(projection: str, weights: Any, trials: np.ndarray) -> Any:
+def _weights(projection: str, weights: Any, trials: np.ndarray, unit: str) -> Any:
     from hdmf.common import DynamicTable
 
     return DynamicTable(
@@ -243,7 +243,7 @@ def _weights(projection: str, weights: Any, trials: np.ndarray) -> Any:
         description=f"Weights of the projection {projection}; a row per snapshot, each of shape {tuple(weights.shape[1:])}.",
         columns=[
             _column("trials_presented", "Trials presented before the snapshot.", np.asarray(trials, dtype=np.int64)),
-            _column("weights", "The weights.", _empty(_stored_shape(weights.shape), weights.dtype)),
+            _column("weights", f"The weights ({unit}).", _empty(_stored_shape(weights.shape), weights.dtype)),
         ],
     )
 
@@ -334,6 +334,7 @@ def _traces(file: Any, path: Path) -> Traces:
     values = {
         name: np.stack([file.acquisition[_name(name, position, batch)].data[()] for position in range(batch)], axis=1)
         for name in notes["units"]
+        if name not in notes["weights"]
     }
     phases = []
     if file.epochs is not None:

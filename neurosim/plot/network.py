@@ -37,8 +37,8 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
 
     Levels go from left (input) to right. Biases come from a dot at their port. Line styles say whether weights are plastic, tied, evolved or
     fixed. A projection that lowers the potential of its cell where its source is positive is orange and ends in a bar: its port subtracts, or
-    its weights are negative. Of plastic weights the start counts; weights drawn with both signs count as positive, and so do those that
-    others are drawn or tied as the negative of.
+    its weights are negative, of plastic ones at the start. Weights drawn with both signs count as positive, and those that are minus others
+    (`Tied`, `Like`) as the opposite of these.
 
     Parameters
     ----------

@@ -167,9 +167,8 @@ def binned_rate(
     edges = np.append(limits[0] + width * np.arange(count), limits[1])
     spans = [(span.start, span.stop) for span in traces.phases] or [limits]
     times = np.asarray(spikes.time)[np.isin(spikes.cell, cells)]
-    counts, _ = np.histogram(
-        times[within(times, spans)] + INSTANT, edges
-    )  # a spike on an edge belongs to the bin that it begins
+    times = times[within(times, spans)] + INSTANT  # a spike on an edge belongs to the bin that it begins
+    counts, _ = np.histogram(times, edges)
     seconds = np.zeros(count)
     for start, stop in spans:
         seconds += np.maximum(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0.0)
