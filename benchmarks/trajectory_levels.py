@@ -158,9 +158,9 @@ def phase_clock(clock: Clock, ended: Callable[[PhasePlan, float], None]) -> Iter
     begin, end = ResultBuilder.begin, ResultBuilder.end
     running: tuple[PhasePlan, float]
 
-    def timed_begin(self: ResultBuilder, phase: PhasePlan, trial: int) -> None:
+    def timed_begin(self: ResultBuilder, phase: PhasePlan) -> None:
         nonlocal running
-        begin(self, phase, trial)
+        begin(self, phase)
         running = phase, clock()
 
     def timed_end(self: ResultBuilder) -> None:

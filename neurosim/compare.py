@@ -139,7 +139,7 @@ def compare(
         if level != STEADY and traces is not None:
             moved[level] = _settling(traces, states, seconds(dt))
             ranges[level] = {name: float(np.ptp(traces[name])) for name in states}
-            held[level].traces = None  # of all samples and steps: one level at a time
+            held[level].traces = None  # type: ignore[assignment] # of all samples and steps: one level at a time
     start = dict(weights) if weights is not None else circuit.initial_weights(seed)
     steps = max(r.steps for name, r in live.items() if name != STEADY) if set(levels) != {STEADY} else 0
     report: dict[str, Any] = {

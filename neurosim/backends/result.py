@@ -57,7 +57,7 @@ class Result:
     readout: np.ndarray | None = None
     ends: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     settling: dict[str, float] = field(default_factory=dict)
-    traces: Traces | None = None
+    traces: Traces = None  # type: ignore[assignment] # who asks for traces has recorded some
     steps: int = 0
     seconds: float = 0.0
     unsettled: int = 0
@@ -189,6 +189,5 @@ class ResultBuilder:
             np.concatenate(self.readouts) if self.readouts else None,
             {phase: {n: np.concatenate(v) for n, v in kept.items()} for phase, kept in self.ends.items()},
             dict(self.settling),
-            None,
-            self.step,
+            steps=self.step,
         )

@@ -41,9 +41,7 @@ class Arrays(Protocol):
     def asarray(self, values: Any) -> Any: ...
     def to_numpy(self, values: Any) -> np.ndarray: ...
     def expand(self, value: Any, shape: tuple[int, int]) -> Any: ...
-    def rows(
-        self, buffer: np.ndarray
-    ) -> Any: ...  # views of each, None where the library cannot write into NumPy's memory
+    def shared(self, values: np.ndarray) -> Any: ...  # in the same memory; None where the library cannot
     def join(self, values: list[Any], out: Any) -> None: ...  # one after another along the last axis
     def multiply(self, a: Any, b: Any, out: Any) -> None: ...
     def add_outer(self, weights: Any, pre: Any, post: Any, scale: float, keep: float = 1.0) -> None: ...
@@ -445,7 +443,7 @@ class Stepper:
                 getattr(value, "shape", ()) == (self.batch, self.plan.populations[c.population].n)
                 for c, value in zip(record.columns, values, strict=True)
             )
-        if not self._fits:
+        if not self._fits or rows.shared is None:
             record.row(self.kept.step, self._look)
             return
         chosen = [v if c.cells is None else v[:, c.cells] for c, v in zip(record.columns, values, strict=True)]
