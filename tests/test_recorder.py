@@ -1325,3 +1325,18 @@ def test_selections_of_the_wrong_kind(selection, text):
     traces = simulate(relaxation(), CURRENTS, level=TRAJECTORY, record=["c.u"]).traces
     with pytest.raises(NeurosimError, match=text):
         traces.select(**selection)
+
+
+def test_what_is_stored_answers_like_numpy(tmp_path):
+    whole = simulate(relaxation(), CURRENTS, level=TRAJECTORY, record=["c.u"]).traces["c.u"]
+    with simulate(
+        relaxation(), CURRENTS, level=TRAJECTORY, record=Recorder(["c.u"], path=tmp_path / "t.h5")
+    ).traces as traces:
+        x = traces["c.u"]
+        for ask in (
+            lambda a: a > 0.5, lambda a: 2 * a - a[0], np.abs, lambda a: a.mean(axis=0), lambda a: a.max(),
+            lambda a: a.T, lambda a: np.maximum(a, 0.5), lambda a: a.reshape(len(a), -1),
+        ):  # fmt: skip
+            assert np.array_equal(ask(x), ask(whole))
+        with pytest.raises(AttributeError, match="has no attribute 'volts'"):
+            _ = x.volts

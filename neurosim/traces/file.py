@@ -28,6 +28,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from neurosim.errors import NeurosimError
 from neurosim.files import whole_file, write_whole
@@ -216,10 +217,11 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
     return names
 
 
-class Stored:
+class Stored(NDArrayOperatorsMixin):
     """An array in a file, read when it is indexed; rows (first axis) and columns (last axis) may be a choice of those in the file.
 
-    Has ``shape``, ``ndim``, ``dtype``, ``len``, NumPy's indexing, and is converted by ``np.asarray``.
+    Has ``shape``, ``ndim``, ``dtype``, ``len``, NumPy's indexing, and is converted by ``np.asarray``. Whatever else is asked of it (``x > 0``,
+    ``np.abs(x)``, ``x.mean(axis=0)``) reads all of it and is answered by NumPy.
     """
 
     def __init__(self, data: h5py.Dataset, rows: np.ndarray, columns: np.ndarray | None = None):
@@ -238,6 +240,14 @@ class Stored:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self[...]
         return values if dtype is None else values.astype(dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(x) if isinstance(x, Stored) else x for x in inputs), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+        return getattr(self[...], name)
 
     def part(self, rows: np.ndarray, columns: np.ndarray | None) -> Stored:
         """A choice of its rows and columns, still in the file."""
@@ -404,7 +414,7 @@ def _traces(file: Any, path: Path) -> Traces:
         count = min(len(data) for data in (file["weight_trials"], *group.values()))
         trials = file["weight_trials"][:count]
         matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
-        units |= {name: str(data.attrs["unit"]) for name, data in group.items()}
+        units |= {name: str(data.attrs.get("unit", "1")) for name, data in group.items()}
     metadata = json.loads(str(file.attrs["metadata"]))
     return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
 

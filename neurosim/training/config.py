@@ -86,8 +86,8 @@ class TrainConfig:
     clip_by
         What the norm is taken of: ``all`` optimised weights together (default), those of each ``rule``, or each ``matrix``.
     optimise
-        Names of the rules whose changes go through the transform; the others are added as they are. By default ``feedforward``, or all rules of a
-        circuit that has none of that name.
+        Names of the rules whose changes go through the transform; the others are added as they are. ``feedforward`` (default) means all
+        rules of a circuit that has none of that name.
     dt
         Euler step of the trajectory levels.
     tolerance, max_sweeps, solver
@@ -408,12 +408,6 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         schedule.pop("solver", None)  # a preset's
     if isinstance(schedule.get("optimise"), str):
         schedule["optimise"] = tuple(schedule["optimise"].split(","))
-    if circuit_learns and "optimise" not in schedule and schedule.get("optimiser") != "none":
-        exact = {
-            p.rule.rule.name: p.rule.rule.exact for p in found.circuit(circuit).plan.plastic() if p.rule is not None
-        }
-        if "feedforward" not in exact:  # a model of the user's own
-            schedule["optimise"] = tuple(rule for rule, form in exact.items() if form is None)
     rates = {rule: rate for rule, rate in rates.items() if rule in schedule.get("optimise", (rule,))}
     if schedule.get("optimiser") == "none":
         rates, idle = {}, _TRANSFORM
