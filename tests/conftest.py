@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+
+# One thread, here and in the processes and notebooks that tests start: the matrices are small, and OpenMP's threads wait for one another
+# in loops, for minutes where other workers keep the cores busy. It is read when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +21,7 @@ from neurosim.backends.result import Result
 from neurosim.traces import Recorder
 from neurosim.traces.recorder import Recording
 
-torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
+torch.set_num_threads(1)  # a plugin may have imported torch before
 
 
 def run_circuit(
@@ -43,3 +51,14 @@ def run_circuit(
 def run():
     """`run_circuit` as a fixture."""
     return run_circuit
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """No file of this process may grow beyond `size` bytes: writing fails in the middle, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
