@@ -11,7 +11,7 @@ import numpy as np
 from neurosim.backends import STEADY
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
-from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.errors import DivergenceError, NeurosimError, check_list
 from neurosim.traces.recorder import Recorder, Recording
 
 if TYPE_CHECKING:
@@ -201,8 +201,7 @@ def simulate(
 def _recorder(circuit: Circuit, record: Sequence[str] | Recorder, stride: int) -> Recorder | None:
     """None where nothing is asked for and nothing spikes. Names are checked here, before anything is built."""
     if not isinstance(record, Recorder):
-        if isinstance(record, str):
-            raise NeurosimError(f"record = '{record}' is one text; wanted a list: ['{record}'].")
+        check_list("record", record)
         if not record and not any(p.spiking for p in circuit.plan.populations.values()):
             return None
         record = Recorder(record, stride=stride)

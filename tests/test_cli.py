@@ -6,11 +6,9 @@ call in Python, one level against another; for bad input the text of the message
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import largest_file
 
 import neurosim
 from neurosim import data, registry
@@ -614,17 +613,6 @@ def test_read_only_is_told_before_the_run(cli, tmp_path, monkeypatch):
     code, _, err = cli("simulate", "ghost_units", "--out", tmp_path)
     assert code == 1
     assert "cannot be written to (read-only, or no permission)" in err
-
-
-@contextlib.contextmanager
-def largest_file(size: int):
-    """No file of this process may grow beyond `size` bytes: writing fails in the middle, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 SHORT = ("--level", "torch:trajectory", "--dt", "1*ms", "--samples", "1", "--overwrite")

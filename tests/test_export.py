@@ -10,9 +10,7 @@ import csv
 import json
 import pickle
 import re
-import resource
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import nwbinspector
 import pynwb
 import pytest
 import quantities as pq
+from conftest import largest_file
 
 from neurosim import Recorder, data, simulate
 from neurosim.cli import main
@@ -33,6 +32,7 @@ from neurosim.export import nwb as nwb_export
 from neurosim.export.neo import _unit
 from neurosim.models import bac_firing, ghost_units
 from neurosim.traces import PhaseSpan, Spikes, Traces
+from neurosim.traces import file as trace_file
 
 DT = 1e-4
 
@@ -171,7 +171,7 @@ def test_values_of_a_file_are_copied_a_block_at_a_time(tmp_path, monkeypatch):
         values={name: Blocks(v) for name, v in wanted.values.items()},
         weights={name: Blocks(w) for name, w in wanted.weights.items()},
     )
-    monkeypatch.setattr(nwb_export, "BLOCK", limit)
+    monkeypatch.setattr(trace_file, "BLOCK", limit)
     monkeypatch.setattr(csv_export, "BLOCK", 16 * limit)  # numbers as text: 128 bytes in place of 8
     assert_equal(from_nwb(to_nwb(lazy, tmp_path / "traces.nwb")), wanted)
     to_csv(lazy, tmp_path / "traces.csv")
@@ -385,17 +385,6 @@ def test_observed_time_without_phases_is_that_of_rows_and_spikes(recordings):
     assert layout.observed(Traces(np.empty(0), {}, {}, [], {}, {"n": Spikes(*np.empty((3, 0)))})) == []
     with Traces.load(recordings["spikes"]) as traces:
         assert np.allclose(layout.observed(traces), [(0, 0.12)])
-
-
-@contextmanager
-def largest_file(size: int):
-    """No file of this process may grow beyond `size` bytes: writing fails in the middle, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("suffix", ["nwb", "csv"])

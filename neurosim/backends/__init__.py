@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurosim.errors import unknown
+
+if TYPE_CHECKING:
+    from neurosim.plan import Plan
 
 STEADY = "torch:steady"
 LEVELS: dict[str, str] = {
@@ -17,6 +20,11 @@ LEVELS: dict[str, str] = {
     "torch:trajectory": "neurosim.backends.torch.trajectory:TrajectoryEngine",
     "torch:steady": "neurosim.backends.torch.steady:SteadyEngine",
 }
+
+
+def rate_level(plan: Plan) -> str:
+    """The cheapest level that says what the rates of a circuit are: torch:steady where it has a fixed point, else torch:trajectory."""
+    return STEADY if plan.has_fixed_point else "torch:trajectory"
 
 
 def engine_class(level: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,6 +13,7 @@ from neurosim.errors import DivergenceError
 from neurosim.plan import PhasePlan, Plan
 from neurosim.traces import Spikes, Traces
 from neurosim.traces.recorder import Recording
+from neurosim.traces.traces import base
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,12 +84,9 @@ class Result:
         """
         from neurosim.errors import NeurosimError
         from neurosim.plot import save_figure, traces_figure
-        from neurosim.plot.style import check_suffix
 
         if self.traces is None:
             raise NeurosimError("Nothing was recorded; pass record=['population.variable', ...] to simulate.")
-        if path is not None:
-            check_suffix(path)
         figure = traces_figure(self.traces, **kwargs)
         if path is not None:
             save_figure(figure, path)
@@ -100,7 +97,7 @@ def largest_by_phase(settling: dict[str, float]) -> dict[str, float]:
     """See `Result.settling_by_phase`."""
     found: dict[str, float] = {}
     for phase, value in settling.items():
-        name = re.sub(r"\[\d+\]$", "[k]", phase)
+        name = base(phase) + ("[k]" if base(phase) != phase else "")
         found[name] = max(value, found.get(name, value))
     return found
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.errors import NeurosimError
 
+#: Recordings of `neurosim simulate` and `neurosim train` in their folders.
+RECORDINGS = ("traces.h5", "recording.h5")
 SOLVER = "of torch:steady: anderson (default), sweeps, or relaxation: the circuit's published scheme"
 
 
@@ -168,6 +169,13 @@ def output_folder(arguments: argparse.Namespace) -> Path:
     return out
 
 
+def recording_in(path: Path) -> Path | None:
+    """The recording that a path names, itself or in its folder; None where the folder holds none."""
+    if not path.is_dir():
+        return path  # `Traces.load` says whether it is one
+    return next((path / name for name in RECORDINGS if (path / name).is_file()), None)
+
+
 def check_files(files: Iterable[Path], overwrite: bool) -> None:
     """Refuse ``--to`` of files that are there unless ``--overwrite``, of a folder, and in a folder that does not exist."""
     files = list(files)
@@ -179,19 +187,6 @@ def check_files(files: Iterable[Path], overwrite: bool) -> None:
     there = [str(file) for file in files if file.exists()]
     if there and not overwrite:
         raise NeurosimError(f"There is already {' and '.join(there)}; give another --to, or --overwrite.")
-
-
-@contextlib.contextmanager
-def recorded_before_divergence(out: Path) -> Iterator[None]:
-    """Saves what was recorded before a divergence, and says where."""
-    try:
-        yield
-    except DivergenceError as error:
-        traces = getattr(error.result, "traces", None)
-        if traces is None:
-            raise
-        path = traces.save(out / "traces.h5")
-        raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
 
 
 def disk_problem(error: OSError, option: str | None = "--out") -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neurosim.cli.common import Commands, check_files, recorder_options
+from neurosim.cli.common import RECORDINGS, Commands, check_files, recorder_options, recording_in
 from neurosim.errors import NeurosimError
 
 #: Suffixes that can be written.
 SUFFIXES = (".nwb", ".csv")
-#: Recordings of `neurosim simulate` and `neurosim train` in their folders.
-RECORDINGS = ("traces.h5", "recording.h5")
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +39,11 @@ def _export(arguments: argparse.Namespace) -> None:
     from neurosim.export.csv import tables
     from neurosim.traces import Traces
 
-    to, path = Path(arguments.to), _recording(Path(arguments.path))
+    to, path = Path(arguments.to), recording_in(Path(arguments.path))
+    if path is None:
+        raise NeurosimError(
+            f"The folder '{arguments.path}' holds no {' and no '.join(RECORDINGS)}; record something with --record."
+        )
     suffix = to.suffix.lower()
     if suffix not in SUFFIXES:
         got = f"the suffix '{to.suffix}'" if to.suffix else "no suffix"
@@ -58,13 +60,3 @@ def _export(arguments: argparse.Namespace) -> None:
             print(f"wrote {file}")
         if suffix == ".csv" and chosen.weights:
             print(f"left out the weights of {', '.join(chosen.weights)}: CSV holds none, .nwb does")
-
-
-def _recording(path: Path) -> Path:
-    """The recording that a path names, itself or in its folder."""
-    if not path.is_dir():
-        return path  # `Traces.load` says whether it is one
-    for name in RECORDINGS:
-        if (path / name).is_file():
-            return path / name
-    raise NeurosimError(f"The folder '{path}' holds no {' and no '.join(RECORDINGS)}; record something with --record.")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neurosim.cli.common import Commands
+from neurosim.cli.common import RECORDINGS, Commands, recording_in
 from neurosim.errors import NeurosimError, unknown
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from neurosim.traces import Traces
     from neurosim.training import Run
 
-#: Files of traces that a folder may hold.
-RECORDINGS = ("traces.h5", "recording.h5")
 #: Samples that are presented for the kinds that run the circuit.
 SAMPLES = 500
 
@@ -156,11 +154,8 @@ def _traces(paths: Sequence[Path], kind: str, stack: ExitStack) -> list[Traces]:
 
     opened = []
     for path in paths:
-        what = _what(path)
-        file = path
-        if path.is_dir():
-            file = next((path / name for name in RECORDINGS if (path / name).is_file()), path)
-        if what == _MODEL or file.is_dir():
+        what, file = _what(path), recording_in(path)
+        if what == _MODEL or file is None:
             raise _misfit(path, kind, f"{what} without {' or '.join(RECORDINGS)}" if path.is_dir() else what)
         traces = Traces.load(file)
         stack.callback(traces.close)
@@ -243,7 +238,7 @@ def _draw_fi(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack)
 
 def _recording(path: Path, kind: str, stack: ExitStack) -> Traces:
     """The recording of a run folder, or traces that hold weights."""
-    if path.is_dir() and not any((path / name).is_file() for name in RECORDINGS):
+    if recording_in(path) is None:
         raise _misfit(path, kind, "a folder without recording.h5")
     return _traces([path], kind, stack)[0]
 
@@ -400,23 +395,15 @@ def _draw_network(paths: list[Path], arguments: argparse.Namespace, stack: ExitS
 
 
 def _draw_evolution(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
-    import json
-
     from neurosim.plot import evolution_figure
+    from neurosim.training.run import read_metrics
 
     rows = {}
     names = [path.name for path in paths]
     for path in paths:
         if _what(path) != _EVOLUTION:
             raise _misfit(path, "evolution", _what(path))
-        file = path / "metrics.jsonl"
-        # A line without its end was cut off in writing.
-        whole = file.read_text().rpartition("\n")[0] if file.is_file() else ""
-        label = path.name if names.count(path.name) == 1 else str(path)
-        try:
-            rows[label] = [json.loads(line) for line in whole.splitlines() if line]
-        except ValueError as error:
-            raise NeurosimError(f"'{file}' is damaged: {error}") from error
+        rows[path.name if names.count(path.name) == 1 else str(path)] = read_metrics(path)
     return evolution_figure(rows)
 
 

@@ -13,7 +13,6 @@ from neurosim.cli.common import (
     dynamics_arguments,
     options_of,
     output_folder,
-    recorded_before_divergence,
     recorder_options,
     recording_arguments,
     samples_of,
@@ -99,7 +98,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _panels(traces: Any) -> list[Any] | None:
     """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes."""
     panels = [
-        [name for name, unit in traces.units.items() if name.partition(".")[0] == population and unit == "volt"]
+        [name for name in traces.values if name.partition(".")[0] == population and traces.units[name] == "volt"]
         for population in traces.spikes
     ]
     return [panel for panel in panels if panel] or None
@@ -133,11 +132,17 @@ def _compare(arguments: argparse.Namespace) -> None:
     images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
     levels = arguments.levels or (None if arguments.level is None else [arguments.level])
     out = output_folder(arguments)
-    with recorded_before_divergence(out):
+    try:
         comparison = compare(
             circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
             predictions=weights is not None, **options_of(arguments),
         )  # fmt: skip
+    except DivergenceError as error:
+        traces = getattr(error.result, "traces", None)
+        if traces is None:
+            raise
+        path = traces.save(out / "traces.h5")
+        raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
     print(comparison.markdown())
     for path in comparison.save(out):
         print(f"wrote {path}")

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from neurosim.errors import NeurosimError
-from neurosim.export.layout import BLOCK, require_content, require_folder
+from neurosim.export.layout import require_content, require_folder
 from neurosim.files import whole_file
 from neurosim.traces import Traces
+from neurosim.traces.file import BLOCK
 
 
 def tables(traces: Traces, path: str | os.PathLike[str]) -> dict[str, Path]:

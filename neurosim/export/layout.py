@@ -11,11 +11,7 @@ import numpy as np
 
 from neurosim.errors import NeurosimError
 from neurosim.traces import Spikes, Traces
-
-#: Bytes that are copied at a time.
-BLOCK = 4 * 1024 * 1024
-#: Seconds between two phases that are one stretch of time all the same: rounding.
-TOUCHING = 1e-9
+from neurosim.traces.traces import INSTANT
 
 
 class Train(NamedTuple):
@@ -57,13 +53,6 @@ def require_folder(path: Path) -> None:
         raise NeurosimError(f"The folder '{path.parent}' does not exist; make it, or give another path.")
 
 
-def batch_of(traces: Traces) -> int:
-    """Samples presented at once; where spikes alone were recorded, nobody knows, and each sample stands for itself."""
-    for values in traces.values.values():
-        return values.shape[1]
-    return 1 + max((int(np.max(s.sample)) for s in traces.spikes.values() if len(s.sample)), default=0)
-
-
 def spacing(time: np.ndarray) -> float | None:
     """Seconds from row to row, None where the rows are not equally spaced (or fewer than two)."""
     if len(time) < 2 or not time[-1] > time[0]:
@@ -81,7 +70,7 @@ def observed(traces: Traces) -> list[tuple[float, float]]:
         return [(float(moments.min()), float(moments.max()))] if len(moments) else []
     joined = spans[:1]
     for start, stop in spans[1:]:
-        if start <= joined[-1][1] + TOUCHING:
+        if start <= joined[-1][1] + INSTANT:  # rounding
             joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
         else:
             joined.append((start, stop))
@@ -102,7 +91,7 @@ def _moments(traces: Traces) -> np.ndarray:
 
 def trains(traces: Traces) -> Iterator[Train]:
     """Spike trains of all recorded cells, silent ones included, and of all others that fired."""
-    batch = batch_of(traces)
+    batch = traces.batch
     for population, spikes in traces.spikes.items():
         times, samples, cells = (np.asarray(column) for column in (spikes.time, spikes.sample, spikes.cell))
         recorded = any(name.partition(".")[0] == population for name in traces.values) or population in traces.cells

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from neurosim.errors import NeurosimError
-from neurosim.export.layout import Train, batch_of, extent, optional, require_content, spacing, spikes_of, trains
+from neurosim.export.layout import Train, extent, optional, require_content, spacing, spikes_of, trains
 from neurosim.traces import PhaseSpan, Traces
+from neurosim.traces.layout import phase_spans
+from neurosim.traces.traces import INSTANT
 
 #: Annotations of the block without which traces cannot be made of it.
 REQUIRED = ("time", "metadata", "units", "cells", "spiking")
@@ -52,7 +54,7 @@ def to_neo(traces: Traces) -> Any:
         weights={projection: np.asarray(weights) for projection, weights in traces.weights.items()},
         weight_trials=np.asarray(traces.weight_trials),
     )
-    for position in range(batch_of(traces)):
+    for position in range(traces.batch):
         segment = neo.Segment(name=f"sample {position} of the batch", position=position)
         segment.epochs.append(_epoch(neo, pq, traces))
         block.segments.append(segment)
@@ -172,9 +174,9 @@ def from_neo(block: Any) -> Traces:
 
 def _times(rows: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """The exact times of the rows, wherever the signal still has all of them or a part."""
-    first = int(np.searchsorted(exact, rows[0] - 1e-9)) if len(rows) else 0
+    first = int(np.searchsorted(exact, rows[0] - INSTANT)) if len(rows) else 0
     part = exact[first : first + len(rows)]
-    return part if len(part) == len(rows) and np.allclose(part, rows, rtol=0, atol=1e-9) else rows
+    return part if len(part) == len(rows) and np.allclose(part, rows, rtol=0, atol=INSTANT) else rows
 
 
 def _note_cells(cells: dict[str, np.ndarray], population: str, numbers: np.ndarray) -> None:
@@ -188,5 +190,5 @@ def _phases(block: Any) -> list[PhaseSpan]:
             if epoch.name == "phases":
                 starts = epoch.times.rescale("s").magnitude
                 columns = (epoch.labels, epoch.array_annotations["trial"], starts, epoch.array_annotations["stop"])
-                return [PhaseSpan(str(n), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)]
+                return phase_spans(*columns)
     return []

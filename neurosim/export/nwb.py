@@ -18,9 +18,7 @@ import numpy as np
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 from neurosim.export.layout import (
-    BLOCK,
     Train,
-    batch_of,
     observed,
     optional,
     require_content,
@@ -29,9 +27,10 @@ from neurosim.export.layout import (
     spikes_of,
     trains,
 )
-from neurosim.files import whole_file
+from neurosim.files import reserve, whole_file
 from neurosim.traces import PhaseSpan, Traces
-from neurosim.traces.file import FULL
+from neurosim.traces.file import blocks
+from neurosim.traces.layout import phase_spans
 
 #: NWB asks for the date of the session. A simulation has none: its t = 0 is called the beginning of Unix time.
 NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,7 +86,8 @@ def to_nwb(traces: Traces, path: str | os.PathLike[str]) -> Path:
     with whole_file(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(content.getbuffer())
-            _reserve(file.fileno(), _large(traces))
+            if large := _large(traces):
+                reserve(file.fileno(), file.tell(), large)
         with h5py.File(temporary, "r+") as file:
             _fill(file, traces)
     return path
@@ -128,7 +128,7 @@ def _notes(traces: Traces) -> dict[str, Any]:
         "neurosim": FORMAT,
         "metadata": traces.metadata,
         "units": dict(traces.units),
-        "batch": batch_of(traces),
+        "batch": traces.batch,
         "cells": {population: np.asarray(cells).tolist() for population, cells in traces.cells.items()},
         "spiking": list(traces.spikes),
         "weights": {name: list(weights.shape[1:]) for name, weights in traces.weights.items()},
@@ -151,7 +151,7 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _series(pynwb: Any, traces: Traces) -> Iterator[Any]:
-    period, batch = spacing(traces.time), batch_of(traces)
+    period, batch = spacing(traces.time), traces.batch
     when: dict[str, Any] = {"timestamps": np.asarray(traces.time)}
     if period is not None:
         when = {"starting_time": float(traces.time[0]), "rate": float(f"{1 / period:.12g}")}
@@ -262,37 +262,19 @@ def _large(traces: Traces) -> int:
     return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
 
 
-def _reserve(descriptor: int, needed: int) -> None:
-    """Take the room on the disk: HDF5 does not survive a full one, so it is found here."""
-    if not needed:
-        return
-    try:
-        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, needed)
-    except OSError as error:
-        if error.errno in FULL:  # others are file systems that reserve nothing
-            raise
-
-
 def _fill(file: Any, traces: Traces) -> None:
-    batch = batch_of(traces)
+    batch = traces.batch
     for name, values in traces.values.items():
         data = [file[f"acquisition/{_name(name, position, batch)}/data"] for position in range(batch)]
-        for rows in _blocks(values):
+        for rows in blocks(len(values), values):
             block = np.asarray(values[rows])
             for position in range(batch):
                 data[position][rows] = block[:, position]
     for name, weights in traces.weights.items():
         data = file[f"analysis/{_weights_name(name)}/weights"]
-        for rows in _blocks(weights):
+        for rows in blocks(len(weights), weights):
             block = np.asarray(weights[rows])
             data[rows] = block.reshape(len(block), *data.shape[1:])
-
-
-def _blocks(array: Any) -> Iterator[slice]:
-    """Rows in blocks of a few megabytes."""
-    step = max(1, BLOCK // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
-    for start in range(0, array.shape[0], step):
-        yield slice(start, min(start + step, array.shape[0]))
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -338,8 +320,7 @@ def _traces(file: Any, path: Path) -> Traces:
     }
     phases = []
     if file.epochs is not None:
-        columns = (file.epochs[name][:] for name in ("phase", "trial", "start_time", "stop_time"))
-        phases = [PhaseSpan(str(n), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)]
+        phases = phase_spans(*(file.epochs[name][:] for name in ("phase", "trial", "start_time", "stop_time")))
     weights, trials = {}, np.empty(0, dtype=np.int64)
     for name, shape in notes["weights"].items():
         table = file.analysis[_weights_name(name)]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError
 from neurosim.plot.selection import title_of
@@ -99,13 +100,19 @@ def update_cosines(
             f"`neurosim train MODEL --record {names}`."
         )
     start = dict(weights) if weights is not None else circuit.initial_weights(int(traces.metadata.get("seed", 0)))
-    level = "torch:steady" if plan.has_fixed_point else "torch:trajectory"
     fields = stimuli(circuit, images, labels)
     found: dict[str, list[float]] = {}
     for row in _rows(traces):
         one = start | {name: np.asarray(w[row], dtype=float) for name, w in traces.weights.items() if name in start}
         held = simulate(
-            circuit, images, labels, level=level, weights=one, batch_size=len(images), plasticity="held", progress=False
+            circuit,
+            images,
+            labels,
+            level=rate_level(plan),
+            weights=one,
+            batch_size=len(images),
+            plasticity="held",
+            progress=False,
         )
         for name, value in cosines_with_gradient(circuit, one, held.collected, fields).items():
             found.setdefault(name, []).append(np.nan if value is None else value)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import check_not_empty, numbers_of, population, title_of
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
-from neurosim.plot.window import INSTANT, within
 from neurosim.traces import Traces
+from neurosim.traces.traces import INSTANT, within
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 #: Most points of a curve that get a marker each.
@@ -106,8 +106,8 @@ def fi_figure(
                     x * factor, mean * scale, sd * scale, fmt="none", ecolor=LINES[k], elinewidth=1, capsize=2
                 )
         axes.set_xlabel(f"{current}, mean ({unit})")
-        noun = "cells" if len(np.atleast_1d(_numbers(traces, response))) > 1 else "cell"
         count = len(_numbers(traces, response))
+        noun = "cells" if count > 1 else "cell"
         what = f"firing rate of {response}" if spiking else f"{response}, mean"
         axes.set_ylabel(f"{what} ({shown})\n{count} {noun}" + (", mean ± sd of equal currents" if several else ""))
         if spiking:

@@ -22,8 +22,9 @@ from neurosim.plot.selection import (
     variables_of,
 )
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
-from neurosim.plot.window import INSTANT, Window, name_phases, shade, time_axis, window_of, within
+from neurosim.plot.window import Window, name_phases, shade, time_axis, window_of
 from neurosim.traces import Traces
+from neurosim.traces.traces import INSTANT, within
 
 #: Bin of spiking rates, seconds.
 BIN = 5e-3
@@ -107,7 +108,7 @@ def rates_figure(
     spiking, variables = _rated(traces, populations)
     window = window_of(traces)
     counted = {p: binned_rate(traces, p, window.limits, bin) for p in spiking}
-    batch = next(iter(traces.values.values())).shape[1]
+    batch = traces.batch
     panels: list[tuple[str, Sequence[str]]] = [("", spiking)] if spiking else []
     panels += [(name, [name]) for name in variables]
     with style():
@@ -162,7 +163,7 @@ def binned_rate(
     Of each bin only the time counts that was recorded; the rate of a bin without any is NaN.
     """
     cells = counted_cells(traces, name)
-    spikes, batch = traces.spikes[name], next(iter(traces.values.values())).shape[1]
+    spikes, batch = traces.spikes[name], traces.batch
     count = max(1, int(np.ceil((limits[1] - limits[0]) / width - INSTANT / width)))
     edges = np.append(limits[0] + width * np.arange(count), limits[1])
     spans = [(span.start, span.stop) for span in traces.phases] or [limits]
@@ -200,7 +201,7 @@ def spiking_cells(traces: Traces, name: str) -> np.ndarray:
 def spikes_of(traces: Traces, name: str, sample: int) -> tuple[np.ndarray, np.ndarray]:
     """``(times, cells)`` of one sample of the batch, over all trials."""
     spikes = traces.spikes[name]
-    batch = next(iter(traces.values.values())).shape[1]
+    batch = traces.batch
     mine = np.asarray(spikes.sample) % batch == sample
     return np.asarray(spikes.time)[mine], np.asarray(spikes.cell)[mine]
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import LINES, SEQUENTIAL, WIDTH, empty_figure, style
@@ -59,10 +60,16 @@ def activities(
             raise unknown("population", name, names)
     phases = tuple(replace(p, labels="true") if isinstance(p, Windows) else p for p in circuit.protocol.phases)
     shown = replace(circuit, protocol=replace(circuit.protocol, phases=phases))
-    level = "torch:steady" if plan.has_fixed_point else "torch:trajectory"
     weights = {name: w for name, w in weights.items() if name in shown.initial_weights(0)}
     result = simulate(
-        shown, images, labels, level=level, weights=weights, batch_size=len(images), plasticity="off", progress=False
+        shown,
+        images,
+        labels,
+        level=rate_level(plan),
+        weights=weights,
+        batch_size=len(images),
+        plasticity="off",
+        progress=False,
     )
     phase = shown.readout.phase if shown.readout else shown.plan.phases[-1].name
     clamps = next(p.clamps for p in shown.plan.phases if p.name == phase)

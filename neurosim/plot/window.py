@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,10 +12,10 @@ from matplotlib.textpath import TextPath
 
 from neurosim.plot.style import GREY, SHADES, WIDTH
 from neurosim.traces import PhaseSpan, Traces
+from neurosim.traces.traces import INSTANT, base
 
 #: Trials that are shown; more would hide what happens within one.
 TRIALS = 2
-INSTANT = 1e-9  # seconds: times nearer than this are equal
 
 
 class Window(NamedTuple):
@@ -66,19 +65,6 @@ def _gap_before(traces: Traces, trials: list[int]) -> bool:
     start = min(p.start for p in traces.phases if p.trial == trials[0])
     before = max(p.stop for p in traces.phases if p.trial != trials[0] and p.start < start)
     return start - before > INSTANT
-
-
-def within(times: np.ndarray, spans: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Whether each of the times lies in one of the spans, ``start <= t < stop`` (s)."""
-    inside = np.zeros(len(times), dtype=bool)
-    for start, stop in spans:
-        inside |= (times > start - INSTANT) & (times < stop - INSTANT)
-    return inside
-
-
-def base(phase: str) -> str:
-    """``settle`` of ``settle[3]``, a phase in windows over labels."""
-    return re.sub(r"\[\d+\]$", "", phase)
 
 
 def time_axis(panels: Sequence[Axes], window: Window) -> None:

@@ -17,12 +17,11 @@ its writer was killed. Before it grows, room is reserved on the disk: HDF5 does 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from neurosim.errors import NeurosimError
-from neurosim.files import whole_file, write_whole
-from neurosim.traces.traces import PhaseSpan, Spikes, Traces
+from neurosim.files import FULL, reserve, whole_file, write_whole
+from neurosim.traces.layout import Layout, phase_columns, phase_spans
+from neurosim.traces.traces import Spikes, Traces
 
 #: Version of the file layout; a newer one is refused.
 FORMAT = 3
@@ -50,42 +50,6 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 GAP = 8
 #: Groups and datasets that are not populations.
 RESERVED = ("time", "phases", "spikes", "weights", "weight_trials")
-#: What a disk without room says.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a file holds.
-
-    Parameters
-    ----------
-    variables
-        ``{"population.variable": (samples, cells)}``.
-    units
-        Of each, and of the weights.
-    cells
-        ``{population: numbers of the recorded cells}``.
-    spiking
-        Populations whose spikes are kept.
-    weights
-        ``{projection: shape}``.
-    dtype
-        Of the variables and weights.
-    metadata
-        See `Traces`.
-    phases
-        Names of the phases that may come.
-    """
-
-    variables: Mapping[str, tuple[int, int]]
-    units: Mapping[str, str]
-    cells: Mapping[str, np.ndarray]
-    spiking: Sequence[str]
-    weights: Mapping[str, tuple[int, ...]]
-    dtype: str
-    metadata: Mapping[str, Any]
-    phases: Sequence[str]
 
 
 class TraceFile:
@@ -152,10 +116,8 @@ class TraceFile:
             )
             needed += OWN
         try:
-            os.posix_fallocate(self._descriptor, self._file.id.get_filesize(), needed)
+            reserve(self._descriptor, self._file.id.get_filesize(), needed)
         except OSError as error:
-            if error.errno not in FULL:  # a file system that reserves nothing
-                return
             rows = f" Its {self.lengths['time']} rows can be read." if self.lengths["time"] else ""
             raise NeurosimError(
                 f"The recording '{self.path}' cannot grow: {error.strerror}.{rows} Free some space, or record less: fewer variables, cells or "
@@ -301,6 +263,14 @@ class Stored(NDArrayOperatorsMixin):
 # ---------------------------------------------------------------------------------------------------- save, load
 
 
+def blocks(count: int, *arrays: Any) -> Iterator[slice]:
+    """The first `count` rows of arrays in blocks of a few megabytes."""
+    each = sum(math.prod(array.shape[1:]) * array.dtype.itemsize for array in arrays)
+    step = max(1, BLOCK // max(each, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
 def save(traces: Traces, path: Path) -> Path:
     """See `Traces.save`."""
     names = list(traces.values)
@@ -316,10 +286,7 @@ def save(traces: Traces, path: Path) -> Path:
         [span.name for span in traces.phases],
     )
     with whole_file(path) as temporary, contextlib.closing(TraceFile(temporary, layout)) as file:
-        widest = sum(int(np.prod(v.shape[1:])) * v.dtype.itemsize for v in traces.values.values())
-        step = max(1, BLOCK // max(widest, 1))
-        for start in range(0, len(traces.time), step):
-            rows = slice(start, start + step)
+        for rows in blocks(len(traces.time), *traces.values.values()):
             file.grow({"time": traces.time[rows], **{n.replace(".", "/"): traces.values[n][rows] for n in names}})
         for k in range(len(traces.weight_trials)):
             file.grow({f"weights/{name}": w[k : k + 1] for name, w in traces.weights.items()})
@@ -327,16 +294,6 @@ def save(traces: Traces, path: Path) -> Path:
         for population, spikes in traces.spikes.items():
             file.grow({f"spikes/{population}/{name}": getattr(spikes, name) for name in ("time", "sample", "cell")})
     return path
-
-
-def phase_columns(spans: Sequence[PhaseSpan]) -> dict[str, np.ndarray]:
-    """Phases as the columns of the file."""
-    return {
-        "phases/name": np.array([s.name.encode() for s in spans] or [b""])[: len(spans)],
-        "phases/trial": np.array([s.trial for s in spans], dtype=np.int64),
-        "phases/start": np.array([s.start for s in spans], dtype=float),
-        "phases/stop": np.array([s.stop for s in spans], dtype=float),
-    }
 
 
 def load(path: Path) -> Traces:
@@ -348,11 +305,9 @@ def load(path: Path) -> Traces:
         return _traces(file, path)
     except BaseException as error:
         file.close()
-        if isinstance(
-            error, (KeyError, OSError, RuntimeError, ValueError, AttributeError, TypeError)
-        ) and not isinstance(error, NeurosimError):
-            raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
-        raise
+        if isinstance(error, NeurosimError) or not isinstance(error, Exception):
+            raise
+        raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
 
 
 def _opened(path: Path) -> Any:
@@ -386,7 +341,7 @@ def _traces(file: Any, path: Path) -> Traces:
             f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
         )
     if file.swmr_mode:  # it may have grown since this process first opened it
-        _visit(file, lambda data: data.refresh())
+        file.visititems(lambda _, item: item.refresh() if isinstance(item, h5py.Dataset) else None)
     # While a file is written its datasets may differ in length: what all of them have is whole.
     rows = min([len(file["time"]), *(len(d) for d in _variables(file).values())])
     every = np.arange(rows)
@@ -397,11 +352,7 @@ def _traces(file: Any, path: Path) -> Traces:
         indices = np.asarray(data.attrs["indices"])
         if not data.attrs.get("all", np.array_equal(indices, np.arange(data.shape[-1]))):  # not in layouts 1 and 2
             cells[population] = indices
-    columns = {name: file["phases"][name][()] for name in ("name", "trial", "start", "stop")}
-    phases = [
-        PhaseSpan(name.decode(), int(trial), float(start), float(stop))
-        for name, trial, start, stop in zip(*columns.values(), strict=False)
-    ]
+    phases = phase_spans(*(file["phases"][name][()] for name in ("name", "trial", "start", "stop")))
     spikes = {}
     for population, group in file["spikes"].items() if "spikes" in file else ():  # not in layout 1
         count = min(len(group[name]) for name in ("time", "sample", "cell"))
@@ -417,11 +368,6 @@ def _traces(file: Any, path: Path) -> Traces:
         units |= {name: str(data.attrs.get("unit", "1")) for name, data in group.items()}
     metadata = json.loads(str(file.attrs["metadata"]))
     return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
-
-
-def _visit(file: Any, call: Callable[[Any], Any]) -> None:
-    """Call for each dataset."""
-    file.visititems(lambda _, item: call(item) if isinstance(item, h5py.Dataset) else None)
 
 
 def _variables(file: Any) -> dict[str, Any]:
@@ -456,10 +402,8 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
                         f"'{path}' does not hold what its checkpoint counts ({count} rows of '{name}'). Put back the file that was there when the run "
                         "was stopped."
                     )
-                data = old[name]
-                step = max(1, BLOCK // max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1))
-                for start in range(0, count, step):
-                    new.grow({name: data[start : min(start + step, count)]})
+                for rows in blocks(count, old[name]):
+                    new.grow({name: old[name][rows]})
     except BaseException:
         if new is not None:
             new.close()
@@ -470,4 +414,4 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
     return new
 
 
-__all__ = ["FORMAT", "Layout", "Stored", "TraceFile", "copy_until", "load", "phase_columns", "save"]
+__all__ = ["BLOCK", "FORMAT", "Stored", "TraceFile", "blocks", "copy_until", "load", "save"]

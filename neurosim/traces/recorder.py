@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from neurosim.equations import unit_text
-from neurosim.errors import NeurosimError, suggest, unknown
+from neurosim.errors import NeurosimError, check_list, suggest, unknown
+from neurosim.traces.layout import Layout, phase_columns, phase_spans
 from neurosim.traces.traces import PhaseSpan, Spikes, Traces
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ class Recorder:
 
     def __post_init__(self) -> None:
         for what in ("variables", "phases"):
-            given = getattr(self, what)
-            if isinstance(given, str):
-                raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+            check_list(what, getattr(self, what))
         if not all(isinstance(name, str) for name in (*self.variables, *self.phases)):
             raise NeurosimError(f"variables = {self.variables!r}, phases = {self.phases!r}; wanted names.")
         for what in ("stride", "trials"):
@@ -159,7 +158,6 @@ class Recording:
         self.recorder, self.plan, self.dt = recorder, plan, dt
         #: Variables as (population, name), and projections, that are recorded.
         self.variables, self.projections, cells, self._phases = recorder.resolve(plan)
-        self._any = bool(self.variables)
         counts = plan.steps(dt)
         self._counts = {phase.name: count for phase, count in zip(plan.phases, counts, strict=True)}
         shapes = {
@@ -180,13 +178,13 @@ class Recording:
         self._gathered, self._other = (_Gathered(capacity, batch, ends[-1], dtype) for _ in range(2))
         self._handed: _Gathered | None = None  # to the writer
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
+        layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {}, list(self._counts))
         self._sink: Any
         if recorder.path is None:
-            self._sink = _Memory(units, cells, spiking, self.projections, shapes, weights, dtype, metadata or {})
+            self._sink = _Memory(layout)
         else:
-            from neurosim.traces.file import Layout, TraceFile, copy_until
+            from neurosim.traces.file import TraceFile, copy_until
 
-            layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {}, list(self._counts))
             path = Path(recorder.path)
             self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
         # HDF5 writes without holding Python's lock: the simulation goes on meanwhile.
@@ -236,7 +234,7 @@ class Recording:
 
     def due(self, step: int) -> bool:
         """Whether this step is recorded."""
-        return self._running is not None and self._any and (self._offset + step) % self.recorder.stride == 0
+        return bool(self.columns) and self._running is not None and (self._offset + step) % self.recorder.stride == 0
 
     def row(self, step: int, look: Callable[[str, str], Any]) -> None:
         """Keep one row; `look(population, variable)` hands out an array that broadcasts to (batch, cells), or a number."""
@@ -307,8 +305,6 @@ class Recording:
         self._written = time.monotonic()
 
     def _write(self, gathered: _Gathered) -> None:
-        from neurosim.traces.file import phase_columns
-
         if gathered.written:
             return
         gathered.written = True
@@ -376,28 +372,14 @@ class Recording:
 class _Memory:
     """Gathers rows in memory; the counterpart of `neurosim.traces.file.TraceFile`."""
 
-    def __init__(
-        self,
-        units: Mapping[str, str],
-        cells: Mapping[str, np.ndarray],
-        spiking: Sequence[str],
-        projections: Sequence[str],
-        shapes: Mapping[str, tuple[int, ...]],
-        weights: Mapping[str, tuple[int, ...]],
-        dtype: str,
-        metadata: Mapping[str, Any],
-    ):
-        self._units, self._cells, self._spiking, self._projections = units, cells, spiking, projections
-        self._metadata, self._variables = metadata, list(shapes)
-        empty = {"time": np.empty(0), "weight_trials": np.empty(0, dtype=np.int64)}
-        empty |= {name.replace(".", "/"): np.empty((0, *shape), dtype) for name, shape in shapes.items()}
-        empty |= {f"weights/{name}": np.empty((0, *shape), dtype) for name, shape in weights.items()}
-        for p in spiking:
-            empty |= {f"spikes/{p}/time": np.empty(0)} | {
-                f"spikes/{p}/{x}": np.empty(0, dtype=np.int64) for x in ("sample", "cell")
-            }
-        empty |= {"phases/name": np.empty(0, "S1"), "phases/trial": np.empty(0, dtype=np.int64)}
-        empty |= {"phases/start": np.empty(0), "phases/stop": np.empty(0)}
+    def __init__(self, layout: Layout):
+        self._layout = layout
+        numbers, times = np.empty(0, dtype=np.int64), np.empty(0)
+        empty = {"time": times, "weight_trials": numbers, **phase_columns([])}
+        empty |= {n.replace(".", "/"): np.empty((0, *shape), layout.dtype) for n, shape in layout.variables.items()}
+        empty |= {f"weights/{name}": np.empty((0, *shape), layout.dtype) for name, shape in layout.weights.items()}
+        for p in layout.spiking:
+            empty |= {f"spikes/{p}/time": times, f"spikes/{p}/sample": numbers, f"spikes/{p}/cell": numbers}
         self._parts = {name: [column] for name, column in empty.items()}
 
     def grow(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -413,16 +395,16 @@ class _Memory:
 
     def traces(self) -> Traces:
         whole = {name: np.concatenate(parts) for name, parts in self._parts.items()}
-        columns = [whole[f"phases/{x}"] for x in ("name", "trial", "start", "stop")]
+        layout = self._layout
         return Traces(
             whole["time"],
-            {name: whole[name.replace(".", "/")] for name in self._variables},
-            dict(self._units),
-            [PhaseSpan(n.decode(), int(k), float(a), float(b)) for n, k, a, b in zip(*columns, strict=True)],
-            dict(self._metadata),
-            {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in self._spiking},
-            dict(self._cells),
-            {name: whole[f"weights/{name}"] for name in self._projections},
+            {name: whole[name.replace(".", "/")] for name in layout.variables},
+            dict(layout.units),
+            phase_spans(*(whole[name] for name in phase_columns([]))),
+            dict(layout.metadata),
+            {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in layout.spiking},
+            dict(layout.cells),
+            {name: whole[f"weights/{name}"] for name in layout.weights},
             whole["weight_trials"],
         )
 

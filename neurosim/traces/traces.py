@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError, check_list, unknown
 
 #: Seconds: times nearer than this are equal.
 INSTANT = 1e-9
@@ -110,6 +111,13 @@ class Traces:
 
     # ---------------------------------------------------------------- parts
 
+    @property
+    def batch(self) -> int:
+        """Samples presented at once; where spikes alone were recorded, nobody knows, and each sample stands for itself."""
+        for values in self.values.values():
+            return values.shape[1]
+        return 1 + max((int(np.max(s.sample)) for s in self.spikes.values() if len(s.sample)), default=0)
+
     def cells_of(self, population: str) -> np.ndarray:
         """Numbers of the recorded cells of a population, one per column of its variables."""
         if population in self.cells:
@@ -158,8 +166,7 @@ class Traces:
             A name, cell, phase or trial that was not recorded; a selection that holds nothing.
         """
         for what, given in (("variables", variables), ("populations", populations), ("phases", phases)):
-            if isinstance(given, str):
-                raise NeurosimError(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
+            check_list(what, given)
         if time is not None and (np.ndim(time) != 1 or len(time) != 2):
             raise NeurosimError(f"time = {time!r}; wanted (start, stop) in seconds.")
         if trials is not None and np.ndim(trials) != 1:
@@ -239,7 +246,7 @@ class Traces:
     def _spans(self, phases: Sequence[str] | None, trials: Sequence[int] | None) -> list[PhaseSpan]:
         names = list(dict.fromkeys(span.name for span in self.phases))
         for phase in phases or ():
-            if phase not in names and phase not in {_base(name) for name in names}:
+            if phase not in names and phase not in {base(name) for name in names}:
                 raise unknown("recorded phase", phase, names)
         there = {span.trial for span in self.phases} | set(self.weight_trials.tolist())
         for trial in () if trials is None else trials:
@@ -252,7 +259,7 @@ class Traces:
         return [
             span
             for span in self.phases
-            if (phases is None or span.name in phases or _base(span.name) in phases)
+            if (phases is None or span.name in phases or base(span.name) in phases)
             and (trials is None or span.trial in trials)
         ]
 
@@ -270,9 +277,7 @@ class Traces:
         self, population: str, intervals: list[tuple[float, float]], cells: Sequence[int] | None
     ) -> Spikes:
         spikes = self.spikes[population]
-        kept = np.zeros(len(spikes.time), dtype=bool)
-        for start, stop in intervals:
-            kept |= (spikes.time >= start - INSTANT) & (spikes.time < stop - INSTANT)
+        kept = within(spikes.time, intervals)
         if cells is not None:
             kept &= np.isin(spikes.cell, cells)
         return Spikes(spikes.time[kept], spikes.sample[kept], spikes.cell[kept])
@@ -309,9 +314,18 @@ def _cut(spans: Iterable[PhaseSpan], time: tuple[float, float] | None) -> list[P
     return [span for span in cut if span.stop - span.start > INSTANT]
 
 
-def _base(phase: str) -> str:
-    """The name of a phase without the number of its window."""
-    return phase.rpartition("[")[0] if phase.endswith("]") else phase
+def base(phase: str) -> str:
+    """``settle`` of ``settle[3]``, a phase in windows over labels."""
+    return re.sub(r"\[\d+\]$", "", phase)
+
+
+def within(times: np.ndarray, spans: Iterable[tuple[float, float]]) -> np.ndarray:
+    """Whether each of the times lies in one of the spans, ``start <= t < stop`` (s)."""
+    times = np.asarray(times)
+    inside = np.zeros(len(times), dtype=bool)
+    for start, stop in spans:
+        inside |= (times > start - INSTANT) & (times < stop - INSTANT)
+    return inside
 
 
 def _part(values: Any, rows: np.ndarray, columns: np.ndarray | None) -> Any:

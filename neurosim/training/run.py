@@ -70,19 +70,24 @@ def load(folder: str | os.PathLike[str]) -> Run:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise NeurosimError(f"'{path}' is truncated or no weights file: {error}") from error
-    metrics = []
-    if (folder / METRICS).is_file():
-        # A line without its end was cut off in writing (full disk): the epochs before it are whole.
-        whole, _, _ = (folder / METRICS).read_text().rpartition("\n")
-        metrics = [_json(folder / METRICS, line) for line in whole.splitlines() if line]
     weights = {n: np.asarray(w, dtype=np.float64) for n, w in weights.items()}
-    return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, metrics, read_result(folder))
+    return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, read_metrics(folder), read_result(folder))
 
 
 def save_weights(folder: Path, weights: dict[str, np.ndarray], name: str = WEIGHTS) -> Path:
     """Write the weights, complete or not at all."""
     # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
     return write_whole(folder / name, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl``, of a training or an evolution; none where there is no such file."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    # A line without its end was cut off in writing (full disk): those before it are whole.
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [_json(path, line) for line in whole.splitlines() if line]
 
 
 def read_result(folder: Path) -> dict[str, Any]:

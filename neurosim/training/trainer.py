@@ -197,14 +197,18 @@ class Trainer:
         self.timing: list[dict[str, Any]] = []
         self.best: dict[str, np.ndarray] = {}
 
+    @property
+    def batches(self) -> int:
+        """Of an epoch; the last incomplete one is left out."""
+        return len(self.splits["train"]["image"]) // self.config.batch_size
+
     def _recorder(self) -> Recorder | None:
         """By the configuration; None where nothing is recorded."""
         if not self.config.recorder:
             return None
         if self.workers.size > 1:
             raise NeurosimError("A recording is of one process; leave recorder out, or train without torchrun.")
-        batches = len(self.splits["train"]["image"]) // self.config.batch_size
-        recorder = Recorder(**{"trials": batches, **self.config.recorder})
+        recorder = Recorder(**{"trials": self.batches, **self.config.recorder})
         recorder.resolve(self.circuit.plan)
         return recorder
 
@@ -217,8 +221,12 @@ class Trainer:
                 f"recorder wants a run folder, where {RECORDING} is written; give out (--out DIR), or leave recorder out."
             )
         options = self.engine.options
-        batches = len(self.splits["train"]["image"]) // self.config.batch_size
-        metadata = {**_labels(self.config), "dt": self.config.dt, "trials_per_epoch": batches, "versions": versions()}
+        metadata = {
+            **_labels(self.config),
+            "dt": self.config.dt,
+            "trials_per_epoch": self.batches,
+            "versions": versions(),
+        }
         return Recording(
             replace(self.recorder, path=folder / RECORDING), self.circuit.plan, options.batch, options.dt, options.dtype, metadata, self._recorded
         )  # fmt: skip
@@ -412,7 +420,6 @@ class Trainer:
         Returns the rows of metrics. On Ctrl-C (or SIGTERM) a checkpoint is written first; on divergence the folder keeps the last one.
         """
         folder = folder if self.workers.first else None
-        batches = len(self.splits["train"]["image"]) // self.config.batch_size
         epochs = tqdm(
             total=self.config.epochs, initial=self.at.epoch - 1, desc="epochs", unit="epoch", disable=not self.progress, position=0,
         )  # fmt: skip
@@ -434,7 +441,7 @@ class Trainer:
             for number in range(self.at.epoch, self.config.epochs + 1):
                 done = self.at.batches
                 with tqdm(
-                    total=batches,
+                    total=self.batches,
                     initial=done,
                     desc=f"epoch {number}",
                     unit="batch",

@@ -502,7 +502,7 @@ class SteadyEngine:
     def _write_rows(self, record: Recording) -> None:
         """A row per phase, at the time of its last step; windows that ran at once follow one another as they do in time."""
         step = 0
-        for phase, count in zip(self.plan.phases, self.plan.steps(self.options.dt), strict=True):
+        for phase, count in zip(self.plan.phases, self._counts, strict=True):
             values = self._rows_at.pop(phase.name, None)
             if values is None and record.wants(phase):
                 break  # it diverged
@@ -583,6 +583,11 @@ class SteadyEngine:
             own = every[fields["target"].argmax(dim=1)]
             rows["same"] = own[:, self._labels].unsqueeze(2)
         return rows
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        """Steps that the phases would take, for the times of a recording's rows."""
+        return self.plan.steps(self.options.dt)
 
     @cached_property
     def _one_hot(self) -> torch.Tensor:
