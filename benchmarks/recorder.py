@@ -2,7 +2,8 @@
 
 On each level the same engine presents the same samples with and without a `Recorder` in turn; ratios are medians over the turns, of CPU time of the one
 thread (on a machine with other work, wall-clock time measures the others). 300 values: three variables of the 100
-hidden cells, one sample at a time. On torch:steady, which has a row per phase, a step is a phase.
+hidden cells, one sample at a time. On torch:steady, which has a row per phase, a step is a phase. Opening and closing the file, once per run, has a
+column of its own.
 
     OMP_NUM_THREADS=1 python benchmarks/recorder.py --out benchmarks/results/recorder.json
 """
@@ -73,13 +74,13 @@ def measure(settings: Settings, name: str, level: str, folder: Path) -> dict[str
     engine = engine_class(engine_name)(circuit.plan, circuit.initial_weights(0), options)
     per_trial = len(circuit.plan.phases) if steady else sum(circuit.plan.steps(options.dt))
 
-    def present(trials: int, path: Path | None) -> float:
-        """CPU seconds per step; each time from the same weights, of the same samples."""
+    def present(trials: int, path: Path | None) -> tuple[float, float]:
+        """CPU seconds per step, and of opening and closing the file; each time from the same weights, of the same samples."""
         rng = np.random.default_rng(0)
         engine.set_weights(circuit.initial_weights(0))
         stimuli = {"image": rng.uniform(size=(trials, 784)), "target": np.eye(10)[rng.integers(10, size=trials)]}
         gc.collect()
-        started = time.thread_time()
+        opened = time.thread_time()
         recording = None
         if path is not None:
             recording = Recording(
@@ -89,31 +90,33 @@ def measure(settings: Settings, name: str, level: str, folder: Path) -> dict[str
                 options.dt,
                 options.dtype if kind == "torch" else "float64",
             )
+        started = time.thread_time()
         engine.present(
             {k: v for k, v in stimuli.items() if k in circuit.plan.clamped_fields}, learn="on", record=recording
         )
+        ended = time.thread_time()
         if recording is not None:
             recording.close()
-        seconds = time.thread_time() - started
+        around = time.thread_time() - ended + started - opened
         if path is not None:
             with Traces.load(path) as traces:
                 assert sum(int(np.prod(v.shape[1:])) for v in traces.values.values()) == VALUES
                 assert len(traces.time) == trials * per_trial
             path.unlink()
-        return seconds / (trials * per_trial)
+        return (ended - started) / (trials * per_trial), around
 
     present(1, None)
-    one = present(1, folder / "warm.h5") * per_trial
+    one = present(1, folder / "warm.h5")[0] * per_trial
     trials = max(1, round(settings.seconds / one))
     times = []
     for turn in range(min(settings.repeats, max(3, round(settings.repeats * settings.seconds / one)))):
         pair = [present(trials, path) for path in ((None, folder / "t.h5") if turn % 2 else (folder / "t.h5", None))]
         times.append(pair if turn % 2 else pair[::-1])
-    ratios = [b / a for a, b in times]
+    ratios = [b / a for (a, _), (b, _) in times]
     return {
         "circuit": name, "level": level, "turns": len(times), "trials": trials, "steps": trials * per_trial,
-        "without_us": 1e6 * median(a for a, _ in times), "with_us": 1e6 * median(b for _, b in times), "ratio": median(ratios),
-        "ratios": sorted(ratios),
+        "without_us": 1e6 * median(a for (a, _), _ in times), "with_us": 1e6 * median(b for _, (b, _) in times), "ratio": median(ratios),
+        "open_and_close_ms": 1e3 * median(around for _, (_, around) in times), "ratios": sorted(ratios),
     }  # fmt: skip
 
 
@@ -122,7 +125,9 @@ def main(settings: Settings) -> None:
     print(
         f"{VALUES} values per step to a file, B = 1, 784-100-10, microseconds per step (CPU time), median of {settings.repeats} turns\n"
     )
-    print("| circuit | level | without | with | with / without | quartiles | wanted |\n|---|---|--:|--:|--:|--:|--:|")
+    print(
+        "| circuit | level | without | with | with / without | quartiles | wanted | open and close (ms) |\n|---|---|--:|--:|--:|--:|--:|--:|"
+    )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in settings.circuits:
@@ -131,7 +136,7 @@ def main(settings: Settings) -> None:
                 rows.append(row)
                 low, high = np.percentile(row["ratios"], (25, 75))
                 print(
-                    f"| {name} | {level} | {row['without_us']:.1f} | {row['with_us']:.1f} | {row['ratio']:.3f} | {low:.3f}-{high:.3f} | {WANTED} |",
+                    f"| {name} | {level} | {row['without_us']:.1f} | {row['with_us']:.1f} | {row['ratio']:.3f} | {low:.3f}-{high:.3f} | {WANTED} | {row['open_and_close_ms']:.1f} |",
                     flush=True,
                 )
     if settings.out:

@@ -251,6 +251,105 @@ def test_simulate_with_a_circuit_of_ones_own(cli, tmp_path, model):
     assert cli("simulate", model, "--samples", "1", "--out", tmp_path / "default")[0] == 0  # `circuit` is the default
 
 
+OWN_INPUT = """
+from neurosim import SOURCE, Cell, Circuit, OneToOne, Phase, Population, Projection, Protocol
+
+relay = Cell("relay", "du/dt = (-u + I)/tau : 1\\nI : 1", rate="u", ports=("I",), parameters={"tau": "10*ms"}, initial={"u": 0.0})
+
+def circuit(target=False, clamped=True):
+    populations = [Population("inp", 3, SOURCE), Population("out", 3, relay)]
+    projections = [Projection("P", "inp", "out.I", OneToOne())]
+    clamps = {"inp.r": "image"} if clamped else {}
+    if target:
+        populations.append(Population("goal", 2, SOURCE))
+        clamps["goal.r"] = "target"
+    return Circuit("relay", populations, projections, Protocol(phases=(Phase("on", "20*ms"),), clamps=clamps, dt="0.1*ms"))
+"""
+
+
+@pytest.fixture
+def own_input(tmp_path) -> Path:
+    """A model of one's own that follows its input: tau du/dt = -u + x."""
+    path = tmp_path / "relay.py"
+    path.write_text(OWN_INPUT)
+    return path
+
+
+@pytest.mark.parametrize("count", [None, 2])
+def test_simulate_with_stimuli_of_ones_own(cli, tmp_path, own_input, count):
+    x = np.array([[1.0, -2.0, 0.5], [3.0, 0.0, 1e3], [0.0, 1.0, 2.0]])
+    np.savez(tmp_path / "x.npz", images=x)
+    few = () if count is None else ("--samples", str(count))
+    code, _, err = cli("simulate", own_input, "--stimuli", tmp_path / "x.npz", *few, "--level", "torch:steady", "--out", tmp_path / "out")  # fmt: skip
+    assert (code, err) == (0, "")
+    traces = Traces.load(tmp_path / "out" / "traces.h5")
+    np.testing.assert_allclose(traces["out.u"][:, 0], x[:count], atol=1e-6)  # at rest u = x
+    code, out, _ = cli("compare", own_input, "--stimuli", tmp_path / "x.npz", "--levels", "brian2:dense", "torch:trajectory", "--out", tmp_path / "both")  # fmt: skip
+    assert code == 0 and f"3 samples of {tmp_path / 'x.npz'}" in out
+
+
+def test_stimuli_of_ones_own_with_labels_or_targets(cli, tmp_path):
+    """The same targets as class numbers and as rows; pictures as (samples, height, width)."""
+    digits = data.load("digits")
+    images, labels = digits.train_images[:3], digits.train_labels[:3]
+    np.savez(tmp_path / "labels.npz", images=images, labels=labels)
+    np.savez_compressed(tmp_path / "targets.npz", images=images.reshape(3, 8, 8), labels=np.eye(10)[labels])
+    command = ("simulate", "ghost_units", *SMALL, "--level", "torch:steady")
+    for name, options in (
+        ("labels", ("--stimuli", tmp_path / "labels.npz")),
+        ("targets", ("--stimuli", tmp_path / "targets.npz")),
+        ("digits", ("--samples", "3")),
+    ):
+        assert cli(*command, *options, "--out", tmp_path / name)[0] == 0
+    first = Traces.load(tmp_path / "digits" / "traces.h5")
+    for name in ("labels", "targets"):
+        np.testing.assert_array_equal(Traces.load(tmp_path / name / "traces.h5")["pyr2.u"], first["pyr2.u"])
+    accuracies = [json.loads((tmp_path / n / "result.json").read_text())["accuracy"] for n in ("digits", "labels", "targets")]  # fmt: skip
+    assert accuracies[0] == accuracies[1] is not None and accuracies[2] is None
+
+
+STIMULI = {
+    "no such file": (None, "there is no such file"),
+    "a text": (b"1, 2, 3", "wanted what numpy.savez(FILE, images=..., labels=...) writes"),
+    "empty": (b"", "cannot be read"),
+    "another name": ({"x": np.ones((2, 3))}, "holds x; wanted"),
+    "flat": ({"images": np.ones(3)}, "has the shapes images (3,); wanted images (samples, pixels)"),
+    "more labels": ({"images": np.ones((2, 3)), "labels": np.arange(3)}, "images (2, 3), labels (3,)"),
+    "objects": ({"images": np.array([[{}]])}, "cannot be read"),
+    "too few pixels": ({"images": np.ones((2, 2))}, "The images have 2 pixels"),
+    "nan": ({"images": np.full((1, 3), np.nan)}, "Image 0 holds NaN"),
+    "no labels": ({"images": np.ones((1, 3))}, "labels are needed"),
+}
+
+
+@pytest.mark.parametrize("what", STIMULI)
+def test_stimuli_of_ones_own_that_fail(cli, tmp_path, own_input, what):
+    content, message = STIMULI[what]
+    path = tmp_path / "x.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.savez(path, **content)
+    options = ("--set", "target=true") if what == "no labels" else ()
+    code, _, err = cli("simulate", own_input, *options, "--stimuli", path, "--out", tmp_path / "out")
+    assert code == 1 and message in err, err
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_stimuli_that_nobody_would_see(cli, tmp_path, own_input):
+    np.savez(tmp_path / "x.npz", images=np.ones((3, 3)))
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for options, message in (
+        (("x.npz", "--data", "digits"), "give one of them"),
+        (("x.npz", "--samples", "4"), "--samples 4: wanted between 1 and 3"),
+        (("cut.npz",), "cannot be read"),
+        (("x.npz", "--set", "clamped=false"), "The circuit clamps nothing"),
+    ):
+        code, _, err = cli("simulate", own_input, "--stimuli", tmp_path / options[0], *options[1:], "--out", tmp_path / "out")  # fmt: skip
+        assert code == 1 and message in err, err
+
+
 # ---------------------------------------------------------------- compare
 
 

@@ -714,6 +714,18 @@ def test_nothing_in_a_network_lies_on_top_of_another(name):
                     assert min(q, s) - max(p, r) < 1e-6, (name, first, second)
 
 
+def test_pools_by_which_cells_act_on_one_another_stand_in_their_box():
+    """TDCA's softmax divides by a sum over the cells; its mean credit, and the ghost units' power, are read by rules alone."""
+    found = placed("tdca").boxes
+    assert [port for port in found["pyr3"].ports if port.startswith("Σ")] == ["Σ total"]
+    others = [port for name, box in found.items() if name != "pyr3" for port in box.ports]
+    others += [port for box in placed("ghost_units").boxes.values() for port in box.ports]
+    assert not any(port.startswith("Σ") for port in others)
+    for name, legend in (("tdca", True), ("ghost_units", False)):
+        texts = [t.get_text() for t in plot.network_figure(registry.model(name).circuit()).legends[0].get_texts()]
+        assert ("pool of its cells" in texts) is legend
+
+
 def test_kinds_and_effects_of_arrows():
     learned = diagram(ghost_units.circuit(mode="learned")).arrows
     assert learned["W2"].kind == "plastic" and learned["B1"].kind == "tied" and learned["teach1"].kind == "one to one"

@@ -41,7 +41,7 @@ class Arrays(Protocol):
     def asarray(self, values: Any) -> Any: ...
     def to_numpy(self, values: Any) -> np.ndarray: ...
     def expand(self, value: Any, shape: tuple[int, int]) -> Any: ...
-    def shared(self, values: np.ndarray) -> Any: ...  # in the same memory; None where the library cannot
+    def shared(self, values: np.ndarray) -> Any: ...  # its rows, in the same memory; None where the library cannot
     def join(self, values: list[Any], out: Any) -> None: ...  # one after another along the last axis
     def multiply(self, a: Any, b: Any, out: Any) -> None: ...
     def add_outer(self, weights: Any, pre: Any, post: Any, scale: float, keep: float = 1.0) -> None: ...
@@ -135,6 +135,7 @@ class Stepper:
         for p in plan.populations.values():
             names = (*p.ode, *p.inputs, *(h.name for h in p.holds), *p.noises, *p.spiking_variables)
             self.state[p.name] = {x: arrays.zeros(batch, p.n) for x in names}
+        self._recorded = [(self.state[c.population], c.variable) for c in record.columns] if record is not None else []
         self._derivatives = [
             (p.name, d, arrays.zeros(batch, p.n)) for p in plan.populations.values() for d in p.derivatives
         ]
@@ -434,10 +435,10 @@ class Stepper:
 
     def _keep_row(self, record: Recording, first: bool) -> None:
         """A row of the recording; `first` of those that one program computes."""
-        values = [self.state[c.population][c.variable] for c in record.columns]
         rows, k = record.begin_row()
         if rows.shared is None:
             rows.shared = self.arrays.shared(rows.rows)
+        values = [state[variable] for state, variable in self._recorded]
         if first:
             self._fits = rows.shared is not None and all(
                 getattr(value, "shape", ()) == (self.batch, self.plan.populations[c.population].n)
@@ -446,8 +447,9 @@ class Stepper:
         if not self._fits or rows.shared is None:
             record.row(self.kept.step, self._look)
             return
-        chosen = [v if c.cells is None else v[:, c.cells] for c, v in zip(record.columns, values, strict=True)]
-        self.arrays.join(chosen, rows.shared[k])
+        if record.recorder.cells:
+            values = [v if c.cells is None else v[:, c.cells] for c, v in zip(record.columns, values, strict=True)]
+        self.arrays.join(values, rows.shared[k])
         record.end_row(self.kept.step)
 
     def _look(self, population: str, variable: str) -> Any:

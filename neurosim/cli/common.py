@@ -71,6 +71,9 @@ def shared_arguments(sub: argparse.ArgumentParser, level: str | None) -> None:
 
 
 def dynamics_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--stimuli", metavar="FILE.npz", help="stimuli of your own in place of --data: arrays images (samples, pixels) and, where the circuit clamps a target, labels (samples,) or targets (samples, classes)"
+    )  # fmt: skip
     sub.add_argument("--dt", metavar="TIME", help="Euler step (default: the circuit's)")
     sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")
     sub.add_argument("--plasticity", default="on", help="on (default), off, or held: collect the change only")
@@ -129,16 +132,54 @@ def circuit_of(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any,
     return model.circuit(settings), weights, name, normalise
 
 
-def samples_of(arguments: argparse.Namespace, name: str, normalise: str) -> tuple[Any, Any]:
-    """The first samples of the test set (weights given: unseen ones) or of the training set."""
+def samples_of(arguments: argparse.Namespace, circuit: Any, name: str, normalise: str) -> tuple[Any, Any]:
+    """The first samples of the test set (weights given: unseen ones) or of the training set, or of ``--stimuli`` (default all); None of a
+    circuit that clamps nothing."""
     from neurosim import data
 
-    count = arguments.samples if arguments.samples is not None else 4
-    dataset = data.normalise(data.load(name, arguments.data_dir), normalise)
-    images, labels = dataset.split("test" if arguments.weights else "train")
+    if arguments.stimuli and arguments.data:
+        raise NeurosimError(f"Got --stimuli {arguments.stimuli} and --data {arguments.data}; give one of them.")
+    if not circuit.plan.clamped_fields:
+        if arguments.stimuli:
+            raise NeurosimError(f"The circuit clamps nothing, so --stimuli {arguments.stimuli} would not be seen.")
+        return None, None
+    if arguments.stimuli:
+        images, labels = _stimuli_in(Path(arguments.stimuli))
+        default = len(images)
+    else:
+        dataset = data.normalise(data.load(name, arguments.data_dir), normalise)
+        images, labels = dataset.split("test" if arguments.weights else "train")
+        default = 4
+    count = arguments.samples if arguments.samples is not None else default
     if not 1 <= count <= len(images):
         raise NeurosimError(f"--samples {count}: wanted between 1 and {len(images)}.")
-    return images[:count], labels[:count]
+    return images[:count], None if labels is None else labels[:count]
+
+
+def _stimuli_in(path: Path) -> tuple[Any, Any]:
+    """Images and labels (or None) of a file that ``numpy.savez`` wrote; `neurosim.simulation.stimuli` checks them against the circuit."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    wanted = "wanted what numpy.savez(FILE, images=..., labels=...) writes"
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise NeurosimError(f"--stimuli {path}: there is no such file.") from None
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise NeurosimError(f"--stimuli {path} cannot be read ({error}); {wanted}.") from error
+    if "images" not in arrays or not set(arrays) <= {"images", "labels"}:
+        raise NeurosimError(f"--stimuli {path} holds {', '.join(sorted(arrays)) or 'nothing'}; {wanted}.")
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.ndim < 2 or (labels is not None and labels.shape[:1] != images.shape[:1]):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise NeurosimError(
+            f"--stimuli {path} has the shapes {shapes}; wanted images (samples, pixels) and labels (samples,) or (samples, classes)."
+        )
+    return images, labels
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:

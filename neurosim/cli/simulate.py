@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
     simulate = commands.add(
         "simulate", _simulate, "Present samples to a circuit and record traces.",
         "  neurosim simulate ghost_units --record pyr1.u pyr1.E --out runs/traces\n"
-        "  neurosim simulate ghost_units --level torch:trajectory --samples 8 --batch-size 8 --plasticity off\n",
+        "  neurosim simulate ghost_units --level torch:trajectory --samples 8 --batch-size 8 --plasticity off\n"
+        "  neurosim simulate circuit.py:circuit --stimuli currents.npz\n",
     )  # fmt: skip
     shared_arguments(simulate, level="brian2:dense")
     dynamics_arguments(simulate)
@@ -54,7 +55,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
     from neurosim.plot import save_traces
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
-    images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
+    images, labels = samples_of(arguments, circuit, name, normalise)
     options = recorder_options(arguments)
     if "variables" not in options:
         options["variables"] = [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
@@ -78,7 +79,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
     if picture and images is not None:
         error = float(((result.readout - images.reshape(len(images), -1)) ** 2).mean())
         print(f"mean squared error of the pictures: {error:.4g}")
-    elif result.readout is not None and labels is not None:
+    elif result.readout is not None and labels is not None and labels.ndim == 1:
         note = "" if arguments.weights else " (weights not trained; --weights RUN_DIR takes those of a run)"
         print(f"accuracy over these samples: {float((result.readout.argmax(1) == labels).mean()):.4f}{note}")
     for phase, value in result.settling_by_phase.items() if not result.spikes else ():
@@ -106,7 +107,9 @@ def _panels(traces: Any) -> list[Any] | None:
 
 def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
     """What ``result.json`` of `simulate` holds; spikes are counts per population."""
-    classifies = circuit.readout is not None and circuit.readout.wanted == "target" and labels is not None
+    classifies = (
+        circuit.readout is not None and circuit.readout.wanted == "target" and labels is not None and labels.ndim == 1
+    )
     right = float((result.readout.argmax(1) == labels).mean()) if classifies else None
     return {
         "model": circuit.name,
@@ -129,12 +132,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from neurosim import compare
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
-    images, labels = samples_of(arguments, name, normalise) if circuit.plan.clamped_fields else (None, None)
+    images, labels = samples_of(arguments, circuit, name, normalise)
     levels = arguments.levels or (None if arguments.level is None else [arguments.level])
     out = output_folder(arguments)
     try:
         comparison = compare(
-            circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=name,
+            circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=arguments.stimuli or name,
             predictions=weights is not None, **options_of(arguments),
         )  # fmt: skip
     except DivergenceError as error:

@@ -23,6 +23,8 @@ _MARGIN = 0.12
 #: Sizes of text in points: names of arrows, ports, names of populations.
 LABEL, SMALL, MIDDLE = 6.5, 7.0, 8.5
 
+#: Before the name of a pool, which stands in the box below the ports.
+SUM = "Σ "
 #: The population of biases, which has no box.
 ONE = "one"
 
@@ -34,7 +36,7 @@ class Box:
     name: str
     title: str
     note: str
-    ports: list[str]
+    ports: list[str]  # and pools, see `SUM`
     column: int
     row: int
     x: float = 0.0
@@ -269,7 +271,10 @@ def _boxes(circuit: Circuit, placed: Mapping[str, tuple[int, int]]) -> dict[str,
         note = f"{n[0]} × {n[1]} × {n[2]} cells" if isinstance(n, tuple) else f"{n} cell{'s' if n != 1 else ''}"
         # Apical, lateral and other ports on top, basal and forward ones below, as in the cell.
         ports.sort(key=lambda port: (_basal(port), plan.spiking is None and list(plan.ports).index(port)))
-        boxes[name] = Box(name, name, note, ports, column, row)
+        # What cells of one population do to one another; pools that rules alone read are left out.
+        acting = plan.closure(plan.names_of_ode() | circuit.plan.sent(name))
+        pools = [SUM + a.name for a in plan.assignments if a.over and a.name in acting]
+        boxes[name] = Box(name, name, note, ports + pools, column, row)
     return boxes
 
 

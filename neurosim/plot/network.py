@@ -12,7 +12,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Line
 
 from neurosim.circuit import Circuit
-from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, Arrow, Box, Diagram, diagram
+from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, SUM, Arrow, Box, Diagram, diagram
 from neurosim.plot.style import GREY, PALETTE, style
 
 _COLOURS = {1: PALETTE["blue"], -1: PALETTE["vermillion"], 0: GREY}
@@ -38,7 +38,7 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
     Levels go from left (input) to right. Biases come from a dot at their port. Line styles say whether weights are plastic, tied, evolved or
     fixed. A projection that lowers the potential of its cell where its source is positive is orange and ends in a bar: its port subtracts, or
     its weights are negative, of plastic ones at the start. Weights drawn with both signs count as positive, and those that are minus others
-    (`Tied`, `Like`) as the opposite of these.
+    (`Tied`, `Like`) as the opposite of these. Below the ports stand the pools (Σ) by which cells of one population act on one another.
 
     Parameters
     ----------
@@ -171,4 +171,8 @@ def _legend(plan: Diagram, kinds: list[str]) -> list[Line2D]:
     ]
     if any(a.source == ONE for a in arrows):
         handles.append(Line2D([], [], color=GREY, linestyle="", marker="o", markersize=3.5, label="bias"))
+    if any(port.startswith(SUM) for box in plan.boxes.values() for port in box.ports):
+        handles.append(
+            Line2D([], [], color=GREY, linestyle="", marker=r"$\Sigma$", markersize=6, label="pool of its cells")
+        )
     return handles + [Line2D([], [], color=GREY, label=_MEANING[kind], **_STYLES[kind]) for kind in kinds]

@@ -114,7 +114,7 @@ class _Gathered:
     def __init__(self, capacity: int, batch: int, cells: int, dtype: str):
         self.time = np.empty(capacity)
         self.rows = np.empty((capacity, batch, cells), dtype)
-        self.shared: Any = None  # the rows as an array of the engine's library, in the same memory
+        self.shared: Any = None  # the rows as arrays of the engine's library, in the same memory
         self.clear()
 
     def clear(self) -> None:

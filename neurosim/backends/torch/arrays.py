@@ -67,8 +67,9 @@ class TorchArrays:
     def to_numpy(self, values: torch.Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
-    def shared(self, values: np.ndarray) -> torch.Tensor | None:
-        return torch.from_numpy(values) if self.device.type == "cpu" else None
+    def shared(self, values: np.ndarray) -> tuple[torch.Tensor, ...] | None:
+        # All at once: taking a row out of a tensor costs as much as filling it.
+        return torch.from_numpy(values).unbind(0) if self.device.type == "cpu" else None
 
     def join(self, values: list[torch.Tensor], out: torch.Tensor) -> None:
         torch.cat(values, -1, out=out)
