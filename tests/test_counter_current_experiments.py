@@ -19,8 +19,8 @@ from neurosim.analysis import report
 from neurosim.data.cifar import CIFAR100, CifarBinary
 from neurosim.data.stl10 import STL10, Stl10Binary
 from neurosim.training import load, resolve
+from neurosim.training.start import start, train
 from neurosim.training.sweep import expand
-from neurosim.training.trainer import start, train
 
 HERE = Path(__file__).parent.parent / "experiments" / "counter_current"
 FILES = sorted(path.name for path in HERE.glob("*.toml"))

@@ -773,7 +773,7 @@ def test_metadata_may_use_any_key(tmp_path):
 
 #: A clean process that has imported everything; forks of it start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["neurosim.training.trainer", "neurosim.training.backprop", "neurosim.cli", "brian2"])
+CONTEXT.set_forkserver_preload(["neurosim.training.start", "neurosim.training.backprop", "neurosim.cli", "brian2"])
 
 
 def redirected(errors: Path) -> None:

@@ -31,7 +31,7 @@ from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 from neurosim.models import ghost_units
 from neurosim.training import Trainer, checkpoint, load, resolve, resume, trainer
-from neurosim.training.trainer import start
+from neurosim.training.start import start
 
 FILES = {"config.toml", "run.json", "metrics.jsonl", "timing.jsonl", "weights.safetensors", "result.json"}
 GHOST = {"sizes": (64, 8, 6, 10), "t_free": "30*ms", "t_nudged": "30*ms"}
@@ -582,7 +582,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, capsys, f
 
 #: A clean process that has imported everything; forks of it start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["neurosim.training.trainer", "neurosim.training.backprop", "neurosim.cli", "brian2"])
+CONTEXT.set_forkserver_preload(["neurosim.training.start", "neurosim.training.backprop", "neurosim.cli", "brian2"])
 #: About two seconds each.
 LONG = {
     "torch:steady": [

@@ -21,7 +21,7 @@ import pytest
 from neurosim.cli import main
 from neurosim.errors import NeurosimError
 from neurosim.training import resolve, sweep
-from neurosim.training.trainer import start
+from neurosim.training.start import start
 from tests.test_training import DELTA
 
 #: The ghost-unit circuit; the process that builds it is killed as often as `deaths` says.

@@ -25,7 +25,7 @@ from neurosim.training import TrainConfig, Trainer, load, resolve, resume, train
 from neurosim.training.config import read_toml
 from neurosim.training.optimisers import Transform
 from neurosim.training.run import accuracy_text, save_weights
-from neurosim.training.trainer import start
+from neurosim.training.start import start
 from tests.oracles import ghost_units as oracle
 
 KEYS = [

@@ -18,9 +18,9 @@ from neurosim.errors import NeurosimError
 from neurosim.training import TrainConfig, Trainer, load, resolve, train
 from neurosim.training.optimisers import Transform
 from neurosim.training.run import accuracy_text
+from neurosim.training.start import start
 from neurosim.training.sweep import expand, folders
 from neurosim.training.table import collect, markdown, summarise
-from neurosim.training.trainer import start
 
 #: Weights by name and shape; the forward net has a matrix and a bias, the feedback net a matrix and one-to-one weights.
 SHAPES = {"U": (4, 3), "b": (1, 3), "V": (3, 5), "g": (6,)}

@@ -26,7 +26,7 @@ from neurosim import data
 from neurosim.backends.torch.workers import leave
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.training import Trainer, checkpoint, load, resolve
-from neurosim.training.trainer import start
+from neurosim.training.start import start
 
 TIMEOUT = 300.0  # for a hang: a loaded machine takes its time to start processes
 GHOST = {"sizes": (64, 8, 6, 10)}

@@ -59,7 +59,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from neurosim.backends.torch.workers import is_first, leave
     from neurosim.training import resolve, resume
     from neurosim.training.run import RECORDING, RESULT, accuracy_text, remarks
-    from neurosim.training.trainer import start
+    from neurosim.training.start import start
 
     if arguments.resume:
         if arguments.model:

@@ -6,7 +6,8 @@ from neurosim.training.config import TrainConfig, resolve
 from neurosim.training.run import Run, load
 
 if TYPE_CHECKING:
-    from neurosim.training.trainer import Trainer, resume, train
+    from neurosim.training.start import resume, train
+    from neurosim.training.trainer import Trainer
 
 __all__ = ["Run", "TrainConfig", "Trainer", "load", "resolve", "resume", "train"]
 
@@ -15,6 +16,6 @@ def __getattr__(name: str) -> Any:
     """The trainer loads torch, which those who describe or run a circuit may not need: imported when it is asked for."""
     if name not in ("Trainer", "resume", "train"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from neurosim.training import trainer
+    from neurosim.training import start
 
-    return getattr(trainer, name)
+    return getattr(start, name)

@@ -246,6 +246,12 @@ class TrainConfig:
         usual = {f.name: f.default if f.default is not MISSING else {} for f in fields(self)}
         return ", ".join(f"{key} = {getattr(self, key)!r}" for key in keys if getattr(self, key) != usual[key])
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What results and recordings say of the run."""
+        level = self.level if self.method == "circuit" else self.method
+        return {"model": self.model, "data": self.data, "level": level, "seed": self.seed}
+
     def to_toml(self) -> str:
         """The run as TOML."""
         lines, tables = [], []

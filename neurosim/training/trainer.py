@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shlex
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +19,7 @@ from neurosim import registry
 from neurosim.analysis.weights import angle, eigenvalues
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
-from neurosim.backends.torch.workers import Workers, is_first
+from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
 from neurosim.connectivity import Given
 from neurosim.data.augment import Augment
@@ -35,25 +30,18 @@ from neurosim.simulation import step_size, stimuli, versions
 from neurosim.traces import Recorder
 from neurosim.traces.recorder import Recording
 from neurosim.training import checkpoint
-from neurosim.training.config import REFERENCES, TrainConfig, resolve
-from neurosim.training.interrupt import locked, stop_between
+from neurosim.training.config import REFERENCES, TrainConfig
+from neurosim.training.interrupt import stop_between
 from neurosim.training.run import (
     BEST,
     CONFIG,
     METRICS,
-    ORIGIN,
     RECORDING,
-    RESULT,
     TIMING,
-    Run,
     as_lines,
-    load,
-    read_origin,
-    read_result,
     save_weights,
 )
-from neurosim.training.track import FOLDER as EVENTS
-from neurosim.training.track import Tracker, require_tensorboard
+from neurosim.training.track import Tracker
 
 #: Batches in one call of a trajectory engine: each call has a start-up cost, and the progress bar moves between calls.
 BATCHES = 50
@@ -222,7 +210,7 @@ class Trainer:
             )
         options = self.engine.options
         metadata = {
-            **_labels(self.config),
+            **self.config.labels,
             "dt": self.config.dt,
             "trials_per_epoch": self.batches,
             "versions": versions(),
@@ -562,238 +550,6 @@ class Trainer:
 
     def _noisy(self) -> list[Any]:
         return [engine for engine in (self.engine, self.reader) if engine.noise is not None]
-
-
-def train(
-    model: str,
-    out: str | os.PathLike[str] | None = None,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    data_dir: str | None = None,
-    weights: Mapping[str, np.ndarray] | None = None,
-    progress: bool = True,
-    command: str | None = None,
-    overwrite: bool = False,
-    track: bool = False,
-    **schedule: Any,
-) -> Run | dict[str, Any]:
-    """Train a model and touch the test set once, at the end.
-
-    Parameters
-    ----------
-    model
-        A name from `neurosim list`, or ``file.py:function``.
-    out
-        Run folder, see `neurosim.training.run` (None: keep nothing).
-    settings, schedule
-        Settings of the circuit, and keys of `TrainConfig` (``epochs=5``, ``level="brian2:dense"``, ...).
-    data_dir
-        Where data sets lie.
-    weights
-        Weights to start from.
-    command
-        What the run folder notes as the command.
-    overwrite
-        Replace an earlier run in the folder; without it, such a folder is refused.
-    track
-        Show the run in TensorBoard while it goes on: events in ``tensorboard/`` of the run folder (extra ``track``).
-
-    Returns
-    -------
-    The `Run` of the folder, or its result where nothing is kept.
-    """
-    return start(resolve(model, settings, **schedule), out, data_dir, weights, progress, command, overwrite, track)
-
-
-def start(
-    config: TrainConfig,
-    out: str | os.PathLike[str] | None = None,
-    data_dir: str | None = None,
-    weights: Mapping[str, np.ndarray] | None = None,
-    progress: bool = True,
-    command: str | None = None,
-    overwrite: bool = False,
-    track: bool = False,
-) -> Run | dict[str, Any]:
-    """As `train`, by a configuration."""
-    if track:
-        require_tensorboard()
-        if out is None:
-            raise NeurosimError("track writes into the run folder, and there is none; give out, or leave track out.")
-    if out is not None and is_first() and (Path(out) / CONFIG).is_file():
-        if not overwrite:
-            raise NeurosimError(f"The folder '{out}' holds a run already; give another one, or overwrite=True.")
-        with _locked(Path(out)):  # refused while another process trains there
-            pass
-    trainer = Trainer(config, data_dir, weights, progress)
-    if out is None:
-        trainer.fit()
-        return _result(trainer)
-    folder = Path(out)
-    if trainer.workers.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        earlier = (folder / CONFIG).is_file()  # which this one overwrites
-        if not earlier and config.recorder and (folder / RECORDING).exists():
-            raise NeurosimError(
-                f"'{folder / RECORDING}' is there, and no run that it could be of. Move it away, or give another folder."
-            )
-        for name in (CONFIG, RESULT, checkpoint.NAME, *((RECORDING,) if earlier else ())):
-            (folder / name).unlink(missing_ok=True)
-        if earlier:
-            shutil.rmtree(folder / EVENTS, ignore_errors=True)
-        folder_of_data = datasets.given_directory(data_dir)
-        origin = {
-            "command": command or shlex.join(sys.argv),
-            "data_dir": folder_of_data and str(folder_of_data.absolute()),
-            "weights": weights is not None,
-            "track": track,
-            "threads": torch.get_num_threads(),
-            "workers": trainer.workers.size,
-            "versions": versions(),
-        }
-        write_whole(folder / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
-        _begin(trainer, folder)
-        if weights is not None:  # which the configuration does not tell
-            trainer.save_checkpoint(folder)
-        write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
-    with _locked(folder):
-        return _finish(trainer, folder, track)
-
-
-def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
-    """Go on with a run that was stopped or killed: bit for bit as if it had not been (same machine, same number of threads).
-
-    Without a checkpoint the run starts again from its configuration. A finished run is returned as it is.
-
-    Raises
-    ------
-    NeurosimError
-        No run folder, a run that failed, or a checkpoint that is damaged or does not belong to the configuration.
-    """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise NeurosimError(
-            f"'{folder}' is no run folder: it has no {CONFIG}. Start the run again with `neurosim train`."
-        )
-    result = read_result(folder)
-    if "failed" in result:
-        raise NeurosimError(f"The run in '{folder}' failed: {result['failed']} It would fail again at the same place.")
-    if result:
-        (folder / checkpoint.NAME).unlink(missing_ok=True)  # of a run that was killed right after its last file
-        return load(folder)
-    origin, kept = read_origin(folder), (folder / checkpoint.NAME).is_file()
-    if origin.get("weights") and not kept:
-        raise NeurosimError(
-            f"The run in '{folder}' was started from other weights than its {CONFIG} tells, and has no {checkpoint.NAME} that holds them. "
-            f"Start it again: {origin.get('command')} (with --overwrite, or another --out)."
-        )
-    data_dir = origin.get("data_dir")
-    if data_dir and not Path(data_dir).is_dir():  # moved, or another machine
-        data_dir = None
-    trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), data_dir, None, progress)
-    _warn_of_round_off(origin, trainer.workers)
-    with _locked(folder):
-        if kept:
-            trainer.restore(folder)
-        elif trainer.workers.first:
-            _begin(trainer, folder)
-        return _finish(trainer, folder, bool(origin.get("track")))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two trainings in one folder would spoil it; the first worker holds the lock."""
-    with locked(folder / CONFIG, folder, "training") if is_first() else contextlib.nullcontext():
-        yield
-
-
-def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
-    """Sums over another number of threads or workers are rounded in another order."""
-    threads = torch.get_num_threads()
-    now = {
-        "threads": (threads, f"OMP_NUM_THREADS={origin.get('threads')}"),
-        "workers": (workers.size, "torchrun --nproc-per-node"),
-    }
-    for what, (number, cure) in now.items() if workers.first else ():
-        if origin.get(what, number) != number:
-            print(
-                f"warning: the run was started with {origin[what]} {what} and goes on with {number}: it will agree to round-off only "
-                f"({cure} makes it exact)",
-                file=sys.stderr,
-            )
-
-
-def _begin(trainer: Trainer, folder: Path) -> None:
-    """The files of a run in which nothing was trained yet."""
-    for name in (METRICS, TIMING):
-        (folder / name).write_text("")
-    (folder / BEST).unlink(missing_ok=True)
-    save_weights(folder, trainer.engine.weights())
-
-
-def _finish(trainer: Trainer, folder: Path, track: bool) -> Run:
-    """Train what is left, touch the test set, write the result."""
-    try:
-        if track and trainer.workers.first:
-            trainer.tracker = Tracker(folder, len(trainer.metrics))
-        try:
-            trainer.fit(folder)
-        finally:
-            if trainer.tracker is not None:
-                trainer.tracker.close()
-        result = _result(trainer)
-    except DivergenceError as error:
-        reason = str(error)
-        try:  # weights out of range say more than the state that gave way
-            trainer.weight_measures()
-            trainer.check_measures()
-        except DivergenceError as cause:
-            reason = reason if str(cause) in reason else f"{reason} {cause}"
-        if trainer.workers.first:
-            _write_result(folder, {**_labels(trainer.config), "failed": reason})
-        raise NeurosimError(f"{reason} Metrics and weights of the last whole epoch are kept in {folder}.") from error
-    if trainer.workers.first:
-        _write_result(folder, result)
-        (folder / checkpoint.NAME).unlink(missing_ok=True)
-    weights = {n: w.astype(np.float64) for n, w in trainer.engine.weights().items()}
-    return Run(folder, trainer.config, weights, trainer.metrics, result)
-
-
-def _result(trainer: Trainer) -> dict[str, Any]:
-    """What ``result.json`` holds; the engine is left with the selected weights."""
-    config, row = trainer.config, trainer.selected
-    accuracy = ["accuracy"] if trainer.classifies else []
-    found: dict[str, Any] = {}
-    if config.select == "best":
-        trainer.engine.set_weights(trainer.best)
-        found["epoch"] = row["epoch"]
-    if not config.hold_out:  # read already
-        found |= {f"test_{what}": row[f"test_{what}"] for what in (*accuracy, "loss")} | {"hold_out": False}
-    elif config.test:
-        tested = trainer.evaluate("test")
-        found |= {f"test_{what}": tested[what] for what in (*accuracy, "loss")}
-    if config.hold_out:
-        told = [*accuracy, "loss"] if config.select == "best" or not accuracy else accuracy
-        found |= {f"validation_{what}": row[f"validation_{what}"] for what in told}
-    return {
-        **_labels(config),
-        **found,
-        "seconds": sum(row["seconds"] for row in trainer.timing),
-        "seconds_per_epoch": float(np.median([row["seconds"] for row in trainer.timing])),
-    }
-
-
-def _labels(config: TrainConfig) -> dict[str, Any]:
-    return {
-        "model": config.model,
-        "data": config.data,
-        "level": config.level if config.method == "circuit" else config.method,
-        "seed": config.seed,
-    }
-
-
-def _write_result(folder: Path, result: dict[str, Any]) -> None:
-    write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def _sentence(text: str) -> str:
