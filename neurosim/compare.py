@@ -89,19 +89,14 @@ def compare(
     trajectory levels, one stimulus at three step sizes (`order` of the Euler error, from the largest difference over
     the whole trajectory).
 
-    Levels default to all that can run the circuit (no steady level for spiking or noisy cells). The other parameters are
-    those of `simulate`; `record` chooses the variables of the figure (default: all states), `predictions` adds
-    accuracies and the share of equal answers. Returns a `Comparison`.
+    Levels default to all that can run the circuit (no steady level for spiking or noisy cells); the report says which
+    were left out and why. The other parameters are those of `simulate`; `record` chooses the variables of the figure
+    (default: all states), `predictions` adds accuracies and the share of equal answers. Returns a `Comparison`.
     """
     from neurosim.analysis import cosines_with_gradient
 
     plan, dt = circuit.plan, dt or circuit.protocol.dt
-    check_list("levels", levels)
-    levels = list(dict.fromkeys(levels or (n for n in LEVELS if _can_run(plan, n))))
-    if len(levels) < 2:
-        raise NeurosimError(f"Got the levels {levels}; wanted at least two to compare. Known: {', '.join(LEVELS)}.")
-    for level in levels:
-        engine_class(level)
+    levels, left_out = choose_levels(plan, levels)
     if solver != "anderson" and STEADY not in levels:
         raise NeurosimError(
             f"solver = '{solver}' without the level {STEADY}, which alone solves for a fixed point. Leave one out."
@@ -152,6 +147,7 @@ def compare(
         "dt": seconds(dt),
         "dtype": dtype,
         "levels": levels,
+        "left_out": left_out,
         "weight_change": {
             p.name: float(np.abs(live[levels[0]].weights[p.name] - start[p.name]).max()) for p in plan.plastic()
         },
@@ -273,15 +269,44 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
     return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None
 
 
-def _can_run(plan: Plan, level: str) -> bool:
-    """Whether a level is compared unless levels are named."""
+def choose_levels(plan: Plan, levels: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
+    """The levels to compare, each once, and why others are left out where none are named: ``{level: reason}``.
+
+    Raises
+    ------
+    NeurosimError
+        An unknown level, or fewer than two.
+    """
+    check_list("levels", levels)
+    for level in levels or ():
+        engine_class(level)
+    reasons = {} if levels else {level: _why_not(plan, level) for level in LEVELS}
+    left_out = {level: reason for level, reason in reasons.items() if reason}
+    chosen = [level for level in dict.fromkeys(levels or LEVELS) if level not in left_out]
+    if len(chosen) < 2:
+        others = "".join(f" Left out: {level}: {reason.rstrip('.')}." for level, reason in left_out.items())
+        raise NeurosimError(
+            f"Got the levels {chosen}; wanted at least two to compare. Known: {', '.join(LEVELS)}.{others}"
+        )
+    return chosen, left_out
+
+
+def _why_not(plan: Plan, level: str) -> str:
+    """Why a level is not compared unless it is named; empty where it is."""
     if level == STEADY and not plan.has_fixed_point:
-        return False
+        cells = plan.populations.values()
+        found = {
+            "spiking cells": any(p.spiking for p in cells),
+            "noise": any(p.noises for p in cells),
+            "equations that read the time": any(p.timed for p in cells),
+            "states that outlive a trial": plan.memory is not None,
+        }
+        return f"there is no fixed point with {' and '.join(what for what, there in found.items() if there)}"
     try:
         plan.check_rules(level)
-    except UnsupportedError:
-        return False
-    return True
+    except UnsupportedError as error:
+        return str(error)
+    return ""
 
 
 def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> dict[str, Any]:
@@ -301,6 +326,11 @@ def _markdown(report: dict[str, Any]) -> str:
         f"{report['samples']} samples{' of ' + report['data'] if report['data'] else ''}, batch {report['batch_size']}, seed {report['seed']}, "
         f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
+        *(
+            line
+            for level, why in report.get("left_out", {}).items()
+            for line in (f"Left out: {level}: {why.rstrip('.')}.", "")
+        ),
         *_pair_table(report),
         "",
         *_weight_table(report),

@@ -19,6 +19,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import sympy
+from brian2.parsing.sympytools import str_to_sympy
 
 from neurosim.cells import Derivative, Hold
 from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
@@ -405,6 +407,8 @@ class Plan:
                 )
         assignments = self._ordered(equations, population, where)
         dimensions = self._check_units(equations, assignments, population, dimensions, where)
+        divided = [*equations.subexpressions.items(), *((f"d{x}/dt", rhs) for x, rhs in equations.states.items())]
+        _check_divisions(divided, parameters, where)
         for name in cell.initial:
             if name not in equations.states:
                 raise CircuitError(
@@ -427,6 +431,16 @@ class Plan:
             if not fed.get((population.name, port)):
                 parameters[port] = 0.0
         live = {port for port in ports if fed.get((population.name, port))}
+        differ = {
+            *equations.states,
+            *live,
+            *cell.inputs,
+            *equations.noises,
+            *extra,
+            *(d.name for d in cell.derivatives),
+        }
+        differ |= {h.name for h in cell.holds} | {x for x, value in parameters.items() if np.ndim(value) > 0}
+        assignments = _pools_of_numbers(assignments, differ, n, shape)
         late = _reached(assignments, live)
         changing = {*equations.states, "t", *(d.name for d in cell.derivatives), *extra}
         moving = _reached(assignments, live | changing)
@@ -617,9 +631,12 @@ class Plan:
         if not isinstance(start, Constant | Given | Glorot | Gram | Orthogonal | Uniform):
             return start
         wanted = weight**0.5 if isinstance(start, Gram) else weight  # A A^T
-        values = {f.name: getattr(start, f.name) for f in fields(start)}
         kind = type(start).__name__
-        return replace(start, **{n: amount(v, wanted, f"{where}: {n} of {kind}") for n, v in values.items()})
+        values = {f.name: getattr(start, f.name) for f in fields(start)}
+        values = {n: amount(v, wanted, f"{where}: {n} of {kind}") for n, v in values.items()}
+        if isinstance(start, Uniform) and not values["low"] <= values["high"]:
+            raise CircuitError(f"{where}: {start}; wanted the lower limit first.")
+        return replace(start, **values)
 
     def _projection(self, projection: Projection) -> ProjectionPlan:
         where = f"Projection '{projection.name}'"
@@ -805,14 +822,19 @@ class Plan:
                     " Variables of cells carry _pre or _post."
                 )
         change = weight / quantity("1*second")[1]
-        cure = "Give its rate a unit of 1/time (eta = '1*Hz'), or divide by a time."
-        _same_unit(dimensions_of(rhs, known, where), change, f"{where}: 'dw/dt = {rhs}'", cure)
+        got = dimensions_of(rhs, known, where)
+        cure = (
+            "Give its rate a unit of 1/time (eta = '1*Hz'), or divide by a time." if got is weight
+            else "That is the weight's unit per second; check the units of its parameters."
+        )  # fmt: skip
+        _same_unit(got, change, f"{where}: 'dw/dt = {rhs}'", cure)
         shared = tuple(sorted(n for n in names_in(rhs) if n in self.shared_names and n not in parameters))
         low_pass = None
         if rule.filter is not None:
             low_pass = seconds(rule.filter)
             if low_pass <= 0:
                 raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
+        rule = replace(rule, bounds=_bounds(rule.bounds, weight, where))
         self._check_whole_matrix(rule, projection, source, target, where)
         shared_kernel = isinstance(projection.connectivity, Conv2d | PerMap)
         # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
@@ -1226,6 +1248,23 @@ class Plan:
                 raise NeurosimError(f"No weights for projection '{name}'.")
 
 
+def _pools_of_numbers(
+    assignments: list[Assignment], differ: set[str], n: int, shape: tuple[int, ...] | None
+) -> list[Assignment]:
+    """Pools over what is the same in all cells (a parameter, a port that nothing feeds, another pool) written as products: engines sum arrays."""
+    differ, moving = set(differ), _reached(assignments, differ)
+    found = []
+    for a in assignments:
+        cells = bool(names_in(a.expression) & differ)
+        count = n if a.over == "population" or shape is None else shape[1] * shape[2]
+        if not cells and (a.over in ("population", "map") or (a.over == "batch" and a.name not in moving)):
+            a = Assignment(a.name, f"{count if a.over != 'batch' or shape else 1}*({a.expression})")
+        elif cells and a.over != "population":
+            differ.add(a.name)
+        found.append(a)
+    return found
+
+
 def _reached(assignments: list[Assignment], start: set[str]) -> set[str]:
     reached: set[str] = set()
     for a in assignments:
@@ -1238,6 +1277,31 @@ def _unique(what: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise CircuitError(f"Two of one name: {what} '{name}'; rename one.")
+
+
+def _bounds(bounds: Any, weight: Dimension, where: str) -> tuple[float | None, float | None]:
+    """Limits of the weights in base SI units."""
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise CircuitError(f"{where}: bounds = {bounds!r}; wanted (low, high), None for no limit.")
+    low, high = (None if b is None else amount(b, weight, f"{where}: a limit in bounds") for b in bounds)
+    for value in (low, high):
+        if value is not None and (isinstance(value, bool) or np.ndim(value) or not np.isfinite(value)):
+            raise CircuitError(f"{where}: bounds = {bounds!r}; wanted two numbers, None for no limit.")
+    if low is not None and high is not None and low > high:
+        raise CircuitError(f"{where}: bounds = {bounds!r}; wanted the lower limit first.")
+    return low, high
+
+
+def _check_divisions(texts: Iterable[tuple[str, str]], parameters: Mapping[str, Any], where: str) -> None:
+    """Refuse parameters of 0 that an equation divides by: SymPy's infinities would end in a solution."""
+    zeros = {n: sympy.Integer(0) for n, v in parameters.items() if np.ndim(v) == 0 and v == 0}
+    for name, text in texts:
+        used = sorted(names_in(text) & set(zeros))
+        values = {sympy.Symbol(n, real=True): zeros[n] for n in used}
+        if used and str_to_sympy(text).xreplace(values).has(sympy.zoo, sympy.nan):
+            raise CircuitError(
+                f"{where}: '{name} = {text}' divides by zero: {' and '.join(f'{n} = 0' for n in used)}. Give another value."
+            )
 
 
 def _same_unit(

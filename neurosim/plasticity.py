@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class PlasticityRule:
         When the change reaches the weights: ``"now"`` (forward Euler, every step), ``"phase"`` or ``"trial"``
         (collected, added at the end of the phase or trial).
     bounds
-        Lower and upper limit of the weights, None for no limit.
+        Lower and upper limit of the weights, None for no limit: texts with units such as ``"90*pA"``, Brian2 quantities, or bare numbers in
+        base SI units.
     filter
         Time constant, a text with units, of a low-pass between the right-hand side F and the weight:
         ``filter dD/dt = -D + F``, ``dw/dt = D``, one trace D per synapse. D starts at 0 (in each trial where the
@@ -66,7 +67,7 @@ class PlasticityRule:
     equation: str
     parameters: Mapping[str, float | str] = field(default_factory=dict)
     apply: Literal["now", "phase", "trial"] = "now"
-    bounds: tuple[float | None, float | None] = (None, None)
+    bounds: tuple[Any, Any] = (None, None)
     filter: str | None = None
     symmetric: bool = False
     exact: InverseCorrelation | None = None

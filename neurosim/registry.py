@@ -7,7 +7,8 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -57,7 +58,9 @@ class Model:
 
 
 def model(name: str) -> Model:
-    """The model of that name, or from ``file.py:function``.
+    """The model of that name, or from ``file.py:function``; ``file.py`` alone means its function ``circuit``.
+
+    A file may import others that lie beside it, as ``python file.py`` could.
 
     Raises
     ------
@@ -85,13 +88,31 @@ def _from_file(text: str) -> Model:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _importing_from(Path(path).resolve().parent):
+            spec.loader.exec_module(module)
     except Exception as error:
         raise NeurosimError(f"The file '{path}' cannot be run: {type(error).__name__}: {error}") from error
     if not hasattr(module, function):
         known = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == name]
         raise unknown(f"function in {path}", function, known)
     return _model(text, module, getattr(module, function))
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Modules of a folder can be imported. They are forgotten at the end: a model in another folder has its own of the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:  # unless the file has replaced the path
+            sys.path.remove(str(folder))
+        new = {name: getattr(module, "__file__", None) for name, module in sys.modules.items() if name not in before}
+        beside = {name for name, file in new.items() if "." not in name and file and folder in Path(file).parents[:2]}
+        for name in new:
+            if name.partition(".")[0] in beside:
+                del sys.modules[name]
 
 
 def _model(name: str, module: Any, build: Callable[..., Circuit]) -> Model:

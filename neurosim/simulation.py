@@ -41,6 +41,8 @@ def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[st
             )
         return {}
     images = np.asarray(images)
+    if images.dtype.kind not in "biuf":
+        raise NeurosimError(f"images have the type {images.dtype}; wanted an array of numbers, (samples, pixels).")
     if images.dtype != np.float32:  # which data sets of images have: left as it is, a copy could be large
         images = images.astype(float)
     if images.ndim < 2:
@@ -52,7 +54,7 @@ def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[st
     if wanted is not None and images.shape[1] != wanted:
         raise NeurosimError(
             f"The images have {images.shape[1]} pixels but the circuit's input takes {wanted}; wanted (samples, {wanted}). In a model with "
-            f"sizes, they begin with the number of pixels (--set sizes={images.shape[1]},...)."
+            f"sizes, they begin with the number of pixels (--set sizes={images.shape[1]},...); stimuli of your own come from --stimuli FILE.npz."
         )
     if not np.isfinite(images).all():
         bad = int(np.argmin(np.isfinite(images).all(axis=1)))
@@ -63,6 +65,8 @@ def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[st
         if labels is None:
             raise NeurosimError("The circuit clamps a target, so labels are needed: simulate(circuit, images, labels).")
         fields["target"] = _targets(np.asarray(labels), len(images), classes)
+    elif labels is not None and np.shape(labels)[:1] != (len(images),):
+        raise NeurosimError(f"labels have shape {np.shape(labels)}; wanted one for each of the {len(images)} images.")
     return fields
 
 

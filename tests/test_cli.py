@@ -309,13 +309,15 @@ def test_stimuli_of_ones_own_with_labels_or_targets(cli, tmp_path):
 
 
 STIMULI = {
-    "no such file": (None, "there is no such file"),
-    "a text": (b"1, 2, 3", "wanted what numpy.savez(FILE, images=..., labels=...) writes"),
-    "empty": (b"", "cannot be read"),
+    "no such file": (None, "No such file or directory"),
+    "a text": (b"1, 2, 3", "wanted a file .npz as numpy.savez(FILE, images=..., labels=...) writes it"),
+    "empty": (b"", "is damaged"),
     "another name": ({"x": np.ones((2, 3))}, "holds x; wanted"),
+    "no samples": ({"images": np.ones((0, 3))}, "has the shapes images (0, 3)"),
+    "words": ({"images": np.array([["a", "b", "c"]])}, "wanted an array of numbers"),
     "flat": ({"images": np.ones(3)}, "has the shapes images (3,); wanted images (samples, pixels)"),
     "more labels": ({"images": np.ones((2, 3)), "labels": np.arange(3)}, "images (2, 3), labels (3,)"),
-    "objects": ({"images": np.array([[{}]])}, "cannot be read"),
+    "objects": ({"images": np.array([[{}]])}, "is damaged"),
     "too few pixels": ({"images": np.ones((2, 2))}, "The images have 2 pixels"),
     "nan": ({"images": np.full((1, 3), np.nan)}, "Image 0 holds NaN"),
     "no labels": ({"images": np.ones((1, 3))}, "labels are needed"),
@@ -343,7 +345,8 @@ def test_stimuli_that_nobody_would_see(cli, tmp_path, own_input):
     for options, message in (
         (("x.npz", "--data", "digits"), "give one of them"),
         (("x.npz", "--samples", "4"), "--samples 4: wanted between 1 and 3"),
-        (("cut.npz",), "cannot be read"),
+        (("cut.npz",), "is damaged"),
+        (("x.npy",), "wanted a file .npz"),
         (("x.npz", "--set", "clamped=false"), "The circuit clamps nothing"),
     ):
         code, _, err = cli("simulate", own_input, "--stimuli", tmp_path / options[0], *options[1:], "--out", tmp_path / "out")  # fmt: skip

@@ -24,12 +24,18 @@ from neurosim import (
     Dense,
     Derivative,
     Given,
+    Glorot,
     Like,
+    OneToOne,
+    Orthogonal,
     Phase,
     PlasticityRule,
+    Pool,
     Population,
     Projection,
     Protocol,
+    RandomSign,
+    Uniform,
     registry,
 )
 from neurosim.cli import main
@@ -228,6 +234,8 @@ def read_back(formula: str, names: set[str]) -> str:
         end = r"(?![a-zA-Z])" if symbol[-1].isalpha() else ""  # not a part of a longer word
         text = re.sub(rf"(?<![\\a-zA-Z]){re.escape(symbol)}{end}", f" @{k}@ ", text)
     text = re.sub(r"\\mathrm\{(clip|sign)\}", r" \1", text)
+    text = re.sub(r"(?<![\w^_}])\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1", text)  # a group that is no argument is not seen
+    assert not re.search(r"\d \\thinspace (\d|\\frac\{\d)", text)  # "2 3" is read as 23, "2 1/3" as 7/3
     for command, meaning in {
         "thinspace": "*", "cdot": "*", "times": "*", "exp": "exp", "ln": "log", "tanh": "tanh", "max": "max", "min": "min", "infty": "inf",
         "wedge": " and ", "vee": " or ", "neg": " not ", "geq": ">=", "leq": "<=", "lvert": "abs(", "rvert": ")",
@@ -257,7 +265,8 @@ def test_typeset_equations_read_back_as_the_cells_own(name, settings):
 @pytest.mark.parametrize(
     "text",
     ["a - (b - c)", "-(a + b)*c", "a/(b*c)", "a/b/c", "a*b/c*d", "a**2/(1 + a)**2", "-a**2", "(-a)**2", "(a/b)**3", "a - -b", "2*3*a", "a*(-b)",
-     "1e-8*a", "1/(a/b)", "a*(b/c)", "(a + b)**-1", "exp(-a)**2", "-(a - b)/c - d", "a*-2", "(a*b)**2*c"],
+     "1e-8*a", "1/(a/b)", "a*(b/c)", "(a + b)**-1", "exp(-a)**2", "-(a - b)/c - d", "a*-2", "(a*b)**2*c", "(1.5e-8)**a", "(1e-3)**2", "(-1e-3)**2*a", "a/(2e-4)**b", "2.5**a", "a*2/3",
+     "a*2*1e-3", "2*0.5**a", "a/(2*3*b)"],
 )  # fmt: skip
 def test_typeset_brackets_and_signs(text):
     check_typeset(text, 3)
@@ -333,6 +342,9 @@ def read_value(plain: str) -> float:
         (np.ones(50) * 3 * brian2.pA, "3 pA", r"3 \thinspace \mathrm{pA}"),
         (np.array([1.0, 2.0]) * brian2.ms, "(1, 2) ms", r"(1, 2) \thinspace \mathrm{ms}"),
         (np.linspace(0, 5, 6), "0 to 5 (6 values)", r"0 \ldots 5 \text{ (6 values)}"),
+        ("2*10*ms", "20 ms", r"20 \thinspace \mathrm{ms}"),
+        ("1/20/ms", "50 Hz", r"50 \thinspace \mathrm{Hz}"),
+        ("1*mV/2", "0.5 mV", r"0.5 \thinspace \mathrm{mV}"),
     ],
 )
 def test_values_as_people_write_them(given, plain, typeset):
@@ -520,7 +532,7 @@ def test_what_no_model_has():
         "g (1, 2, 3.5) (a_b); 0 to 5 (6 values) (many)",
         "tau_l 1 s",
         "k 0.03/ms",
-        "1e-12 A",
+        "1 pA",
         "dg_exc/dt = -g_exc/tau_exc + S_exc S",
         "S_exc = 0 (no projection) S/s",
         "Spikes when V > V_T",
@@ -538,11 +550,88 @@ def test_rules_of_one_name_and_several_equations_are_numbered():
 
 def test_random_signs_windows_and_relaxation():
     text = " ".join(neurosim.describe(built("corinfomax", {"step_rule": "slow"})).split())
-    assert "Values with +- have a sign drawn anew for each trial" in text
+    assert "Values with ± have a sign drawn anew for each trial" in text
     assert "max(10 ms/(1 + 0.01 s), 0.2 ms)" in text
     assert "each sweep visits" in text
     text = " ".join(neurosim.describe(built("counter_current", {})).split())
     assert "Phases settle, learn repeat: one window for each of the 10 labels" in text
+
+
+LEAK = "dx/dt = -x/tau : 1\n"
+ON = (Phase("on", "1*ms"),)
+
+
+def described(*cells: Cell, sizes=(3,), phases=ON, shared=None, format: str = "text") -> str:
+    """The report of populations p0, p1, ... without projections, on one line."""
+    populations = tuple(Population(f"p{k}", n, c) for k, (n, c) in enumerate(zip(sizes, cells, strict=True)))
+    circuit = Circuit("c", populations, (), Protocol(phases, shared=shared or {}))
+    return " ".join(neurosim.describe(circuit, format).split())
+
+
+@pytest.mark.parametrize("value", ["exp(x)", "clip(x + a, 0, 1)", "a*(b)", "2*tanh(x)"])
+def test_a_reset_is_shown_as_it_is_written(value):
+    cell = Cell(
+        "c", LEAK, rate="x", parameters={"tau": "1*ms", "a": 1.0, "b": 2.0}, threshold="x > a", reset=f"x = {value}"
+    )
+    assert f"Reset x becomes {value} Refractory" in described(cell)
+
+
+@pytest.mark.parametrize(("sign", "by"), [("+", "b"), ("-", "0.5"), ("*", "a")])
+def test_a_reset_by_a_name_or_a_number_has_no_brackets(sign, by):
+    cell = Cell(
+        "c", LEAK, rate="x", parameters={"tau": "1*ms", "a": 1.0, "b": 2.0}, threshold="x > a", reset=f"x {sign}= {by}"
+    )
+    assert f"Reset x becomes x {sign} {by} Refractory" in described(cell)
+
+
+def test_a_pool_over_the_batch_with_and_without_maps():
+    cell = Cell(
+        "c", "dx/dt = (-x + S)/tau : 1", rate="x", parameters={"tau": "1*ms"}, pools=(Pool("S", "x", over="batch"),)
+    )
+    maps, flat = "S = sum over each map, mean over the batch, of x", "S = mean over the batch of x"
+    text = described(cell, cell, cell, sizes=((2, 3, 4), 6, 5))
+    assert f"pool {maps} in p0; {flat} in p1, p2 1" in text
+    assert f"pool {maps} 1" in described(cell, cell, sizes=((2, 3, 4), (1, 2, 2)))
+    assert f"pool {flat} 1" in described(cell, sizes=(6,))
+    typeset = described(cell, cell, sizes=((2, 3, 4), 6), format="markdown")
+    over_batch = r"$S = \frac{1}{B} \sum_{s = 1}^{B}"
+    assert rf"{over_batch} \sum_{{j \in \mathrm{{map}}}} x$ in `p0`; {over_batch} x$ in `p1`" in typeset
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "value", "wanted"),
+    [
+        ("amp", "I0*R", 2e-10, "200 pA"),
+        ("volt", "I0", RandomSign(-3e-3), "±3 mV"),
+        ("1", "I0*mV0", 2e-10, "2e-10"),
+    ],
+)
+def test_shared_values_have_the_unit_of_the_cells(unit, factor, value, wanted):
+    cell = Cell(
+        "c", f"dV/dt = (-V + {factor})/tau : volt\n I0 : {unit} (shared)", rate="V",
+        parameters={"tau": "1*ms", "R": "1*Mohm", "mV0": "1*mV"},
+    )  # fmt: skip
+    assert f"on 1 ms I0 = {wanted} nothing" in described(cell, shared={"I0": value})
+    # Two cells that read the number in units of their own: base SI, as given.
+    other = Cell("d", LEAK + "I0 : second (shared)\n y = x*I0/tau : 1", rate="x", parameters={"tau": "1*ms"})
+    if unit == "amp":
+        assert "I0 = 2e-10 nothing" in described(cell, other, sizes=(3, 3), shared={"I0": value})
+
+
+def test_random_signs():
+    cell = Cell("c", "dx/dt = (b - x)/tau : 1\n b : 1 (shared)", rate="x", parameters={"tau": "1*ms"})
+    text = described(cell, shared={"b": RandomSign(-0.3)})
+    assert "b = ±0.3 nothing" in text and "∓" not in text
+    phases = tuple(
+        Phase(n, "1*ms", shared={"b": v}) for n, v in (("u", RandomSign(0.3)), ("v", RandomSign(-0.2)), ("w", -0.1))
+    )
+    text = described(cell, phases=phases)
+    for wanted in ("u 1 ms b = ±0.3", "v 1 ms b = ∓0.2", "w 1 ms b = -0.1"):  # one sign is drawn for all
+        assert f"{wanted} nothing" in text
+    assert "Values with ± have a sign drawn anew for each trial (∓: the other one)" in text
+    for format in ("markdown", "latex"):
+        text = described(cell, phases=phases, format=format)
+        assert r"$\pm 0.3$" in text and r"$\mp 0.2$" in text and "$-0.1$" in text
 
 
 def test_physical_units():
@@ -674,3 +763,171 @@ def test_what_a_disk_problem_says():
         "Read-only file system. The file system is read-only."
     )
     assert disk_problem(OSError(errno.EIO, "Input/output error", "a.md"), "--to") == "Input/output error 'a.md'."
+
+
+# ---------------------------------------------------------------- units of weights, spikes, the source of biases
+
+#: Ports in amp, siemens and siemens per second, driven by a rate in Hz, a number or a potential.
+UNITS = Cell(
+    "unit cell",
+    "dv/dt = (-v + R*(I + G*v))/tau : volt\n r = v*k : Hz\n I : amp\n G : siemens\n C : siemens/second",
+    optional_ports=("I", "G", "C"),
+    parameters={"tau": "10*ms", "R": "1*Mohm", "k": "1*Hz/mV"},
+)
+
+
+def weighted(
+    weights, source: str = "a.r", port: str = "I", connectivity=None, rule: PlasticityRule | None = None
+) -> Circuit:
+    """One projection onto three cells, from a rate in Hz (`a.r`), a potential (`a.v`) or a rate without a unit (`inp`)."""
+    projection = Projection("W", source, f"b.{port}", connectivity or Dense(), weights, rule)
+    populations = (Population("inp", 3, SOURCE), Population("a", 2, UNITS), Population("b", 3, UNITS))
+    phases = (Phase("on", "10*ms", plastic=(rule.name,) if rule else ()),)
+    return Circuit("weighted", populations, (projection,), Protocol(phases, {"inp.r": "image"}))
+
+
+def weights_column(circuit: Circuit) -> tuple[str, str]:
+    """What stands under "Weights at the start", plain and typeset."""
+    section = next(s for s in report(circuit).sections if s.mark == "C")
+    spans = table(section).rows[0][4]
+    return tuple(
+        "".join(s if isinstance(s, str) else s.plain if kind == "plain" else s.latex for s in spans)
+        for kind in ("plain", "latex")
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "places", "plain", "typeset"),
+    [
+        # A text keeps its unit, as a parameter does.
+        (Constant("0.2*pA/Hz"), {}, "0.2 pA/Hz", r"0.2 \thinspace \mathrm{pA} \thinspace \mathrm{Hz}^{-1}"),
+        (Uniform("20*pA", "120*pA"), {"source": "inp"}, "U(20, 120) pA", r"\mathcal{U} ( 20, 120 ) \mathrm{pA}"),
+        (Uniform("20*pA", "0.12*nA"), {"source": "inp"}, "U(20, 120) pA", None),
+        (Constant("2*3*pA"), {"source": "inp"}, "6 pA", None),
+        # Quantities and bare numbers get the port's prefix, over Hz where a rate is sent.
+        (Uniform(20 * brian2.pA, 120 * brian2.pA), {"source": "inp"}, "U(20, 120) pA", None),
+        (Constant(2e-12), {}, "2 pA/Hz", None),
+        (Constant(3e-9), {"port": "G"}, "3 nS/Hz", None),
+        (Uniform(-4e-9, 6e-9), {"port": "G"}, "U(-4, 6) nS/Hz", None),
+        (Constant(5e-9), {"source": "a.v"}, "5 nS", None),
+        (Constant(5e-9), {"port": "C"}, "5 nS", None),
+        (Constant(5e-9), {"source": "inp", "port": "C"}, "5e-09 S/s", None),
+        (Constant(5e-9), {"source": "a.v", "port": "G"}, "5 nS/V", None),
+        (Given(np.array([[1e-11, 2e-11, 3e-11]] * 2)), {}, "given: 10 to 30 pA/Hz", None),
+        (Given(np.array([1.0, 2.0, 4.0]) * brian2.nS), {"source": "inp", "port": "G", "connectivity": OneToOne()}, "given: (1, 2, 4) nS", None),
+        (None, {"connectivity": Kernel(np.full((2, 3), 7e-12))}, "7 pA/Hz", None),
+        (Orthogonal("30*pA"), {"source": "inp"}, "orthogonal, times 30 pA", None),
+    ],
+)  # fmt: skip
+def test_weights_have_prefix_and_unit(weights, places, plain, typeset):
+    got = weights_column(weighted(weights, **places))
+    assert re.sub(r" \(6 values\)", "", got[0]) == plain
+    assert typeset is None or got[1] == typeset
+
+
+@pytest.mark.parametrize("gain", ["20*pA/Hz", 20 * brian2.pA / brian2.Hz, 2e-11])
+def test_glorot_with_units(gain):
+    limit = 20 * math.sqrt(6 / (2 + 3))
+    assert weights_column(weighted(Glorot(gain)))[0] == f"U(-{limit:.4g}, {limit:.4g}) pA/Hz (Glorot, gain 20 pA/Hz)"
+
+
+@pytest.mark.parametrize("port", ["I", "G"])
+@pytest.mark.parametrize("source", ["inp", "a.r", "a.v"])
+@pytest.mark.parametrize("value", [3e-15, 4.5e-12, 0.2e-9, 7e-5, 2.0, -3e-9])
+def test_shown_weights_are_those_of_the_plan(port, source, value):
+    """Read back by Brian2's units, a shown weight is the number that the engines take."""
+    circuit = weighted(Constant(value), source, port)
+    shown = weights_column(circuit)[0]
+    assert read_value(shown) == pytest.approx(value, rel=1e-5)
+    assert shown.endswith("/Hz") == (source == "a.r")
+
+
+def test_a_synapse_of_spikes_has_weights_in_siemens():
+    """Its port is in S/s, which holds the time: S/s over Hz is S."""
+    synapse = conductance_synapse(lif(), "exc", "I", "V")
+    populations = (Population("pre", 1, lif()), Population("post", 1, synapse))
+    projections = (Projection("W", "pre", "post.S_exc", Dense(), Constant(4e-9)),)
+    assert weights_column(Circuit("c", populations, projections, Protocol((Phase("on", "1*ms"),))))[0] == "4 nS"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [
+        ((0.0, 9e-11), "from 0 to 90 pA/Hz"),
+        (("0*pA/Hz", "90*pA/Hz"), "from 0 to 90 pA/Hz"),
+        (("-0.2*pA/Hz", "0.9*pA/Hz"), "from -0.2 to 0.9 pA/Hz"),
+        ((0.0, None), "from 0 to no limit"),
+        ((None, 0.0), "from no limit to 0"),
+        ((None, 2e-11), "from no limit to 20 pA/Hz"),
+        ((2e-11, None), "from 20 pA/Hz to no limit"),
+    ],
+)
+def test_limits_have_prefix_and_unit(bounds, wanted):
+    rule = PlasticityRule("drift", "dw/dt = -w/tau_w", {"tau_w": "1*second"}, bounds=bounds)
+    text = " ".join(neurosim.describe(weighted(Constant(3e-11), rule=rule)).split())
+    assert f"Limits of w {wanted}" in text
+
+
+def test_limits_of_one_rule_in_several_units():
+    rule = PlasticityRule("drift", "dw/dt = -w/tau_w", {"tau_w": "1*second"}, bounds=(0.0, 9e-11))
+    populations = (Population("inp", 2, SOURCE), Population("a", 2, UNITS))
+    projections = tuple(
+        Projection(f"W_{port}", "inp", f"a.{port}", Dense(), Constant(1e-11), rule) for port in ("I", "G")
+    )
+    circuit = Circuit("two", populations, projections, Protocol((Phase("on", "1*ms", plastic=("drift",)),)))
+    text = " ".join(neurosim.describe(circuit).split())
+    assert "Limits of w from 0 to 90 pA (W_I), from 0 to 90 pS (W_G)" in text
+
+
+@pytest.mark.parametrize("level", ["brian2:equations", "torch:trajectory"])
+def test_the_order_of_a_spike_is_that_of_a_run(level):
+    """What the report says of a spike, seen in the traces of a run."""
+    cell = lif()
+    changed = {
+        "equations": cell.equations.replace("+ I)", "+ I + I_0)"),
+        "parameters": {**cell.parameters, "I_0": "500*pA"},
+    }
+    driven = Cell(**{**vars(cell), **changed})
+    populations = (Population("pre", 1, driven), Population("post", 1, conductance_synapse(lif(), "exc", "I", "V")))
+    projections = (Projection("W", "pre", "post.S_exc", Dense(), Constant("4*nS")),)
+    circuit = Circuit("pair", populations, projections, Protocol((Phase("on", "30*ms"),), dt="0.1*ms"))
+    text = " ".join(neurosim.describe(circuit).split())
+    for wanted in (
+        "weights; states; thresholds; resets",
+        "thresholds are compared with the new states, in cells that are not refractory; a cell that spikes is reset in the same step",
+        "Its spike_train is 1/dt in the next step and 0 in all others",
+        "a spike reaches its targets, and rules that read it, one step later: a delay of 0.1 ms",
+    ):
+        assert wanted in text
+    names = ["pre.V", "pre.spike_train", "post.S_exc", "post.g_exc"]
+    traces = neurosim.simulate(circuit, level=level, record=names).traces
+    potential, train, port, conductance = (np.asarray(traces.values[n])[:, 0, 0] for n in names)
+    spike = round(traces.spikes["pre"].time[0] / 1e-4)
+    assert potential[: spike + 1].max() <= -0.05  # a row shows the states before they move: none is above the threshold
+    assert potential[spike + 1] == pytest.approx(-0.06)  # reset in the step of the spike
+    fired = [round(t / 1e-4) + 1 for t in traces.spikes["pre"].time]
+    assert train[fired[0]] == pytest.approx(1e4) and np.flatnonzero(train).tolist() == fired
+    assert np.flatnonzero(port).tolist() == fired and port[fired[0]] == pytest.approx(4e-9 * 1e4)
+    assert not conductance[: fired[0] + 1].any() and conductance[fired[0] + 1] == pytest.approx(4e-9)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_spikes_in_a_step_only_where_cells_spike(name):
+    circuit = built(name, {})
+    spiking = any(p.cell.threshold for p in circuit.populations)
+    text = " ".join(neurosim.describe(circuit).split())
+    assert ("thresholds; resets" in text) == ("Spikes in a step" in text) == spiking
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=IDS)
+def test_the_source_of_biases_is_no_population_of_cells(name, settings):
+    """The summary counts what a diagram of the network draws."""
+    circuit = built(name, settings)
+    drawn = [p for p in circuit.populations if p.name != "one"]
+    summary = {row[0][0]: row[1] for row in table(report(circuit).sections[0]).rows}
+    counts = re.findall(r"([\d,]+) (population|cell)", summary["Populations"][0])
+    assert [int(n.replace(",", "")) for n, _ in counts] == [len(drawn), sum(int(np.prod(p.n)) for p in drawn)]
+    biases = len(drawn) < len(circuit.populations)
+    assert (summary["Populations"][1:] == ("; the constant source of the biases: ", Name("one"))) == biases
+    types = "".join(s if isinstance(s, str) else s.text for s in summary["Cell types"])
+    assert sum(int(n) for n in re.findall(r"\((\d+) populations?\)", types)) == len(drawn)

@@ -448,7 +448,7 @@ def test_weights_norm_quantiles_and_angle():
 
 def test_weights_alone_count_trials():
     figure = plot.weights_figure(weight_traces())
-    assert figure.axes[0].get_xlabel() == "trials of training"
+    assert figure.axes[0].get_xlabel() == "trials"
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 10, 20])
 
 

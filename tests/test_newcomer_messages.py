@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ from neurosim import (
     Projection,
     Protocol,
     Ratio,
+    Recorder,
     Relaxation,
     Uniform,
     compare,
@@ -375,3 +377,160 @@ def test_a_ready_made_cell_with_weights_in_picoampere():
         Protocol((Phase("on", "20*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     assert described.initial_weights()["W"].item() == float(300 * pA)
+
+
+# -------------------------------------------------------------------------------------------------- limits of weights
+
+
+def limited(bounds: Any) -> Circuit:
+    """W grows at eta r_post = 1 nA/s for each unit of input, which is 1."""
+    grows = PlasticityRule("grow", "dw/dt = eta*r_pre", {"eta": "1*nA/second"}, bounds=bounds)
+    of = Cell("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
+    return Circuit(
+        "limited", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
+        (Projection("W", "inp", "pyr.I", Dense(), Constant("20*pA"), grows),),
+        Protocol((Phase("free", "5*ms", plastic=("grow",)),), {"inp.r": "image"}),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("bounds", [("0*pA", "22*pA"), (0, 22 * pA), (None, 22e-12), ["-1*nA", "22*pA"]])
+@pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory"])
+def test_limits_of_weights_in_any_form(bounds, level):
+    """20 pA + 1 nA/s * 5 ms = 25 pA without a limit."""
+    after = simulate(limited(bounds), np.ones((1, 2)), level=level, progress=False).weights["W"]
+    np.testing.assert_allclose(after, 22e-12, rtol=1e-12)
+    free = simulate(limited((None, None)), np.ones((1, 2)), level=level, progress=False).weights["W"]
+    np.testing.assert_allclose(free, 25e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (("90*pA", "0*pA"), "bounds = ('90*pA', '0*pA'); wanted the lower limit first"),
+        ((1.0, 0.0), "wanted the lower limit first"),
+        ((0, "90*mV"), "a limit in bounds = '90*mV' has the unit volt; wanted amp"),
+        ((0,), "bounds = (0,); wanted (low, high), None for no limit"),
+        (5e-12, "wanted (low, high)"),
+        ((0, float("nan")), "wanted two numbers, None for no limit"),
+        ((0, [1.0, 2.0]), "wanted two numbers"),
+        ((0, "90*pS"), "'pS' in the value '90*pS' is no unit. Did you mean 'psiemens'?"),
+    ],
+)
+def test_limits_of_weights_that_are_none(bounds, message):
+    with refused(message):
+        _ = limited(bounds).plan
+
+
+def test_uniform_weights_the_wrong_way_round():
+    with refused("wanted the lower limit first"):
+        _ = membrane(Uniform("20*pA", "10*pA")).plan
+
+
+@pytest.mark.parametrize(("eta", "cure"), [(1.0, "Give its rate a unit of 1/time"), ("20*mV", "the weight's unit per second")])  # fmt: skip
+def test_the_cure_for_a_rules_unit_fits_the_fault(eta, cure):
+    rule = PlasticityRule("grow", "dw/dt = eta*w", {"eta": eta})
+    with refused(cure):
+        _ = circuit(rule=rule, plastic=("grow",)).plan
+
+
+def test_a_membrane_without_a_capacitance():
+    of = Cell("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "C": "0*pF"})
+    with refused("divides by zero: C = 0. Give another value"):
+        _ = Circuit(
+            "none", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
+            (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+        ).plan  # fmt: skip
+    resting = Cell("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "E_L": "1*mV"}, initial={"V": "0*mV"})
+    _ = Circuit(
+        "fine", (Population("inp", 2, SOURCE), Population("pyr", 3, resting)),
+        (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+    ).plan  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- stimuli
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ("stim.npz", None, "images have the type <U8; wanted an array of numbers"),
+        (np.ones((1, 2), dtype=complex), None, "images have the type complex128"),
+        (np.ones((2, 2)), [0, 1, 2], "labels have shape (3,); wanted one for each of the 2 images"),
+        (np.ones((2, 3)), None, "stimuli of your own come from --stimuli FILE.npz"),
+    ],
+)
+def test_stimuli_that_are_none(images, labels, message):
+    with refused(message, NeurosimError):
+        simulate(circuit(), images, labels, progress=False)
+
+
+@pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory"])
+def test_a_step_that_does_not_divide_a_phase_is_found_before_anything_is_built(level, caplog):
+    with refused("is no whole number of steps of dt = 0.3 ms", NeurosimError):
+        simulate(circuit(), np.ones((1, 2)), level=level, dt="0.3*ms", progress=False)
+    gc.collect()
+    assert not caplog.records  # Brian2 warns of objects that were made and never run
+
+
+# ---------------------------------------------------------------------------------------------------- parts of traces
+
+
+def test_parts_of_traces_by_texts_and_by_trials(tmp_path):
+    run = simulate(circuit(), np.ones((6, 2)), record=["pyr.u", "W"], progress=False)
+    assert run.traces is not None
+    a, b = run.traces.select(time=("5*ms", 10e-3)), run.traces.select(time=(5e-3, 0.01))
+    np.testing.assert_array_equal(a.time, b.time)
+    assert 0 < len(a.time) < len(run.traces.time) and len(a.weights["W"]) == 7  # six trials and the end
+    with refused("recorded are 6 trials, 0 to 5", NeurosimError):
+        run.traces.select(trials=[99])
+    assert len(run.traces.select(["W"], trials=[6]).weights["W"]) == 1  # the end of the run
+    for time in ("300*ms", (0.1,), (None, 1), ("a", "b"), ("3*mV", 1)):
+        with pytest.raises(NeurosimError, match="wanted"):
+            run.traces.select(time=time)
+
+
+def test_a_recording_replaces_recordings_only(tmp_path):
+    notes = tmp_path / "notes.h5"
+    notes.write_text("my notes")
+    with refused("it is there and is no recording", NeurosimError):
+        simulate(circuit(), np.ones((1, 2)), record=Recorder(["pyr.u"], path=notes), progress=False)
+    assert notes.read_text() == "my notes"
+    for _ in range(2):
+        simulate(circuit(), np.ones((1, 2)), record=Recorder(["pyr.u"], path=tmp_path / "r.h5"), progress=False)
+
+
+# ------------------------------------------------------------------------------------------------------ units and pools
+
+
+@pytest.mark.parametrize("unit", ["amp/metre**2", "volt**2", "siemens/metre**2", "mole/metre**3", "second**-2"])
+@pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory"])
+def test_states_in_powers_of_units(unit, level):
+    """dx/dt = (k - x)/tau from 0: Euler gives k (1 - (1 - dt/tau)^steps)."""
+    area = Cell(
+        "area", f"dx/dt = (k - x)/tau : {unit}\ny = 2*x : {unit}\nz = x*x*s : {unit}", rate="y",
+        parameters={"tau": "10*ms", "k": f"2*{unit}", "s": f"3/({unit})"},
+    )  # fmt: skip
+    of = Circuit("area", (Population("a", 2, area),), (), Protocol((Phase("free", "2*ms"),), dt="0.1*ms"))
+    traces = simulate(of, level=level, record=["a.x", "a.y", "a.z"], progress=False).traces
+    assert traces is not None
+    exact = 2 * (1 - (1 - 0.01) ** np.arange(20))
+    np.testing.assert_allclose(traces["a.x"][:, 0, 0], exact, rtol=1e-9)
+    np.testing.assert_allclose(traces["a.z"][:, 0, 1], 3 * exact**2, rtol=1e-9)
+    read = eval(traces.units["a.x"].replace("s**", "second**"), {}, dict(brian2.units.allunits.__dict__))
+    assert brian2.get_dimensions(read) is brian2.get_dimensions(eval(unit, {}, dict(brian2.units.allunits.__dict__)))
+
+
+@pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"])
+@pytest.mark.parametrize(
+    ("pools", "rest"),
+    [((Pool("S", "I_inh"),), 1.0), ((Pool("S", "k"),), -0.5), ((Pool("T", "k"), Pool("S", "T/3")), -0.5)],
+)
+def test_pools_of_what_is_the_same_in_all_cells(level, pools, rest):
+    """Three cells: sum_j 0.5 = 1.5, and the sum over the cells of a third of a sum is that sum; a port that nothing feeds is 0."""
+    of = Cell(
+        "pv", "du/dt = (1 - u - S)/tau : 1\nI_inh : 1", optional_ports=("I_inh",), rate="u", pools=pools,
+        parameters={"tau": "10*ms", "k": 0.5},
+    )  # fmt: skip
+    made = Circuit("pv", (Population("a", 3, of),), (), Protocol((Phase("free", "300*ms"),)))
+    got = simulate(made, level=level, dt="1*ms", progress=False).ends["free"]["a.u"]
+    np.testing.assert_allclose(got, rest, atol=1e-6)

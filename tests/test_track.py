@@ -11,10 +11,11 @@ import pytest
 import neurosim
 from neurosim import Traces
 from neurosim.errors import NeurosimError
+from neurosim.traces import PhaseSpan
 from neurosim.training import resume, train
 from neurosim.training import trainer as training
 from neurosim.training.run import RECORDING
-from neurosim.training.track import FOLDER
+from neurosim.training.track import FOLDER, Tracker
 
 SMALL = {"sizes": (64, 8, 10), "t_free": "30*ms", "t_nudged": "30*ms"}
 
@@ -132,3 +133,14 @@ def test_without_tensorboard_the_extra_is_named_before_anything_is_written(tmp_p
 def test_tracking_wants_a_folder():
     with pytest.raises(NeurosimError, match="track writes into the run folder"):
         train("ghost_units", settings=SMALL, epochs=1, track=True, progress=False)
+
+
+def test_values_without_a_place_in_a_histogram_do_not_end_the_run(tmp_path):
+    tracker = Tracker(tmp_path)
+    values = np.array([[[1.0, np.inf, 2.0]]]), np.full((1, 1, 3), np.inf), np.array([[[np.nan, -1.0, 3.0]]])
+    for epoch, value in enumerate(values):
+        span = PhaseSpan("free", epoch, epoch * 1.0, epoch + 1.0)
+        tracker.recorded(epoch, Traces(np.array([epoch + 0.5]), {"out.s": value}, {"out.s": "1"}, [span], {}))
+    tracker.close()
+    shown = events(tmp_path).Histograms("out.s/free")
+    assert [(e.step, e.histogram_value.num, e.histogram_value.sum) for e in shown] == [(0, 2, 3.0), (2, 2, 2.0)]

@@ -72,7 +72,7 @@ def shared_arguments(sub: argparse.ArgumentParser, level: str | None) -> None:
 
 def dynamics_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--stimuli", metavar="FILE.npz", help="stimuli of your own in place of --data: arrays images (samples, pixels) and, where the circuit clamps a target, labels (samples,) or targets (samples, classes)"
+        "--stimuli", metavar="FILE.npz", help="stimuli of your own in place of --data: arrays images (samples, pixels) and, where the circuit clamps a target, labels: class numbers (samples,) or values (samples, classes)"
     )  # fmt: skip
     sub.add_argument("--dt", metavar="TIME", help="Euler step (default: the circuit's)")
     sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")
@@ -163,18 +163,20 @@ def _stimuli_in(path: Path) -> tuple[Any, Any]:
 
     import numpy as np
 
-    wanted = "wanted what numpy.savez(FILE, images=..., labels=...) writes"
+    wanted = "wanted a file .npz as numpy.savez(FILE, images=..., labels=...) writes it"
+    if path.suffix.lower() != ".npz":
+        raise NeurosimError(f"--stimuli {path}: {wanted}.")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise NeurosimError(f"--stimuli {path}: there is no such file.") from None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise NeurosimError(f"--stimuli {path} cannot be read ({error}); {wanted}.") from error
+    except OSError as error:
+        raise NeurosimError(f"--stimuli {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise NeurosimError(f"--stimuli {path} is damaged, or no such file; {wanted}.") from error
     if "images" not in arrays or not set(arrays) <= {"images", "labels"}:
         raise NeurosimError(f"--stimuli {path} holds {', '.join(sorted(arrays)) or 'nothing'}; {wanted}.")
     images, labels = arrays["images"], arrays.get("labels")
-    if images.ndim < 2 or (labels is not None and labels.shape[:1] != images.shape[:1]):
+    if images.ndim < 2 or not len(images) or (labels is not None and labels.shape[:1] != images.shape[:1]):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise NeurosimError(
             f"--stimuli {path} has the shapes {shapes}; wanted images (samples, pixels) and labels (samples,) or (samples, classes)."

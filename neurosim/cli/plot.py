@@ -111,6 +111,12 @@ def _what(path: Path) -> str:
         return _TRACES
     if (path / "traces.h5").is_file():
         return _TRACES
+    if (path / "report.json").is_file():
+        raise NeurosimError(
+            f"'{path}' is a folder of `neurosim compare`, which holds its report and its figure (report.md, traces.png) and no recording to draw; plot "
+            "takes a traces.h5, a run folder of `neurosim train` or `neurosim evolve`, or a model. For other variables in the figure: `neurosim "
+            "compare --record`."
+        )
     return _EVOLUTION if (path / "config.json").is_file() else _RUN
 
 
@@ -351,6 +357,7 @@ def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _draw_fields(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
     from neurosim.connectivity import Conv2d, Dense
+    from neurosim.equations import unit_text
     from neurosim.plot import fields_figure
 
     (run,) = _runs([_one(paths, "fields")], "fields")
@@ -372,7 +379,8 @@ def _draw_fields(paths: list[Path], arguments: argparse.Namespace, stack: ExitSt
     if isinstance(projection.connectivity, Conv2d):
         size = projection.connectivity.size
         shape = (n[0], size, size)
-    return fields_figure(run.weights[names[0]], shape, arguments.cells, names[0])
+    unit = unit_text(circuit.plan.projections[names[0]].weight_dimension)
+    return fields_figure(run.weights[names[0]], shape, arguments.cells, names[0], unit=unit)
 
 
 def _draw_network(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:

@@ -88,21 +88,32 @@ def _simulate(arguments: argparse.Namespace) -> None:
         print(f"spikes, {population}: {_listed(spikes)}")
     if result.traces is not None:
         print(f"wrote {recorder.path}")
-        if result.traces.values and not steady:  # which has no time course
-            panels = None if arguments.record else _panels(result.traces)
-            save_traces(result.traces, out / "traces.png", variables=panels)
-            print(f"wrote {out / 'traces.png'}")
     write_whole(out / "result.json", (json.dumps(_summary(circuit, result, labels), indent=2) + "\n").encode())
     print(f"wrote {out / 'result.json'}")
+    if result.traces is not None and result.traces.values and not steady:  # which has no time course
+        if not len(result.traces.time):
+            print("no picture: no step was recorded")
+            return
+        panels, note = (None, "") if arguments.record else _panels(result.traces)
+        save_traces(result.traces, out / "traces.png", variables=panels)
+        print(f"wrote {out / 'traces.png'}{note}")
 
 
-def _panels(traces: Any) -> list[Any] | None:
-    """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes."""
+def _panels(traces: Any) -> tuple[list[Any] | None, str]:
+    """Compartments of a spiking population in one panel, their potentials only; None (a panel each) without spikes. And what is said of those
+    that have no room."""
+    from neurosim.plot.style import LINES
+    from neurosim.plot.traces import PANELS
+
     panels = [
         [name for name in traces.values if name.partition(".")[0] == population and traces.units[name] == "volt"]
         for population in traces.spikes
     ]
-    return [panel for panel in panels if panel] or None
+    panels = [panel for panel in panels if panel]
+    drawn = [panel[: len(LINES)] for panel in panels[:PANELS]]
+    every, shown = (sum(map(len, several)) for several in (panels, drawn))
+    note = f" (the first {shown} of {every} potentials; name others with --record)" if shown < every else ""
+    return drawn or None, note
 
 
 def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
@@ -130,10 +141,12 @@ def _listed(spikes: Any) -> str:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from neurosim import compare
+    from neurosim.compare import choose_levels
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
     images, labels = samples_of(arguments, circuit, name, normalise)
     levels = arguments.levels or (None if arguments.level is None else [arguments.level])
+    choose_levels(circuit.plan, levels)  # complain before a folder is made
     out = output_folder(arguments)
     try:
         comparison = compare(

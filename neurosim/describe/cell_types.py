@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Hashable
-from typing import Any
 
 from neurosim.cells import Cell
 from neurosim.circuit import Circuit, Population
@@ -24,7 +23,7 @@ from neurosim.describe.pieces import (
 from neurosim.equations.units import DIMENSIONLESS, unit_string
 from neurosim.errors import CircuitError
 from neurosim.parts.text import unit_of
-from neurosim.plan import PopulationPlan
+from neurosim.plan import Assignment, PopulationPlan
 
 #: Sums of pools, typeset and plain.
 SUMS = {
@@ -115,7 +114,7 @@ def cell_type_section(circuit: Circuit, label: str, populations: list[Population
 
 def _formula(text: str) -> Maths:
     """A formula; ``x + (b)``, which is read from ``x += b``, without the brackets in plain text."""
-    return dataclasses.replace(maths.formula(text), plain=re.sub(r"\((\w+)\)$", r"\1", text))
+    return dataclasses.replace(maths.formula(text), plain=re.sub(r"^(\w+ [-+*/] )\(([\w.]+)\)$", r"\1\2", text))
 
 
 def _sent(circuit: Circuit, cell: Cell, plans: list[PopulationPlan]) -> Text:
@@ -144,7 +143,7 @@ def _states(cell: Cell, p: PopulationPlan) -> list[tuple[Text, Text, Text]]:
     return rows
 
 
-def _assignment(a: Any, cell: Cell, plans: list[PopulationPlan]) -> tuple[Text, Text, Text]:
+def _assignment(a: Assignment, cell: Cell, plans: list[PopulationPlan]) -> tuple[Text, Text, Text]:
     late = ", late" if any(a.name in p.late for p in plans) else ""
     unit, left = _unit(cell, plans[0], a.name), maths.symbol_latex(a.name)
     if a.over == "overlap":
@@ -155,12 +154,21 @@ def _assignment(a: Any, cell: Cell, plans: list[PopulationPlan]) -> tuple[Text, 
         formula = Maths(f"{a.name} = ({a.expression} {a.expression}^T - I) {a.expression}/B", (shared,))
         return (f"overlap{late}",), (formula, ", rows are the B samples (labels) of a batch, ", *IDENTITY), unit
     if a.over:
-        latex, plain = SUMS["samples" if a.over == "batch" and not plans[0].shape else a.over]
-        inside = maths.latex(a.expression)
-        inside = rf"\left( {inside} \right)" if len(maths.formula(a.expression).parts) > 1 else inside
-        formula = Maths(f"{a.name} = {plain.format(a.expression)}", (f"{left} = {latex.format(inside)}",))
-        return (f"pool{late}",), (formula,), unit
+        groups = grouped(plans, lambda p: _sum(a, p))
+        sums: list[Text] = [(_sum(a, group[0]),) for group in groups]
+        if len(groups) > 1:
+            sums = [(*s, " in ", *named(p.name for p in group)) for s, group in zip(sums, groups, strict=True)]
+        return (f"pool{late}",), joined(sums), unit
     return (f"variable{late}",), (maths.equation(a.name, a.expression),), unit
+
+
+def _sum(a: Assignment, p: PopulationPlan) -> Maths:
+    """A pool as it is in a population, which may have maps or none."""
+    latex, plain = SUMS["samples" if a.over == "batch" and not p.shape else a.over]
+    inside = maths.latex(a.expression)
+    inside = rf"\left( {inside} \right)" if len(maths.formula(a.expression).parts) > 1 else inside
+    left = maths.symbol_latex(a.name)
+    return Maths(f"{a.name} = {plain.format(a.expression)}", (f"{left} = {latex.format(inside)}",))
 
 
 def _port(name: str, plans: list[PopulationPlan]) -> Text:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim.cells import ONE
 from neurosim.circuit import Circuit, Population
 from neurosim.connectivity import (
     Constant,
@@ -34,11 +35,12 @@ from neurosim.describe.pieces import (
     listing,
     named,
     product,
+    weight_unit,
 )
 from neurosim.describe.protocol import FIELDS, measurement_table, numerics_blocks, protocol_blocks, readout_text
 from neurosim.describe.rules import rule_section, rule_variants
-from neurosim.equations.units import DIMENSIONLESS, unit_string
-from neurosim.plan import PopulationPlan, ProjectionPlan
+from neurosim.equations.units import DIMENSIONLESS
+from neurosim.plan import Plan, PopulationPlan, ProjectionPlan
 
 
 def report(circuit: Circuit) -> Document:
@@ -69,7 +71,11 @@ def _summary(
     types: Mapping[str, list[Population]], rules: Mapping[str, list[ProjectionPlan]],
 ) -> Table:  # fmt: skip
     plan = circuit.plan
-    cells = sum(p.n for p in plan.populations.values())
+    constant = [p.name for p in circuit.populations if p.cell == ONE]
+    populations = [p for p in plan.populations.values() if p.name not in constant]
+    cells = sum(p.n for p in populations)
+    biases: Text = ("; the constant source of the biases: ", *named(constant)) if constant else ()
+    counts = {label: len(group) for label, group in types.items() if group[0].cell != ONE}
     kinds = Counter(_kind(q.connectivity) for q in plan.projections.values())
     owned = [q for q in plan.projections.values() if q.root == q.name and not isinstance(q.connectivity, Kernel)]
     weights = {
@@ -89,11 +95,11 @@ def _summary(
         [
             ("Model", (Name(circuit.name),)),
             ("Source", source),
-            ("Populations", (f"{counted(len(plan.populations), 'population')}, {counted(cells, 'cell')}",)),
+            ("Populations", (f"{counted(len(populations), 'population')}, {counted(cells, 'cell')}", *biases)),
             ("Topology", ("maps of cells, see populations" if any(p.shape for p in plan.populations.values()) else "none",)),
             ("Connectivity", joined([(f"{kind}: {count}",) for kind, count in kinds.items()], ", ") or NOTHING),
             ("Weights", (", ".join(f"{count:,} {what}" for what, count in weights.items() if count or what == "in all"),)),
-            ("Cell types", joined([(f"{label} ({counted(len(group), 'population')})",) for label, group in types.items()], ", ")),
+            ("Cell types", joined([(f"{label} ({counted(count, 'population')})",) for label, count in counts.items()], ", ")),
             ("Kind of model", (f"spiking cells: {', '.join(spiking)}" if spiking else dependence,)),
             ("Plasticity", named(rules) or NOTHING),
             ("Input", joined([(Name(f), f": {FIELDS.get(f, 'a field of the stimulus')}") for f in fields]) or NOTHING),
@@ -141,7 +147,7 @@ def _connectivity(circuit: Circuit, rules: Mapping[str, list[ProjectionPlan]]) -
         rows.append(
             (
                 (Name(name),), (Name(f"{q.source}.{q.variable}"),), (Name(f"{q.target}.{q.port}"),), _contacts(q),
-                _weights(given[name], q, plan.projections), change,
+                _weights(given[name], q, plan), change,
             )
         )  # fmt: skip
     total = Maths("I_j = sum_i w_ij s_i", (r"I_{j} = \sum_{i} w_{i j} \thinspace s_{i}",))
@@ -166,52 +172,52 @@ def _contacts(q: ProjectionPlan) -> Text:
     return (f"{text}kernel ", product((kind.size, kind.size)), more, *pool, "weights ", product(q.weight_shape))
 
 
-def _weights(projection: Projection, q: ProjectionPlan, plans: Mapping[str, ProjectionPlan]) -> Text:
+def _weights(projection: Projection, q: ProjectionPlan, plan: Plan) -> Text:
     """How the weights start."""
-    start, unit = q.start, _in_unit(q)
+    start, given = q.start, getattr(projection.weights, "__dict__", {}).values()
     if projection.tied is not None:
         return ("tied to ", *_reading(q.root, q.transpose, q.factor))
     if isinstance(start, Like):
         return ("starts as ", *_reading(start.projection, start.transpose, start.factor))
+
+    def shown(numbers: Any) -> Maths:
+        return quantities.in_unit(numbers, weight_unit(plan, q, numbers, given))
+
     if isinstance(q.connectivity, Kernel):
-        return (_range(np.asarray(q.connectivity.matrix)), *unit)
+        return (shown(np.asarray(q.connectivity.matrix)),)
     shape = (1, q.n_post) if isinstance(q.connectivity, OneToOne) else q.weight_shape
     match start:
         case None:
-            return ("1", *unit)
+            return (shown(1.0),)
         case Glorot(gain):
-            return (*_glorot(gain, shape), *unit)
+            return _glorot(gain, shape, weight_unit(plan, q, gain, given))
         case Gram(gain):
-            return (Maths("A A^T", (r"A A^{\mathsf{T}}",)), ", A from ", *_glorot(gain, shape), *unit)
+            unit = quantities.best_unit(gain, q.weight_dimension**0.5)
+            return (Maths("A A^T", (r"A A^{\mathsf{T}}",)), ", A from ", *_glorot(gain, shape, unit))
         case Uniform(low, high) if low != high:
-            return (_uniform(low, high), *unit)
+            return _uniform(low, high, weight_unit(plan, q, (low, high), given))
         case Uniform(value, _) | Constant(value):
-            return (quantities.of_number(float(value), DIMENSIONLESS), *unit)
+            return (shown(float(value)),)
         case Orthogonal(gain):
-            return (f"orthogonal, times {gain:g}" if gain != 1 else "orthogonal", *unit)
+            times: Text = (", times ", shown(gain)) if gain != 1 or q.weight_dimension is not DIMENSIONLESS else ()
+            return ("orthogonal", *times)
         case Given(values):
-            return ("given: ", _range(np.asarray(values, dtype=float)), *unit)
-    return (f"drawn by {type(start).__name__}", *unit)
+            return ("given: ", shown(np.asarray(values, dtype=float)))
+    return (f"drawn by {type(start).__name__}", *_suffix(weight_unit(plan, q, 0.0)))
 
 
-def _glorot(gain: float, shape: tuple[int, ...]) -> Text:
+def _glorot(gain: float, shape: tuple[int, ...], unit: str) -> Text:
     limit = float(f"{gain * np.sqrt(6.0 / (shape[0] + shape[1])):.4g}")
-    return (_uniform(-limit, limit), f" (Glorot, gain {gain:g})")
+    return (*_uniform(-limit, limit, unit), " (Glorot, gain ", quantities.in_unit(gain, unit), ")")
 
 
-def _in_unit(q: ProjectionPlan) -> Text:
-    if q.weight_dimension is DIMENSIONLESS:
-        return ()
-    return (" ", quantities.unit(unit_string(q.weight_dimension)))
+def _uniform(low: float, high: float, unit: str) -> Text:
+    a, b = (quantities.of_number(float(x) / quantities.size(unit), DIMENSIONLESS) for x in (low, high))
+    return (Maths(f"U({a.plain}, {b.plain})", (rf"\mathcal{{U}} ( {a.latex}, {b.latex} )",)), *_suffix(unit))
 
 
-def _uniform(low: float, high: float) -> Maths:
-    a, b = (quantities.of_number(float(x), DIMENSIONLESS) for x in (low, high))
-    return Maths(f"U({a.plain}, {b.plain})", (rf"\mathcal{{U}} ( {a.latex}, {b.latex} )",))
-
-
-def _range(values: np.ndarray) -> Maths:
-    return quantities.of_number(values, DIMENSIONLESS)
+def _suffix(unit: str) -> Text:
+    return (" ", quantities.unit(unit)) if unit != "1" else ()
 
 
 def _reading(name: str, transpose: bool, factor: float) -> Text:

@@ -156,7 +156,7 @@ def _breakable(name: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_character(c) for c in text.replace("+-", "±"))
+    return "".join(_character(c) for c in text)
 
 
 #: Accents that the fonts of every distribution can put on a letter.

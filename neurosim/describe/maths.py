@@ -142,6 +142,7 @@ class _Printer(LatexPrinter):
 
     def __init__(self) -> None:
         super().__init__({"order": "none", "mul_symbol": TIMES})
+        self._settings["mul_symbol_latex_numbers"] = r" \cdot "
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
         latex = symbol_latex(expr.name)
@@ -150,6 +151,15 @@ class _Printer(LatexPrinter):
 
     def _print_Float(self, expr: sympy.Float) -> str:
         return number_latex(f"{float(expr):.12g}")
+
+    def parenthesize(self, item: Any, level: int, is_neg: bool = False, strict: bool = False) -> str:
+        text = super().parenthesize(item, level, is_neg, strict)
+        # 1.5 \times 10^{-8} is a product, though SymPy has it as one number.
+        return self._add_parens(text) if item.is_Float and "^" in text and "(" not in text else text
+
+    def _print_Pow(self, expr: sympy.Pow) -> str:
+        # Without SymPy's braces around a base such as 0.5, which hide from it that a number stands before a number.
+        return re.sub(r"^\{([\d.]+)\}", r"\1", super()._print_Pow(expr))
 
     def _print_Function(self, expr: Any, exp: Any = None) -> str:
         text = self._call(type(expr).__name__, expr.args)

@@ -11,10 +11,14 @@ import numpy as np
 from neurosim.describe import maths, quantities
 from neurosim.describe.document import Maths, Name, Span, Table, Text
 from neurosim.equations import quantity
+from neurosim.equations.units import DIMENSIONLESS
+from neurosim.parts.text import unit_of
+from neurosim.plan import Plan, ProjectionPlan
 
 #: Widths of a table of facts.
 LEFT = (0.2, 0.8)
 NOTHING: Text = ("none",)
+HERTZ = quantity("1*Hz")[1]
 IDENTITY: Text = (Maths("I", (r"\mathbf{I}",)), " the identity matrix")
 
 
@@ -56,6 +60,26 @@ def counted(count: int, what: str) -> str:
 def duration(time: float) -> Maths:
     """A time (s), in ms."""
     return quantities.value(f"{time * 1e3:.6g}*ms")
+
+
+def weight_unit(plan: Plan, q: ProjectionPlan, numbers: Any, given: Iterable[Any] = ()) -> str:
+    """The unit to write weights in, as Brian2 writes it.
+
+    That of the first text in `given`, else the one that fits the `numbers` (base SI units). Where a rate in Hz is sent it is the port's unit
+    over Hz (pA/Hz, not pC), unless the port's holds the time itself (S/s); so it is where the quotient has no name (nS/V).
+    """
+    if q.weight_dimension is DIMENSIONLESS:
+        return "1"
+    if written := next(filter(None, map(quantities.written_unit, given)), ""):
+        return written
+    sent = plan.populations[q.source].dimensions.get(q.variable, DIMENSIONLESS)
+    port = quantities.best_unit(numbers, plan.populations[q.target].dimensions[q.port])
+    own = quantities.best_unit(numbers, q.weight_dimension)
+    named_port = port == "1" or port.isidentifier()
+    if own.isidentifier() and not (sent is HERTZ and named_port):
+        return own
+    port = port if named_port else unit_of(plan.circuit.population(q.target).cell, q.port)
+    return port if sent is DIMENSIONLESS else f"{port}/({quantities.best_unit(1.0, sent)})"
 
 
 def numbered(groups: list[list[Any]], name: Callable[[Any], str]) -> dict[str, list[Any]]:

@@ -17,6 +17,7 @@ from neurosim.describe.pieces import (
 )
 from neurosim.equations import seconds
 from neurosim.equations.units import DIMENSIONLESS
+from neurosim.plan import Plan
 
 #: What the fields of a clamp are.
 FIELDS = {
@@ -53,11 +54,12 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
         rows.append((named(name for name, _ in group), to, ("all",) if everywhere else named(phases)))
     if rows:
         blocks.append(Table(("Clamped variables", "To", "Phases"), tuple(rows), (0.35, 0.4, 0.25)))
+    random = [v for p, m in shown for n, v in p.shared.items() if v != m.shared[n]]
+    drawn = next(iter(random), 0.0)
     rows = []
     for phase, mirror in shown:
-        values = joined(
-            [(Name(n), " = ", "" if v == mirror.shared[n] else "+-", quantities.of_number(v, DIMENSIONLESS)) for n, v in phase.shared.items()], ", "
-        )  # fmt: skip
+        signs = {n: drawn if v != mirror.shared[n] else 0.0 for n, v in phase.shared.items()}
+        values = joined(((Name(n), " = ", _shared(plan, n, v, signs[n])) for n, v in phase.shared.items()), ", ")
         rules = dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic)
         name = (Name(phase.base), *(("[k]",) if phase.window else ()))
         rows.append((name, (duration(phase.seconds),), values or ("-",), named(rules) or ("nothing",)))
@@ -67,8 +69,9 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     if windows is not None:
         inside = named(phase.base for phase, _ in shown if phase.window)
         notes.append(("Phases ", *inside, " repeat: ", LABELS[windows.labels].format(windows.classes)))
-    if any(v != m.shared[n] for p, m in shown for n, v in p.shared.items()):
-        notes.append(("Values with +- have a sign drawn anew for each trial",))
+    if random:
+        other: Text = (" (", Maths("∓", (r"\mp",)), ": the other one)") if any(v * drawn < 0 for v in random) else ()
+        notes.append(("Values with ", Maths("±", (r"\pm",)), " have a sign drawn anew for each trial", *other))
     reset = circuit.protocol.reset
     total = duration(sum(phase.seconds for phase in plan.phases))
     notes.append(
@@ -80,6 +83,17 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     )
     blocks.append(Paragraph((*joined(notes, ". "), ".")))
     return tuple(blocks)
+
+
+def _shared(plan: Plan, name: str, value: float, drawn: float) -> Maths:
+    """A shared value, in the unit in which the cells read it; where its sign is random, ± or, opposite to the value `drawn`, ∓."""
+    read = {p.dimensions[name] for p in plan.populations.values() if name in p.shared}
+    dimension = read.pop() if len(read) == 1 else DIMENSIONLESS
+    if not drawn:
+        return quantities.of_number(value, dimension)
+    size = quantities.of_number(abs(value), dimension)
+    sign, command = ("±", r"\pm") if value * drawn > 0 else ("∓", r"\mp")
+    return Maths(f"{sign}{size.plain}", (f"{command} {size.latex}",))
 
 
 def readout_text(circuit: Circuit) -> Text:
@@ -149,14 +163,16 @@ def numerics_blocks(circuit: Circuit) -> tuple[Block, ...]:
     """Integration, the order inside a step, a published relaxation."""
     plan, scheme = circuit.plan, circuit.relaxation
     step = seconds(circuit.protocol.dt)
+    spiking = any(p.spiking for p in plan.populations.values())
     rows: list[tuple[str | Text, Text]] = [
         ("Integration", ("forward Euler",)),
         ("Step", (Maths(f"dt = {quantities.value(circuit.protocol.dt).plain}", (rf"\Delta t = {quantities.value(circuit.protocol.dt).latex}",)),)),
         ("Steps of a trial", (f"{round(sum(p.seconds for p in plan.phases) / step):,}",)),
         ("Order in a step", (
             "clamps and shared values; pools; variables that follow from states; drives of the projections; late variables; held values; "
-            "weights; states",
+            f"weights; states{'; thresholds; resets' if spiking else ''}",
         )),
+        ("Spikes in a step", _spikes(circuit) if spiking else ()),
     ]  # fmt: skip
     if plan.has_fixed_point:
         rows.append(
@@ -174,6 +190,15 @@ def numerics_blocks(circuit: Circuit) -> tuple[Block, ...]:
             ])),
         ]  # fmt: skip
     return (listing(rows),)
+
+
+def _spikes(circuit: Circuit) -> Text:
+    """What happens when in a spike, as in every trajectory level."""
+    return (
+        "thresholds are compared with the new states, in cells that are not refractory; a cell that spikes is reset in the same step. Its ",
+        maths.symbol("spike_train"), " is ", Maths("1/dt", (r"1 / \Delta t",)), " in the next step and 0 in all others, so that a spike reaches its "
+        "targets, and rules that read it, one step later: a delay of ", quantities.value(circuit.protocol.dt),
+    )  # fmt: skip
 
 
 def _relaxation_step(scheme: Any) -> Text:

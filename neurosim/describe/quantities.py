@@ -18,23 +18,45 @@ LISTED = 4
 
 Powers = dict[str, float]
 
+#: A number with units.
+_WRITTEN = re.compile(
+    r"\s*[-+]?[\d.]+(?:[eE][-+]?\d+)?\s*((?:[*/]\s*[a-zA-Z]\w*\s*(?:\*\*\s*-?[\d.]+\s*)?)+)",
+)
+
 
 def value(given: Any) -> Maths:
     """A parameter's value: a number, an array, a Brian2 quantity, or a text such as ``"20*ms"``, whose unit is kept."""
-    if isinstance(given, str) and (match := re.fullmatch(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([*/][^+()-]+)", given)):
-        return _with_unit([float(match[1])], _powers(f"1{match[2]}"))
     number, dimension = quantity(given)
-    return of_number(number, dimension)
+    return in_unit(number, written_unit(given) or best_unit(number, dimension))
 
 
 def of_number(number: float | np.ndarray, dimension: Dimension) -> Maths:
     """A number, or an array of numbers, in base SI units."""
-    numbers = np.atleast_1d(np.asarray(number, dtype=float)).ravel()
+    return in_unit(number, best_unit(number, dimension))
+
+
+def in_unit(number: float | np.ndarray, text: str) -> Maths:
+    """A number, or an array of numbers, in base SI units, written in the unit given as Brian2 writes it."""
+    return _with_unit([float(x) for x in np.ravel(number) / size(text)], _powers(text))
+
+
+def size(text: str) -> float:
+    """A unit in base SI units: 1e-12 of ``pamp``."""
+    return float(quantity(f"1*{text}")[0])
+
+
+def best_unit(number: float | np.ndarray, dimension: Dimension) -> str:
+    """The unit, with its prefix, that fits numbers in base SI units, as Brian2 writes it."""
     if dimension is DIMENSIONLESS:
-        return _with_unit(list(numbers), {})
-    with_dimension: Any = Quantity(numbers, dim=dimension)
-    unit = with_dimension.get_best_unit()
-    return _with_unit([float(x) for x in numbers / float(unit)], _powers(repr(unit).lstrip("1. *").replace("^", "**")))
+        return "1"
+    with_dimension: Any = Quantity(np.ravel(number), dim=dimension)
+    return repr(with_dimension.get_best_unit()).lstrip("1. *").replace("^", "**")
+
+
+def written_unit(given: Any) -> str:
+    """The unit of a text such as ``"20*ms"`` or ``"0.03/ms"``; empty where it is no number with a unit."""
+    match = _WRITTEN.fullmatch(given) if isinstance(given, str) else None
+    return f"1{match[1]}" if match else ""
 
 
 def unit(text: str) -> Maths:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from typing import Any
 
 from neurosim.circuit import Circuit
 from neurosim.describe import maths, quantities
@@ -10,10 +11,12 @@ from neurosim.describe.document import Maths, Name, Section, Text
 from neurosim.describe.pieces import (
     IDENTITY,
     grouped,
+    joined,
     listing,
     named,
     numbered,
     parameter_table,
+    weight_unit,
 )
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ProjectionPlan
@@ -63,11 +66,13 @@ def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]
         "phase": "collected, at the end of the phase",
         "trial": "collected, at the end of the trial",
     }[rule.apply]
-    low, high = rule.bounds
-    bounds: Text = ()
-    if low is not None or high is not None:
-        limits = [quantities.of_number(float(b), DIMENSIONLESS) if b is not None else None for b in (low, high)]
-        bounds = ("from ", limits[0] or "no limit", " to ", limits[1] or "no limit")
+    given = {p.name: p.rule.bounds for p in circuit.projections if p.rule}
+    limits: dict[Text, list[str]] = {}  # projections of one rule may have weights of several units
+    for q in projections if rule.bounds != (None, None) else ():
+        limits.setdefault(_limits(circuit, q, given[q.name]), []).append(q.name)
+    bounds = joined(
+        (shown if len(limits) == 1 else (*shown, " (", *named(whose), ")") for shown, whose in limits.items()), ", "
+    )
     exact: Text = ()
     if rule.exact is not None:
         exact = (
@@ -92,3 +97,16 @@ def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]
     ]  # fmt: skip
     parameters = parameter_table([(q.name, q.rule.rule.parameters) for q in projections if q.rule])
     return Section(label, (listing(facts), *parameters))
+
+
+def _limits(circuit: Circuit, q: ProjectionPlan, given: Iterable[Any]) -> Text:
+    """From where to where a rule keeps the weights, the unit once: from 0 to 90 pA."""
+    assert q.rule is not None
+    low, high = q.rule.rule.bounds
+    numbers = [b for b in (low, high) if b]
+    unit = weight_unit(circuit.plan, q, numbers, given) if numbers else "1"
+    if low is None or high is None:
+        lowest, highest = ("no limit" if b is None else quantities.in_unit(b, unit) for b in (low, high))
+        return ("from ", lowest, " to ", highest)
+    bare = quantities.of_number(low / quantities.size(unit), DIMENSIONLESS)
+    return ("from ", bare, " to ", quantities.in_unit(high, unit))

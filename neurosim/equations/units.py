@@ -24,6 +24,10 @@ from brian2.units.fundamentalunits import (
 from neurosim.errors import CircuitError, suggest
 
 Value = float | np.ndarray
+#: Units of electricity, which shorten products.
+_NAMED = ("volt", "siemens", "farad", "ohm", "amp", "coulomb")
+#: Names of the SI's base units, in the order of Brian2's dimensions.
+_SI = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 
 
 def quantity(value: Any) -> tuple[Value, Dimension]:
@@ -37,7 +41,7 @@ def quantity(value: Any) -> tuple[Value, Dimension]:
             ) from error
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
-                raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{suggest(node.id, DEFAULT_UNITS)}")
+                raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{_nearest_unit(node.id)}")
             number = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
             arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Load)
             if not number and not isinstance(node, arithmetic):
@@ -51,6 +55,15 @@ def quantity(value: Any) -> tuple[Value, Dimension]:
     if not np.isfinite(array).all():
         raise CircuitError(f"The value {value!r} is not finite.")
     return (float(array) if array.ndim == 0 else np.array(array)), dimension
+
+
+def _nearest_unit(name: str) -> str:
+    """A hint; of an SI prefix before a symbol that Brian2 knows by its word only (``pS``), that word."""
+    prefixes, words = "YZEPTGMkhdacmunpfazy", {"S": "siemens", "F": "farad", "A": "amp", "V": "volt", "s": "second"}
+    word = name[:1] + words.get(name[1:], "")
+    if name[:1] in prefixes and len(word) > 1 and word in DEFAULT_UNITS:
+        return f" Did you mean '{word}'?"
+    return suggest(name, DEFAULT_UNITS)
 
 
 def amount(value: Any, wanted: Dimension, where: str) -> Any:
@@ -83,12 +96,22 @@ def seconds(value: Any) -> float:
 
 def unit_text(dimension: Dimension) -> str:
     """The base unit of a dimension as text, ``1`` where there is none."""
-    return "1" if dimension is DIMENSIONLESS else repr(get_unit(dimension)).replace("second", "s")
+    return unit_string(dimension).replace("second", "s")
 
 
 def unit_string(dimension: Dimension) -> str:
-    """The base unit in the form that Brian2's equations read back."""
-    return "1" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+    """The base unit in the form that Brian2's equations read back: a name, or a product of powers, for they know no brackets."""
+    name = "1" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+    if name == "1" or (
+        name.isalpha() and name != "katal"
+    ):  # volt, hertz; not volt2, nor what Neo's package of units does not know
+        return name
+    products = [[(u, p) for u, p in zip(_SI, dimension._dims, strict=True) if p]]
+    for unit, power in ((unit, power) for power in (1, -1, 2, -2) for unit in _NAMED):
+        rest = (dimension / DEFAULT_UNITS[unit].dim ** power)._dims
+        products.append([(unit, power), *((u, p) for u, p in zip(_SI, rest, strict=True) if p)])
+    shortest = sorted(min(products, key=len), key=lambda factor: factor[1] < 0)
+    return "*".join(unit if power == 1 else f"{unit}**{power:g}" for unit, power in shortest)
 
 
 def dimensions_of(expression: str, known: Mapping[str, Dimension], where: str) -> Dimension:

@@ -39,7 +39,11 @@ def optional(module: str, extra: str) -> Any:
 
 
 def require_content(traces: Traces) -> None:
-    """Refuse traces that hold nothing."""
+    """Refuse what is no `Traces`, and traces that hold nothing."""
+    if not isinstance(traces, Traces):
+        raise NeurosimError(
+            f"Got an object of type {type(traces).__name__}; wanted Traces, such as simulate(...).traces."
+        )
     if not (traces.values and len(traces.time)) and not traces.spikes and not len(traces.weight_trials):
         raise NeurosimError(
             "The traces are empty: no row of a variable, no spiking population, no weights. Record something, such as "

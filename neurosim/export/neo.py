@@ -129,9 +129,13 @@ def from_neo(block: Any) -> Traces:
     Raises
     ------
     NeurosimError
-        Neo is not installed; a block that was made otherwise; segments or signals that do not match.
+        Neo is not installed; no block, or one that was made otherwise; segments or signals that do not match.
     """
-    pq = optional("quantities", "neo")
+    neo, pq = optional("neo", "neo"), optional("quantities", "neo")
+    if not isinstance(block, neo.Block):
+        raise NeurosimError(
+            f"Got an object of type {type(block).__name__}; wanted a neo.Block made by neurosim.export.to_neo."
+        )
     notes = block.annotations
     if missing := [key for key in REQUIRED if key not in notes]:
         raise NeurosimError(

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError
 from neurosim.plot.selection import title_of
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, empty_figure, style
@@ -58,9 +59,8 @@ def cosine_figure(
     x = x[_rows(traces)]
     with style():
         figure = empty_figure(WIDTH * 0.8, 3.9)
-        figure.suptitle(
-            title_of(title, traces, [f"{len(images)} samples", f"{len(x)} snapshots of one run"], level=False)
-        )
+        notes = [counted(len(images), "sample"), f"{counted(len(x), 'snapshot')} of one run"]
+        figure.suptitle(title_of(title, traces, notes, level=False))
         axes: Axes = figure.subplots()
         for k, (name, values) in enumerate(found.items()):
             look = {"color": LINES[k % len(LINES)], "linestyle": DASHES[(k // 2) % len(DASHES)]}

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError
-from neurosim.plot.style import GREY, LINES, WIDTH, empty_figure, style
+from neurosim.plot.selection import check_type
+from neurosim.plot.style import GREY, LINES, WIDTH, empty_figure, plain, style
 
 #: One row per generation, as in metrics.jsonl; a value may be missing.
 Rows = Sequence[Mapping[str, Any]]
@@ -36,8 +38,9 @@ def evolution_figure(evolutions: Mapping[str, Rows], title: str | None = None) -
     Raises
     ------
     NeurosimError
-        No evolution or too many, one without rows, a row without a generation, nothing to draw.
+        No mapping, no evolution or too many, one without rows, a row without a generation, nothing to draw.
     """
+    check_type(evolutions, Mapping, "{label: rows of metrics.jsonl of `neurosim evolve`}")
     if not 0 < len(evolutions) <= len(LINES):
         raise NeurosimError(f"Got {len(evolutions)} evolutions; wanted 1 to {len(LINES)}, to tell them apart.")
     for label, rows in evolutions.items():
@@ -72,7 +75,8 @@ def evolution_figure(evolutions: Mapping[str, Rows], title: str | None = None) -
         ]
         panels[0].legend(handles=meaning, loc="best", handlelength=3.0)
         handles = [
-            Line2D([], [], color=LINES[k], label=_label(n, rows)) for k, (n, rows) in enumerate(evolutions.items())
+            Line2D([], [], color=LINES[k], label=plain(_label(n, rows)))
+            for k, (n, rows) in enumerate(evolutions.items())
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
@@ -87,4 +91,5 @@ def _column(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _label(name: str, rows: Rows) -> str:
     lost = sum(row.get("non_finite") or 0 for row in rows)
-    return f"{name} ({len(rows)} generations{f', {lost} candidates not finite' if lost else ''})"
+    note = f", {counted(lost, 'candidate')} not finite" if lost else ""
+    return f"{name} ({counted(len(rows), 'generation')}{note})"

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
-from neurosim.plot.selection import check_not_empty, numbers_of, population, title_of
+from neurosim.plot.selection import check_not_empty, columns_of, numbers_of, population, title_of
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
 from neurosim.traces import Traces
 from neurosim.traces.traces import INSTANT, within
@@ -18,6 +19,8 @@ from neurosim.traces.traces import INSTANT, within
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 #: Most points of a curve that get a marker each.
 _MARKED = 40
+#: Standard deviations below this share of the largest mean are the round-off of equal values and have no bar.
+ROUND_OFF = 1e-9
 
 
 class Response(NamedTuple):
@@ -46,7 +49,8 @@ def fi_figure(
     Parameters
     ----------
     traces
-        What was recorded: the current, with one column or as many as the population that responds.
+        What was recorded: the current of the cells that respond (paired by their numbers; those are drawn that both were recorded of), or of a
+        population of one cell, which goes with all.
     current
         The recorded variable on the horizontal axis, such as ``"cell.I_s"``; a clamp or any other variable will do.
     response
@@ -64,7 +68,7 @@ def fi_figure(
     Raises
     ------
     NeurosimError
-        Nothing recorded; an unknown variable, population or phase; nothing left of the phase; numbers of cells that do not fit; too many
+        Nothing recorded; an unknown variable, population or phase; nothing left of the phase; cells that do not fit; too many
         curves.
     """
     check_not_empty(traces)
@@ -86,7 +90,7 @@ def fi_figure(
         where = f"{phase}, " if phase else ""
         shortest, longest = (f"{seconds * 1e3:.4g}" for seconds in (found.seconds.min(), found.seconds.max()))
         over = longest if shortest == longest else f"{shortest} to {longest}"
-        note = f"{where}{len(found.current)} points, mean over {over} ms each"
+        note = f"{where}{counted(len(found.current), 'point')}, mean over {over} ms each"
         figure.suptitle(title_of(title, traces, [note], level=True))
         axes: Axes = figure.subplots()
         several = False
@@ -101,15 +105,15 @@ def fi_figure(
             look = {"color": LINES[k], "linestyle": DASHES[k % len(DASHES)], "label": label}
             mark = {"marker": _MARKERS[k], "markersize": 4.0} if len(x) <= _MARKED else {}
             axes.plot(x * factor, mean * scale, **look, **mark)
-            if (repeats > 1).any():
+            spread = (repeats > 1) & (sd > ROUND_OFF * np.abs(mean).max())
+            if spread.any():
                 axes.errorbar(
-                    x * factor, mean * scale, sd * scale, fmt="none", ecolor=LINES[k], elinewidth=1, capsize=2
-                )
+                    x[spread] * factor, mean[spread] * scale, sd[spread] * scale, fmt="none", ecolor=LINES[k], elinewidth=1, capsize=2,
+                )  # fmt: skip
         axes.set_xlabel(f"{current}, mean ({unit})")
-        count = len(_numbers(traces, response))
-        noun = "cells" if count > 1 else "cell"
+        cells = counted(len(_paired_cells(traces, response, current, by)), "cell")
         what = f"firing rate of {response}" if spiking else f"{response}, mean"
-        axes.set_ylabel(f"{what} ({shown})\n{count} {noun}" + (", mean ± sd of equal currents" if several else ""))
+        axes.set_ylabel(f"{what} ({shown})\n{cells}" + (", mean ± sd of equal currents" if several else ""))
         if spiking:
             axes.set_ylim(bottom=0)
         if by:
@@ -124,7 +128,7 @@ def read_response(
     spiking = response in traces.spikes
     if not spiking and response not in traces.values:
         raise unknown("spiking population or recorded variable", response, [*traces.spikes, *traces.values])
-    numbers = _numbers(traces, response)
+    numbers = _paired_cells(traces, response, current, by)
     batch = traces.values[current].shape[1]
     time = np.asarray(traces.time)
     columns: list[list[np.ndarray]] = [[], [], [], []]
@@ -145,11 +149,11 @@ def read_response(
                 "stride)."
             )
         shape = batch, len(numbers)
-        columns[0].append(_means(traces, current, rows, len(numbers), response))
-        columns[1].append(_means(traces, by, rows, len(numbers), response) if by else np.zeros(shape))
+        columns[0].append(_means(traces, current, rows, numbers))
+        columns[1].append(_means(traces, by, rows, numbers) if by else np.zeros(shape))
         columns[3].append(np.full(shape, seconds))
         if not spiking:
-            columns[2].append(_means(traces, response, rows, len(numbers), response))
+            columns[2].append(_means(traces, response, rows, numbers))
             continue
         spikes = traces.spikes[response]
         inside = within(np.asarray(spikes.time), spans) & (np.asarray(spikes.sample) // batch == trial)
@@ -179,15 +183,43 @@ def _numbers(traces: Traces, response: str) -> np.ndarray:
     return counted_cells(traces, response) if response in traces.spikes else numbers_of(traces, response)
 
 
-def _means(traces: Traces, name: str, rows: Sequence[slice], cells: int, response: str) -> np.ndarray:
-    """(samples, cells): the mean over the rows; of a single column the same for every cell."""
+def _paired_cells(traces: Traces, response: str, current: str, by: str | None) -> np.ndarray:
+    """Numbers of the cells that the response, the current and `by` were all recorded of; one cell without a number goes with all."""
+    numbers = _numbers(traces, response)
+    for name in [current, *([by] if by else [])]:
+        if _shared(traces, name):
+            continue
+        own = np.asarray(traces.cells.get(population(name), np.arange(traces.values[name].shape[-1])))
+        chosen = population(name) in traces.cells
+        missing = np.setdiff1d(numbers, own)
+        fits = chosen or not len(missing)  # of all its cells: the population is as large
+        fits &= population(response) in traces.cells or not len(np.setdiff1d(own, numbers))
+        if not fits:
+            raise NeurosimError(
+                f"'{name}' has {len(own)} cells and '{response}' has {len(numbers)}; wanted as many, or one. Record the same cells of both."
+            )
+        if len(missing) == len(numbers) or (len(own) == 1 and len(missing)):
+            listed = ", ".join(map(str, missing[:12])) + (", ..." if len(missing) > 12 else "")
+            raise NeurosimError(
+                f"'{name}' was recorded of cell {', '.join(map(str, own[:12]))} and not of {listed}, of which '{response}' was; record the same "
+                "cells of both."
+            )
+        numbers = numbers[np.isin(numbers, own)]
+    return numbers
+
+
+def _shared(traces: Traces, name: str) -> bool:
+    """Whether a variable is that of a population of one cell, and not of one cell that was chosen."""
+    return traces.values[name].shape[-1] == 1 and population(name) not in traces.cells
+
+
+def _means(traces: Traces, name: str, rows: Sequence[slice], numbers: np.ndarray) -> np.ndarray:
+    """(samples, cells): the mean over the rows, of the cells with these numbers; of a population of one cell the same for every cell."""
     parts = [np.asarray(traces.values[name][part], dtype=float) for part in rows]
     means = np.concatenate(parts).mean(axis=0)
-    if means.shape[1] not in (1, cells):
-        raise NeurosimError(
-            f"'{name}' has {means.shape[1]} cells and '{response}' has {cells}; wanted as many, or one. Record the same cells of both."
-        )
-    return np.broadcast_to(means, (len(means), cells))
+    if _shared(traces, name):
+        return np.broadcast_to(means, (len(means), len(numbers)))
+    return means[:, columns_of(traces, name, numbers.tolist())]
 
 
 def _spans(traces: Traces, phase: str | None) -> dict[int, list[tuple[float, float]]]:

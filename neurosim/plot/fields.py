@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError
-from neurosim.plot.style import DIVERGING, WIDTH, empty_figure, style
+from neurosim.plot.style import DIVERGING, WIDTH, empty_figure, plain, shown_unit, style
 
 #: Cells that are drawn where none are named.
 CELLS = 40
@@ -22,6 +23,7 @@ def fields_figure(
     cells: Sequence[int] | None = None,
     name: str = "",
     title: str | None = None,
+    unit: str = "1",
 ) -> Figure:
     """Draw the incoming weights of cells as pictures, all in one scale of colours that is symmetric about 0.
 
@@ -37,6 +39,8 @@ def fields_figure(
         What the colour bar calls the weights.
     title
         By default what is drawn.
+    unit
+        Base unit of the weights, such as ``"amp"``, in which they are given (default: dimensionless).
 
     Raises
     ------
@@ -65,13 +69,15 @@ def fields_figure(
             raise NeurosimError(f"There is no cell {cell}: the weights reach {count} cells, 0 to {count - 1}.")
     pictures = [picture(weights[:, cell], shape) for cell in chosen]
     limit = float(np.nanmax(np.abs([p[np.isfinite(p)].max(initial=0) for p in map(np.abs, pictures)]))) or 1.0
+    factor, shown = shown_unit(unit, limit)
     columns = min(COLUMNS, len(chosen))
+    name = plain(name)
     rows = -(-len(chosen) // columns)
     wide = min(0.78 * max(1, pictures[0].shape[1] / pictures[0].shape[0]), (WIDTH - 1.0) / columns)
     tall = 0.95 * wide * pictures[0].shape[0] / pictures[0].shape[1] + 0.18
     with style():
         figure = empty_figure(max(columns * wide + 1.0, 4.0), max(rows * tall + 0.32, 1.8))
-        of = f"{len(chosen)} of {count} cells" if len(chosen) < count else f"{count} cells"
+        of = f"{len(chosen)} of {count} cells" if len(chosen) < count else counted(count, "cell")
         figure.suptitle(
             title or f"incoming weights{f' {name}' if name else ''} of {of}, {' × '.join(map(str, shape))} pixels"
         )
@@ -81,10 +87,12 @@ def fields_figure(
         for axes in panels.ravel():
             axes.set_axis_off()
         for axes, cell, one in zip(panels.ravel(), chosen, pictures, strict=False):
-            image = axes.imshow(one, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+            image = axes.imshow(
+                one * factor, cmap=DIVERGING, vmin=-limit * factor, vmax=limit * factor, interpolation="nearest"
+            )
             axes.set_title(str(cell), fontsize=8, pad=2)
         bar = figure.colorbar(
-            image, ax=panels, label=f"weight{f' {name}' if name else ''}\n(dimensionless)", shrink=0.9, pad=0.02
+            image, ax=panels, label=f"weight{f' {name}' if name else ''}\n({shown})", shrink=0.9, pad=0.02
         )
         bar.outline.set_visible(False)  # type: ignore[operator]
     return figure

@@ -19,6 +19,7 @@ from neurosim.plot.selection import (
     cells_of,
     check_not_empty,
     check_sample,
+    check_type,
     columns_of,
     dropped,
     largest,
@@ -27,7 +28,7 @@ from neurosim.plot.selection import (
     title_of,
     variables_of,
 )
-from neurosim.plot.style import GREY, PALETTE, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
+from neurosim.plot.style import GREY, PALETTE, WIDTH, check_suffix, empty_figure, plain, save_figure, shown_unit, style
 from neurosim.plot.window import INSTANT, Window, name_phases, read, shade, time_axis, window_of
 from neurosim.traces import Traces
 
@@ -91,6 +92,9 @@ def comparison_figure(
     NeurosimError
         As in `traces_figure`; fewer than two levels; levels recorded at different times or with different shapes.
     """
+    check_type(
+        by_level, Mapping, "{level: Traces}, such as {'brian2:dense': simulate(..., level='brian2:dense').traces}"
+    )
     if not by_level:
         raise NeurosimError("Nothing to compare: no level has traces; record some on at least one level.")
     ends = ends or {}
@@ -163,9 +167,11 @@ def comparison_figure(
                 shade(axes, window)
         time_axis(panels, window)
         name_phases(panels[0], window)
-        handles = [Line2D([], [], label=level, **look) for level, look in zip(by_level, _LEVEL_STYLES, strict=False)]
+        handles = [
+            Line2D([], [], label=plain(level), **look) for level, look in zip(by_level, _LEVEL_STYLES, strict=False)
+        ]
         handles += [
-            Line2D([], [], label=f"{level} (ends of phases)", **_MARKER, **look)
+            Line2D([], [], label=f"{plain(level)} (ends of phases)", **_MARKER, **look)
             for level, look in zip(marked, _MARKER_STYLES, strict=False)
         ]
         handles.append(Line2D([], [], label=f"a difference of {TOLERANCE:g}", **_TOLERANCE_LINE))
@@ -175,7 +181,7 @@ def comparison_figure(
             loc="outside lower center",
             ncols=min(3, len(handles)),
             handlelength=3.0,
-            title=f"Lower panels: largest |difference| to {first} over {over}",
+            title=f"Lower panels: largest |difference| to {plain(first)} over {over}",
             title_fontsize=9.0,
         )
     return figure

@@ -12,8 +12,10 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Line
 
 from neurosim.circuit import Circuit
+from neurosim.describe.pieces import counted
 from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, SUM, Arrow, Box, Diagram, diagram
-from neurosim.plot.style import GREY, PALETTE, style
+from neurosim.plot.selection import check_type
+from neurosim.plot.style import GREY, PALETTE, plain, style
 
 _COLOURS = {1: PALETTE["blue"], -1: PALETTE["vermillion"], 0: GREY}
 _STYLES: dict[str, dict[str, Any]] = {
@@ -36,8 +38,9 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
     """Draw the populations as boxes with the ports that they receive at, and every projection as an arrow to its port.
 
     Levels go from left (input) to right. Biases come from a dot at their port. Line styles say whether weights are plastic, tied, evolved or
-    fixed. A projection that lowers the potential of its cell where its source is positive is orange and ends in a bar: its port subtracts, or
-    its weights are negative, of plastic ones at the start. Weights drawn with both signs count as positive, and those that are minus others
+    fixed. A projection that lowers the potential of its cell, or what the cell sends, where its source is positive is orange and ends in a bar:
+    its port subtracts, at once or over the states that it reaches (with the parameters' values, states as they start: a synapse that reverses
+    below the potential), or its weights are negative, of plastic ones at the start. Weights drawn with both signs count as positive, and those that are minus others
     (`Tied`, `Like`) as the opposite of these. Below the ports stand the pools (Σ) by which cells of one population act on one another.
 
     Parameters
@@ -46,7 +49,13 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
         A description; nothing is run.
     title
         By default the circuit's name.
+
+    Raises
+    ------
+    NeurosimError
+        No `Circuit`.
     """
+    check_type(circuit, Circuit, "a Circuit, such as registry.model('ghost_units').circuit()")
     plan = diagram(circuit)
     kinds = [kind for kind in _STYLES if any(a.kind == kind for a in plan.arrows.values())]
     handles = _legend(plan, kinds)
@@ -59,7 +68,7 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
         populations = sum(name != ONE for name in plan.boxes)
         figure.text(
             0.5, 1 - 0.24 / (plan.height + bottom + top),
-            title or f"{circuit.name}: {populations} populations, {len(plan.arrows)} projections",
+            title or f"{plain(circuit.name)}: {counted(populations, 'population')}, {counted(len(plan.arrows), 'projection')}",
             ha="center", va="center", size=11,
         )  # fmt: skip
         axes: Axes = figure.add_axes(

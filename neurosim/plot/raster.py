@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import (
     check_not_empty,
@@ -99,15 +100,20 @@ def rates_figure(
     Raises
     ------
     NeurosimError
-        Nothing recorded; an unknown population or variable; neither spikes nor a rate; a spiking population whose number of cells the
-        traces do not say.
+        Nothing recorded; an unknown population or variable; neither spikes nor a rate; bins longer than what is drawn; a spiking population
+        whose number of cells the traces do not say.
     """
     check_not_empty(traces)
     if not bin > 0:
         raise NeurosimError(f"bin = {bin}; wanted a time above 0, in seconds.")
     spiking, variables = _rated(traces, populations)
     window = window_of(traces)
-    counted = {p: binned_rate(traces, p, window.limits, bin) for p in spiking}
+    shown = window.limits[1] - window.limits[0]
+    if bin > max(shown, BIN) + INSTANT:  # the default is for short recordings, too
+        raise NeurosimError(
+            f"bin = {bin:g} is longer than the {shown:g} s that are drawn; bin is in seconds: 5 ms are bin=0.005."
+        )
+    rates = {p: binned_rate(traces, p, window.limits, bin) for p in spiking}
     batch = traces.batch
     panels: list[tuple[str, Sequence[str]]] = [("", spiking)] if spiking else []
     panels += [(name, [name]) for name in variables]
@@ -122,9 +128,8 @@ def rates_figure(
             if variable:
                 _draw_mean(axes, traces, variable, window)
             for k, name in enumerate(names if not variable else ()):
-                edges, rate = counted[name]
-                cells = len(spiking_cells(traces, name))
-                label = f"{name} ({cells} cell{'s' if cells > 1 else ''})"
+                edges, rate = rates[name]
+                label = f"{name} ({counted(len(spiking_cells(traces, name)), 'cell')})"
                 axes.stairs(
                     rate, edges * 1e3, baseline=None, label=label, color=LINES[k % len(LINES)], linestyle=DASHES[k % len(DASHES)], linewidth=1.5,
                     zorder=3,
@@ -146,7 +151,8 @@ def _draw_mean(axes: Axes, traces: Traces, name: str, window: Window) -> None:
     time = window.cut(traces.time[window.keep]) * 1e3
     mean = window.cut(rows.mean(axis=1)) * factor
     mark = {"marker": "o", "markersize": 4.0} if len(values) <= 3 * len(window.spans) else {}
-    axes.plot(time, mean, color=LINES[0], zorder=3, label=f"mean of {values.shape[-1]} cells", **mark)
+    label = f"mean of {values.shape[-1]} cells" if values.shape[-1] > 1 else "1 cell"
+    axes.plot(time, mean, color=LINES[0], zorder=3, label=label, **mark)
     if rows.shape[1] > 1:
         for q, label in zip(np.quantile(rows, (0.1, 0.9), axis=1), ("10 % and 90 %", None), strict=True):
             axes.plot(

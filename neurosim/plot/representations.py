@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import LINES, SEQUENTIAL, WIDTH, empty_figure, style
 from neurosim.protocol import Windows
@@ -205,7 +206,7 @@ def tsne_figure(
                     color=LINES[k % len(LINES)],
                     linewidths=0.2,
                 )
-            axes.set_title(f"{name} ({values.shape[1]} cells)")
+            axes.set_title(f"{name} ({counted(values.shape[1], 'cell')})")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel("t-SNE 1 (arbitrary unit)")

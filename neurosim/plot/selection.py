@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from neurosim.errors import NeurosimError, unknown
-from neurosim.plot.style import LINES
+from neurosim.plot.style import LINES, plain
 from neurosim.plot.window import Window
 from neurosim.traces import Traces
 
@@ -25,7 +26,20 @@ def population(name: str) -> str:
     return name.partition(".")[0]
 
 
+def check_type(given: Any, wanted: type, what: str) -> None:
+    """Refuse an object of another type; `what` says which is wanted and where it is had from."""
+    if not isinstance(given, wanted):
+        raise NeurosimError(
+            f"Got {'None' if given is None else f'an object of type {type(given).__name__}'}; wanted {what}."
+        )
+
+
+def check_traces(traces: Any) -> None:
+    check_type(traces, Traces, "Traces, such as simulate(..., record=['population.variable']).traces")
+
+
 def check_not_empty(traces: Traces, where: str = "") -> None:
+    check_traces(traces)
     if not traces.values:
         raise NeurosimError(f"{where}The traces hold no variable; pass record=['population.variable', ...] to the run.")
     if not len(traces.time):
@@ -139,6 +153,6 @@ def title_of(title: str | None, traces: Traces, notes: Sequence[str], level: boo
     """The title, by default model and level, with the notes in brackets."""
     if title is None:
         keys = ("model", "level") if level else ("model",)
-        title = ", ".join(str(traces.metadata[key]) for key in keys if key in traces.metadata)
-    note = ", ".join(n for n in notes if n)
+        title = plain(", ".join(str(traces.metadata[key]) for key in keys if key in traces.metadata))
+    note = plain(", ".join(n for n in notes if n))
     return f"{title} ({note})" if title and note else title or note.capitalize()

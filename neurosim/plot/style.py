@@ -104,6 +104,11 @@ def shown_unit(unit: str, largest: float = np.inf) -> tuple[float, str]:
     return 1.0, text.replace(" * ", " ")
 
 
+def plain(name: str) -> str:
+    """A name as the text of a figure, in which a pair of dollar signs would begin and end a formula."""
+    return name.replace("$", r"\$")
+
+
 def check_suffix(path: str | os.PathLike[str]) -> Path:
     """The path, if a figure can be saved there.
 

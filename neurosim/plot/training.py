@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from neurosim.errors import NeurosimError
-from neurosim.plot.style import GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, style
+from neurosim.plot.selection import check_type
+from neurosim.plot.style import GREY, LINES, WIDTH, check_suffix, empty_figure, plain, save_figure, style
 
 #: One row per epoch, as in metrics.jsonl; a value may be None.
 Rows = Sequence[Mapping[str, Any]]
@@ -71,8 +72,11 @@ def learning_curves(runs: Mapping[str, Rows | Sequence[Rows]], title: str | None
     Raises
     ------
     NeurosimError
-        No run, a run without rows, a row without an epoch, accuracies that are no fractions, nothing to draw.
+        No mapping, no run, a run without rows, a row without an epoch, accuracies that are no fractions, nothing to draw.
     """
+    check_type(
+        runs, Mapping, "{label: rows of metrics.jsonl}, such as {'ghost': neurosim.training.load(RUN_DIR).metrics}"
+    )
     if not runs:
         raise NeurosimError("Nothing to draw: got no run.")
     if len(runs) > _RUNS:
@@ -194,7 +198,7 @@ def _legend(seeds: Mapping[str, list[Rows]], tables: Mapping[str, Mapping[str, n
         notes = [f"{len(runs)} seeds"] if len(runs) > 1 else []
         short = _short(tables[label])
         notes += [f"{short} incomplete"] if short else []
-        text = f"{label} ({', '.join(notes)})" if notes else label
+        text = plain(f"{label} ({', '.join(notes)})" if notes else label)
         handles.append(Line2D([], [], label=text, markersize=4, **_look(k)))
     return handles
 

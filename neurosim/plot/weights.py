@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from neurosim.circuit import Angle, Circuit
+from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
-from neurosim.plot.selection import title_of
+from neurosim.plot.selection import check_traces, title_of
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, empty_figure, shown_unit, style
 from neurosim.traces import Traces
 
@@ -60,7 +61,7 @@ def weights_figure(
         rows = -(-len(names) // columns)
         figure = empty_figure(WIDTH, 3.0 + 2.1 * rows)
         left = f"{len(names)} of {len(traces.weights)} projections" if len(names) < len(traces.weights) else ""
-        figure.suptitle(title_of(title, traces, [f"{len(x)} snapshots of one run", left], level=False))
+        figure.suptitle(title_of(title, traces, [f"{counted(len(x), 'snapshot')} of one run", left], level=False))
         parts: Any = figure.subfigures(2, 1, height_ratios=[2.6, 2.1 * rows])
         upper, lower = parts
         panels: list[Axes] = list(upper.subplots(1, 2 if pairs else 1, squeeze=False)[0])
@@ -112,7 +113,9 @@ def weights_figure(
             axes.plot(x, q[:, 2], color=LINES[0], label="median")
             shape = " × ".join(map(str, traces.weights[name].shape[1:]))
             axes.set_title(f"{name} ({shape} weights)")
-            if k % columns == 0 or len(units) > 1:
+            if k % columns == 0:
+                first = unit  # of the row
+            if k % columns == 0 or unit != first:
                 axes.set_ylabel(f"weight\n({unit})")
             if k + columns >= len(names):
                 axes.set_xlabel(axis)
@@ -127,7 +130,7 @@ def progress(traces: Traces) -> tuple[np.ndarray, str]:
     """When the snapshots of weights were taken, and what the axis counts."""
     trials = np.asarray(traces.weight_trials, dtype=float)
     per_epoch = traces.metadata.get("trials_per_epoch")
-    return (trials / per_epoch, "epochs of training") if per_epoch else (trials, "trials of training")
+    return (trials / per_epoch, "epochs of training") if per_epoch else (trials, "trials")
 
 
 def angles(traces: Traces, forward: str, feedback: str) -> np.ndarray:
@@ -162,6 +165,7 @@ def feedback_pairs(circuit: Circuit) -> list[tuple[str, str]]:
 
 
 def _recorded(traces: Traces, projections: Sequence[str] | None) -> list[str]:
+    check_traces(traces)
     if not traces.weights or not len(traces.weight_trials):
         raise NeurosimError(
             "No weights were recorded; name projections where you record: `neurosim train MODEL --record W1 W2`, or "

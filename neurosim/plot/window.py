@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.textpath import TextPath
 
-from neurosim.plot.style import GREY, SHADES, WIDTH
+from neurosim.plot.style import GREY, SHADES, WIDTH, plain
 from neurosim.traces import PhaseSpan, Traces
 from neurosim.traces.traces import INSTANT, base
 
@@ -40,18 +40,22 @@ def read(traces: Traces, name: str, rows: slice, sample: int, columns: Sequence[
 
 
 def window_of(traces: Traces) -> Window:
-    """The first trials, and the shade of each phase: the same name, the same shade; windows (``settle[0]``, ...) by what is repeated."""
+    """The first trials that hold a row, and the shade of each phase: the same name, the same shade; windows (``settle[0]``, ...) by what is
+    repeated."""
     names = list(dict.fromkeys(base(p.name) for p in traces.phases))
     shades = {name: SHADES[k if k < len(SHADES) else 1 + k % (len(SHADES) - 1)] for k, name in enumerate(names)}
     time, trials = np.asarray(traces.time), list(dict.fromkeys(p.trial for p in traces.phases))
+    count, spans, note = len(time), list(traces.phases), ""
     step = float(np.median(np.diff(time))) if len(time) > 1 else 1e-3
-    count, spans, stop, note = len(time), list(traces.phases), time[-1] + step, ""
-    shown = trials[: 1 if _gap_before(traces, trials[1:]) else TRIALS]
+    stop = max((p.stop for p in spans), default=time[-1] + step)
+    held = list(dict.fromkeys(p.trial for p in spans if p.stop > time[0] + INSTANT))
+    shown = held[: 1 if _gap_before(traces, held[1:]) else TRIALS]
     if len(trials) > len(shown):
         spans = [p for p in traces.phases if p.trial in shown]
         stop = max(p.stop for p in spans)
         count = int(np.searchsorted(time, stop - INSTANT))
-        note = f"first {len(shown)} of {len(trials)} trials" if len(shown) > 1 else f"first of {len(trials)} trials"
+        first = f"first {len(shown)}" if len(shown) > 1 else "first"
+        note = f"{first} of {len(trials)} trials" if held == trials else f"{first} with a row of {len(trials)} trials"
     starts = [b.start for a, b in pairwise(spans) if a.trial != b.trial or b.start - a.stop > INSTANT]
     breaks = np.searchsorted(time[:count], np.array(starts) - INSTANT)
     start = min([time[0], *(p.start for p in spans)])  # the steady level has a row at the end of each phase
@@ -106,13 +110,13 @@ def name_phases(axes: Axes, window: Window) -> None:
         if start >= stop:
             continue
         centre = 0.5 * (start + stop)
-        half = 0.5 * _width(span.name, 9) + 3
+        half = 0.5 * _width(plain(span.name), 9) + 3
         middle = (centre - low) * scale
         fits = 2 * half <= (stop - start) * scale
         row = next((r for r, end in enumerate(taken) if end <= middle - half), len(taken))
         taken[row : row + 1] = [middle + half]
         axes.annotate(
-            span.name,
+            plain(span.name),
             xy=(centre * 1e3, 1.0),
             xycoords=axes.get_xaxis_transform(),
             xytext=(0, 4 + 13 * row),
@@ -146,7 +150,7 @@ def _name_windows(axes: Axes, window: Window, scale: float) -> None:
         )  # fmt: skip
     x = 2.0
     for span in _first(window.spans):
-        name = base(span.name) + ("[k]" if _number(span) else "")
+        name = plain(base(span.name)) + ("[k]" if _number(span) else "")
         axes.annotate(
             name, (0.0, 1.0), (x, 19), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom", fontsize=9, color=GREY,
             annotation_clip=False,

@@ -69,6 +69,8 @@ class TraceFile:
                 )
         if path.is_dir():
             raise NeurosimError(f"Cannot record to '{path}': it is a folder. Give a file.")
+        if path.is_file() and not _replaceable(path):
+            raise NeurosimError(f"Cannot record to '{path}': it is there and is no recording. Give another path.")
         if not path.parent.is_dir():
             raise NeurosimError(f"Cannot record to '{path}': there is no folder '{path.parent}'. Create it first.")
         empty = io.BytesIO()
@@ -331,6 +333,13 @@ def _is_being_written(path: Path) -> bool:
     if len(head) < 48 or head[:8] != SIGNATURE or head[8] != 3:
         return False
     return bool(head[11] & 0x05) and size >= int.from_bytes(head[28:36], "little")
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether a file is a recording, or as empty as one that was just begun."""
+    with path.open("rb") as file:
+        head = file.read(len(SIGNATURE))
+    return head in (b"", SIGNATURE)
 
 
 def _traces(file: Any, path: Path) -> Traces:

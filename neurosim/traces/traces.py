@@ -140,7 +140,7 @@ class Traces:
         *,
         populations: Sequence[str] | None = None,
         cells: Mapping[str, Sequence[int]] | None = None,
-        time: tuple[float, float] | None = None,
+        time: tuple[float | str, float | str] | None = None,
         phases: Sequence[str] | None = None,
         trials: Sequence[int] | None = None,
     ) -> Traces:
@@ -155,7 +155,8 @@ class Traces:
         cells
             ``{population: numbers of cells}``, in their numbering in the circuit.
         time
-            ``(start, stop)`` in seconds, ``start <= t < stop``.
+            ``(start, stop)``, numbers in seconds or texts such as ``"300*ms"``, ``start <= t < stop``. Snapshots of weights have no time and are
+            all kept.
         phases, trials
             Rows and spikes within these phases (windows by ``settle[3]``, or all of them by ``settle``), of these trials. Of the weights the
             snapshots at the start of these trials; the last snapshot, at the end of a run of n trials, is that of trial n.
@@ -167,8 +168,7 @@ class Traces:
         """
         for what, given in (("variables", variables), ("populations", populations), ("phases", phases)):
             check_list(what, given)
-        if time is not None and (np.ndim(time) != 1 or len(time) != 2):
-            raise NeurosimError(f"time = {time!r}; wanted (start, stop) in seconds.")
+        interval = None if time is None else _interval(time)
         if trials is not None and np.ndim(trials) != 1:
             raise NeurosimError(f"trials = {trials!r}; wanted a list: [{trials}].")
         known = self._populations()
@@ -184,7 +184,7 @@ class Traces:
         matrices = [n for n in self.weights if (n in variables if variables is not None else populations is None)]
         columns = self._columns(cells or {})
         spans = self._spans(phases, trials)
-        rows, intervals = self._rows(spans, time, phases is not None or trials is not None)
+        rows, intervals = self._rows(spans, interval, phases is not None or trials is not None)
         chosen = {
             population: self._spikes_within(population, intervals, (cells or {}).get(population))
             for population in self.spikes
@@ -208,7 +208,7 @@ class Traces:
             time=self.time[rows],
             values={name: _part(self.values[name], rows, columns.get(name.partition(".")[0])) for name in names},
             units={name: self.units[name] for name in (*names, *matrices) if name in self.units},
-            phases=_cut(spans, time),
+            phases=_cut(spans, interval),
             spikes=chosen,
             cells={
                 p: self.cells_of(p) if p not in columns else np.asarray((cells or {})[p])
@@ -248,12 +248,14 @@ class Traces:
         for phase in phases or ():
             if phase not in names and phase not in {base(name) for name in names}:
                 raise unknown("recorded phase", phase, names)
-        there = {span.trial for span in self.phases} | set(self.weight_trials.tolist())
+        presented = {span.trial for span in self.phases}
+        there = presented | set(self.weight_trials.tolist())  # the last snapshot belongs to the trial that would follow
         for trial in () if trials is None else trials:
             if trial not in there:
+                known = presented or there
                 raise NeurosimError(
-                    f"Trial {trial} was not recorded; recorded are {len(there)} trials, {min(there)} to {max(there)}."
-                    if there
+                    f"Trial {trial} was not recorded; recorded are {len(known)} trials, {min(known)} to {max(known)}."
+                    if known
                     else f"Trial {trial} was not recorded; no trial was."
                 )
         return [
@@ -317,6 +319,19 @@ def _cut(spans: Iterable[PhaseSpan], time: tuple[float, float] | None) -> list[P
 def base(phase: str) -> str:
     """``settle`` of ``settle[3]``, a phase in windows over labels."""
     return re.sub(r"\[\d+\]$", "", phase)
+
+
+def _interval(time: Any) -> tuple[float, float]:
+    """``(start, stop)`` in seconds."""
+    from neurosim.equations import seconds
+
+    if isinstance(time, str) or np.ndim(time) != 1 or len(time) != 2:
+        raise NeurosimError(f"time = {time!r}; wanted (start, stop) in seconds.")
+    try:
+        start, stop = (seconds(t) if isinstance(t, str) else float(t) for t in time)
+    except (TypeError, ValueError) as error:
+        raise NeurosimError(f"time = {time!r}; wanted two numbers in seconds, or texts such as '300*ms'.") from error
+    return start, stop
 
 
 def within(times: np.ndarray, spans: Iterable[tuple[float, float]]) -> np.ndarray:

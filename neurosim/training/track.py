@@ -57,15 +57,22 @@ class Tracker:
             for span in last.phases:
                 inside = np.flatnonzero((last.time >= span.start) & (last.time < span.stop))
                 for name, values in last.values.items() if len(inside) else ():  # none where the stride skips a phase
-                    self._writer.add_histogram(f"{name}/{span.name}", values[int(inside[-1])].ravel(), step)
+                    self._histogram(f"{name}/{span.name}", values[int(inside[-1])], step)
             if len(last.time) > len(last.phases):  # the steady level has one row per phase: no time course
                 from neurosim.plot import traces_figure
 
                 self._writer.add_figure("traces", traces_figure(last, list(last.values)[:8]), step)
         for name, weights in traces.weights.items():
             if len(weights):
-                self._writer.add_histogram(f"weights/{name}", np.asarray(weights[-1]).ravel(), step)
+                self._histogram(f"weights/{name}", np.asarray(weights[-1]), step)
         self._writer.flush()
+
+    def _histogram(self, name: str, values: np.ndarray, step: int) -> None:
+        finite = values[
+            np.isfinite(values)
+        ]  # TensorBoard has no place for others, and ends with an error where there are no others
+        if finite.size:
+            self._writer.add_histogram(name, finite, step)
 
     def close(self) -> None:
         self._writer.close()

@@ -100,7 +100,8 @@ class Trainer:
         readout = self.circuit.readout
         if readout is None:
             raise NeurosimError(
-                f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify."
+                f"The circuit '{self.circuit.name}' names no readout, so it cannot be trained to classify. `neurosim simulate` with plasticity on "
+                "(the default) lets its rules learn from the stimuli that it shows; to train, give the circuit a readout=Readout(...)."
             )
         self.readout = readout
         given = {q.name for q in self.circuit.projections if isinstance(q.weights, Given)}

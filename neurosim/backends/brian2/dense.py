@@ -45,6 +45,7 @@ class DenseEngine:
         plan.check_weights(weights)
         plan.check_rules(LEVEL)
         plan.check_step(options.dt)
+        plan.steps(options.dt)  # refused before Brian2's objects are made, which complain when they are dropped
         if options.dtype != "float64":
             raise UnsupportedError(
                 f"{LEVEL} runs in float64; got dtype {options.dtype}. Use torch:trajectory for float32."

@@ -54,6 +54,7 @@ class EquationsEngine:
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
         plan.check_step(options.dt)
+        plan.steps(options.dt)  # refused before Brian2's objects are made, which complain when they are dropped
         if options.batch != 1:
             raise UnsupportedError(
                 f"{LEVEL} presents one sample at a time; got a batch of {options.batch}. Use brian2:dense or "
