@@ -97,7 +97,7 @@ def test_traces_draws_what_was_recorded():
         assert np.isnan(y[120])  # no line across the reset between the trials
         np.testing.assert_array_equal(np.delete(y, 120), traces.values["pyr2.r"][:, 1, cell])
         np.testing.assert_allclose(np.delete(np.asarray(line.get_xdata()), 120), np.arange(240))
-    assert "sample 1" in figure.get_suptitle()
+    assert "sample 1 of 2" in figure.get_suptitle()
 
 
 def test_cells_by_population():

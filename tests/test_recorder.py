@@ -1283,6 +1283,25 @@ def test_a_writer_that_fails_leaves_phases_as_they_were(tmp_path, monkeypatch, a
         assert list(kept.phases) == list(whole.phases)[: len(kept.phases)]
 
 
+def test_a_writer_that_fails_late_is_heard(tmp_path, monkeypatch):
+    """The last rows wait behind other work of the writer when the recording ends: their error is raised all the same."""
+    from neurosim.traces.file import TraceFile
+
+    circuit = relaxation()
+    recording = Recording(Recorder(["c.u"], path=tmp_path / "t.h5"), circuit.plan, 1, 1e-3)
+    recording.begin_trial(lambda name: np.zeros(0))
+    recording.begin_phase(circuit.plan.phases[0], 0)
+    recording.row(0, lambda population, variable: 1.0)
+
+    def failing(self, columns):
+        raise NeurosimError("no room (test)")
+
+    monkeypatch.setattr(TraceFile, "grow", failing)
+    recording._writer.submit(time.sleep, 0.3)
+    with pytest.raises(NeurosimError, match="no room"):
+        recording.close()
+
+
 def test_training_leaves_files_alone_that_are_of_no_run(tmp_path):
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "mine").write_text("mine")

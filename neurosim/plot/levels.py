@@ -25,6 +25,7 @@ from neurosim.plot.selection import (
     largest,
     numbers_of,
     population,
+    sample_note,
     title_of,
     variables_of,
 )
@@ -120,7 +121,7 @@ def comparison_figure(
     left = "" if variables else dropped(names, _common_variables(by_level, {}, None, most=None))
     with style():
         figure = empty_figure(WIDTH, 1.3 + 3.2 * len(names))
-        notes = [f"sample {sample}" if sample else "", window.note, left]
+        notes = [sample_note(reference, sample), window.note, left]
         figure.suptitle(title_of(title, reference, notes, level=False))
         ratios = [2.0, 1.25] * len(names)
         panels: list[Axes] = list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))

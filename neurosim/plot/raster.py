@@ -19,6 +19,7 @@ from neurosim.plot.selection import (
     check_sample,
     numbers_of,
     population,
+    sample_note,
     title_of,
     variables_of,
 )
@@ -58,7 +59,7 @@ def raster_figure(
     rows = sum(len(spiking_cells(traces, p)) for p in names)
     with style():
         figure = empty_figure(WIDTH, 0.9 + min(max(0.2 * rows, 1.2), 5.0))
-        notes = [f"sample {sample}" if sample else "", window.note]
+        notes = [sample_note(traces, sample), window.note]
         figure.suptitle(title_of(title, traces, notes, level=True))
         axes: Axes = figure.subplots()
         draw_raster(axes, traces, names, sample, window)

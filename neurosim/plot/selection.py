@@ -149,6 +149,11 @@ def dropped(names: Sequence[str], known: Collection[str]) -> str:
     return f"{len(names)} of {len(known)} variables" if len(names) < len(known) else ""
 
 
+def sample_note(traces: Traces, sample: int) -> str:
+    """Which sample of the batch is drawn, where there are several."""
+    return f"sample {sample} of {traces.batch}" if traces.batch > 1 else ""
+
+
 def title_of(title: str | None, traces: Traces, notes: Sequence[str], level: bool) -> str:
     """The title, by default model and level, with the notes in brackets."""
     if title is None:

@@ -22,6 +22,7 @@ from neurosim.plot.selection import (
     dropped,
     largest,
     population,
+    sample_note,
     title_of,
     variables_of,
 )
@@ -90,7 +91,7 @@ def traces_figure(
     heights = [1.65 if len(group) == 1 else 2.4 for group in groups] + ([1.65] if raster else [])
     with style():
         figure = empty_figure(WIDTH, 0.9 + sum(heights))
-        notes = [f"sample {sample}" if sample else "", window.note, left]
+        notes = [sample_note(traces, sample), window.note, left]
         figure.suptitle(title_of(title, traces, notes, level=True))
         subplots = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
         panels: list[Axes] = list(subplots[:, 0])

@@ -191,6 +191,7 @@ class Recording:
         self._writer = ThreadPoolExecutor(1, "neurosim-recording")
         self._writing: Future[None] | None = None
         self._failed = False
+        self._error: Exception | None = None  # of the writer, until it is raised
         self._batch = batch
         self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
         self._last = -1  # step of the last row
@@ -320,19 +321,22 @@ class Recording:
             columns["weight_trials"] = np.array([trial for trial, _ in gathered.snapshots])
             for name in self.projections:
                 columns[f"weights/{name}"] = np.stack([kept[name] for _, kept in gathered.snapshots])
-        self._sink.grow(columns)
+        try:
+            self._sink.grow(columns)
+        except Exception as error:
+            self._error = error
 
     def _wait(self) -> None:
         """Until what was handed on is written; raises, once, what went wrong there."""
         if self._handed is not None and self._handed is not self._gathered and not self._handed.written:
-            self._writing = self._writer.submit(self._write, self._handed)  # interrupted before it was begun
+            # Not begun: it waits for the writer, and then this does nothing, or a Ctrl-C came before it was handed on.
+            self._writing = self._writer.submit(self._write, self._handed)
         if self._writing is not None:
-            try:
-                self._writing.result()
-            except Exception:
-                self._failed, self._writing = True, None
-                raise
+            self._writing.result()
             self._writing = None
+        if self._error is not None:
+            error, self._error, self._failed = self._error, None, True
+            raise error
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a run goes on with the same recording; written out first."""
