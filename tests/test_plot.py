@@ -311,7 +311,7 @@ def test_raster_rows_and_shades():
     assert list(axes.get_yticks()) == [1, 3] and axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
     assert axes.get_xlabel() == "time (ms)" and axes.get_xlim() == pytest.approx((0, 400))
     assert len(shades(axes)) == 2 and [text.get_text() for text in axes.texts] == ["trial"]
-    assert figure.get_suptitle() == "spiking (sample 1, first 2 of 3 trials)"
+    assert figure.get_suptitle() == "spiking (sample 1 of 2, first 2 of 3 trials)"
     lines = spike_lines(axes)
     np.testing.assert_allclose(lines[-1], [50, 2.6, 3.4])
     first = sorted(line[0] for line in lines if line[1] < 0)
