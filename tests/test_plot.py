@@ -317,7 +317,10 @@ def test_raster_rows_and_shades():
     first = sorted(line[0] for line in lines if line[1] < 0)
     assert first[:15] == pytest.approx(list(np.arange(12, 200, 13)))
     (axes,) = plot.raster_figure(traces, ["pyr"], title="Spikes").axes
-    assert axes.get_ylabel() == "pyr\n(cell)" and axes.figure.get_suptitle() == "Spikes (sample 0 of 2, first 2 of 3 trials)"
+    assert (
+        axes.get_ylabel() == "pyr\n(cell)"
+        and axes.figure.get_suptitle() == "Spikes (sample 0 of 2, first 2 of 3 trials)"
+    )
 
 
 def test_raster_refusals():
