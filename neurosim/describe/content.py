@@ -212,7 +212,7 @@ def _glorot(gain: float, shape: tuple[int, ...], unit: str) -> Text:
 
 
 def _uniform(low: float, high: float, unit: str) -> Text:
-    a, b = (quantities.of_number(float(x) / quantities.size(unit), DIMENSIONLESS) for x in (low, high))
+    a, b = (quantities.bare(x, unit) for x in (low, high))
     return (Maths(f"U({a.plain}, {b.plain})", (rf"\mathcal{{U}} ( {a.latex}, {b.latex} )",)), *_suffix(unit))
 
 

@@ -40,6 +40,11 @@ def in_unit(number: float | np.ndarray, text: str) -> Maths:
     return _with_unit([float(x) for x in np.ravel(number) / size(text)], _powers(text))
 
 
+def bare(number: float, text: str) -> Maths:
+    """As `in_unit`, without the unit, which stands once behind several numbers."""
+    return of_number(float(number) / size(text), DIMENSIONLESS)
+
+
 def size(text: str) -> float:
     """A unit in base SI units: 1e-12 of ``pamp``."""
     return float(quantity(f"1*{text}")[0])

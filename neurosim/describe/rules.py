@@ -108,5 +108,4 @@ def _limits(circuit: Circuit, q: ProjectionPlan, given: Iterable[Any]) -> Text:
     if low is None or high is None:
         lowest, highest = ("no limit" if b is None else quantities.in_unit(b, unit) for b in (low, high))
         return ("from ", lowest, " to ", highest)
-    bare = quantities.of_number(low / quantities.size(unit), DIMENSIONLESS)
-    return ("from ", bare, " to ", quantities.in_unit(high, unit))
+    return ("from ", quantities.bare(low, unit), " to ", quantities.in_unit(high, unit))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, check_list, unknown
 
 #: Seconds: times nearer than this are equal.
@@ -323,8 +324,6 @@ def base(phase: str) -> str:
 
 def _interval(time: Any) -> tuple[float, float]:
     """``(start, stop)`` in seconds."""
-    from neurosim.equations import seconds
-
     if isinstance(time, str) or np.ndim(time) != 1 or len(time) != 2:
         raise NeurosimError(f"time = {time!r}; wanted (start, stop) in seconds.")
     try:
