@@ -11,6 +11,7 @@ the whole of a cell's row of B (the figure keeps the diagonal apart as an autaps
     output   tau_u du/dt = -g_lk u + (v_B - u)/eps + (v_A - u)          v_A = gamma z + g_lk r + beta (y - r) [- q]
     lateral  tau_i dz/dt = r B - z                                      gamma = (1 - lam)/lam
     sparsity tau_q dq~/dt = -q~ + (sum r - 1) + q                       q = max(0, q~), one cell per layer, sparse set only
+             in the published relaxation u begins each later phase at r, and q~ at q (READ)
 
     dW = eta_ff/beta (mean (r_k - v_B) r_{k-1} nudged - free)           basal prediction error of the cell times presynaptic rate
     dF = eta_fb/beta (mean (r_k - v_fb) r_{k+1} nudged - free)          v_fb = r_{k+1} F_k, the tuft's share of v_A
@@ -395,12 +396,16 @@ def _relaxation(p: dict[str, Any], top: int, step: float, interneurons: bool, sp
     ]  # fmt: skip
     nudged = ("nudged",) if p["nudging"] == "one_sided" else ("nudged", "negative")
     slow = p["step_rule"] == "slow"
+    # A phase begins at what the one before showed: at clipped rates, and at multipliers of at least 0,
+    # however far below it their state had fallen.
+    shown = {f"pyr{l}.u": "r" for l in range(1, top + 1)}
+    shown |= {f"spa{l}.qt": "q" for l in range(1, top + 1)} if sparse else {}
     return Relaxation(
         tuple(order), {"free": p["steps_free"], **dict.fromkeys(nudged, p["steps_nudged"])}, _ms(step),
         slowing=0.01 if slow else 0.0, floor=_ms(0.001 * step / p["mu"]) if slow else "0*ms",
         unslowed=tuple(name for name in order if name.startswith("spa")),  # the authors' q has a step of its own
         instant=tuple(name for name in order if name.startswith("int")),
-        restart={phase: {f"pyr{l}.u": "r" for l in range(1, top + 1)} for phase in nudged},
+        restart=dict.fromkeys(nudged, shown),
     )  # fmt: skip
 
 

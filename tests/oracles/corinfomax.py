@@ -159,6 +159,7 @@ def published(
     for phase, nudge in nudges.items():
         if phase != "free":
             u = {l: r[l].copy() for l in u}  # from the rates, not from the potentials
+            qt = {l: np.maximum(value, 0.0) for l, value in qt.items()}  # and from q, not from qt
         steps = steps_free if phase == "free" else steps_nudged
         sweeps(weights, c, image, target, nudge, u, r, qt, steps=steps, **scheme)
         ends[phase] = {"r": dict(r), "u": dict(u), "q": {l: np.maximum(v, 0.0) for l, v in qt.items()}, "qt": dict(qt)}

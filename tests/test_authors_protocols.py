@@ -1,0 +1,111 @@
+"""Starts and protocols that a page calls READ, against what the authors' code does.
+
+Oracles, written from the paper notes alone: CorInfoMax's relaxation in the authors' layout (columns
+are samples), closed forms, and loops over single pixels, samples and batches.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import neurosim
+from neurosim import data
+from neurosim.models import corinfomax
+
+# ------------------------------------------------------------ CorInfoMax: what a phase begins with
+
+
+def authors_batch(w: dict, x, y, sign: int, p: dict, clipped: bool = True) -> tuple[dict, dict]:
+    """One batch on the sparse set, sections 2.4 to 2.6 of the note: ends of both phases, new weights.
+
+    Rates are (cells, samples), matrices (target, source). `clipped` says whether the multipliers are
+    restarted at their clipped value.
+    """
+    eps, g, lam, eta_q = 0.15, p["g_lk"], p["lam"], p["eta_q"]
+    gamma, samples = (1 - lam) / lam, x.shape[1]
+    r1, r2 = np.zeros((len(w["B1"]), samples)), np.zeros((len(w["B2"]), samples))
+    u1, u2, raw1, raw2 = r1.copy(), r2.copy(), np.zeros(samples), np.zeros(samples)
+    ends = {}
+    for name, nudge in (("free", 0.0), ("nudged", sign * p["beta"])):
+        if name == "nudged":
+            u1, u2 = r1.copy(), r2.copy()
+            raw1, raw2 = (np.maximum(raw, 0) if clipped else raw for raw in (raw1, raw2))
+        for s in range(p[f"steps_{name}"]):
+            mu = max(p["mu"] / (1 + 0.01 * s), 0.001) if p["step_rule"] == "slow" else p["mu"]
+            basal = w["W1"] @ x
+            own = eps * (2 * gamma * w["B1"] @ r1 + g * r1)
+            apical = own + w["F1"] @ r2 - eps * np.maximum(raw1, 0)
+            u1 = u1 + mu * (-g * u1 + (basal - u1) / eps + (apical - u1) / eps)
+            r1 = np.maximum(u1, 0)
+            raw1 = raw1 + eta_q[0] * (-raw1 + r1.sum(axis=0) - 1 + np.maximum(raw1, 0))
+            basal = w["W2"] @ r1
+            apical = gamma * w["B2"] @ r2 + g * r2 - nudge * (r2 - y) - np.maximum(raw2, 0)
+            u2 = u2 + mu * (-g * u2 + (basal - u2) / eps + apical - u2)
+            r2 = np.maximum(u2, 0)
+            raw2 = raw2 + eta_q[1] * (-raw2 + r2.sum(axis=0) - 1 + np.maximum(raw2, 0))
+        ends[name] = {1: r1, 2: r2, "raw": (raw1, raw2)}
+    new = dict(w)
+    eta = {"W1": p["eta_ff"][0], "W2": p["eta_ff"][1], "F1": p["eta_fb"][0]}
+    for name, to, of in (("W1", 1, 0), ("W2", 2, 1), ("F1", 1, 2)):
+        for phase, factor in (("nudged", 1), ("free", -1)):
+            r = {0: x, **ends[phase]}
+            error = r[to] - w[name] @ r[of]
+            rate = factor * eta[name] / (sign * p["beta"])
+            new[name] = new[name] + rate * error @ r[of].T / samples
+    for l in (1, 2):
+        z = w[f"B{l}"] @ ends["nudged"][l]
+        new[f"B{l}"] = (w[f"B{l}"] - gamma * z @ z.T / samples) / lam
+    return ends, new
+
+
+@pytest.mark.parametrize("preset", ["digits_sparse", "fashion_mnist_sparse"])
+def test_multipliers_begin_the_nudged_phase_at_their_clipped_value(preset):
+    """50 batches with the published constants: the authors' rates to round-off; else 3e-4 off."""
+    p = corinfomax.COMMON | corinfomax.PRESETS[preset] | {"sizes": (64, 50, 10)}
+    circuit = corinfomax.circuit(preset, sizes=p["sizes"], random_sign=False, init="published")
+    digits, batch, batches = data.load("digits"), 20, 50
+    images, labels = digits.train_images[: batch * batches], digits.train_labels[: batch * batches]
+    start = circuit.initial_weights(2)
+    result = neurosim.simulate(
+        circuit, images, labels, level="torch:steady", solver="relaxation", batch_size=batch,
+        weights=start, dtype="float64", progress=False,
+    )  # fmt: skip
+    off = {}
+    for clipped in (True, False):
+        w = {name: start[name].T for name in ("W1", "W2", "F1", "B1", "B2")}
+        worst, lowest = 0.0, 0.0
+        for k in range(batches):
+            rows = slice(k * batch, (k + 1) * batch)
+            ends, w = authors_batch(w, images[rows].T, np.eye(10)[labels[rows]].T, 1, p, clipped)
+            lowest = min(lowest, ends["free"]["raw"][1].min())
+            for phase in ("free", "nudged"):
+                for l in (1, 2):
+                    found = result.ends[phase][f"pyr{l}.r"][rows].T
+                    worst = max(worst, np.abs(found - ends[phase][l]).max())
+        off[clipped] = worst
+        assert lowest < -0.1  # multipliers do fall below 0 in the free phase
+        if clipped:
+            for name, value in w.items():
+                np.testing.assert_allclose(result.weights[name].T, value, atol=1e-12, err_msg=name)
+    print(f"rates off by {off[True]:.1e}, without the restart by {off[False]:.1e}")
+    assert off[True] < 1e-12
+    assert off[False] > 1e-4
+
+
+@pytest.mark.parametrize("nudging", corinfomax.NUDGING)
+@pytest.mark.parametrize("constraint", corinfomax.RATES)
+def test_every_state_that_is_shown_clipped_is_restarted_as_it_is_shown(constraint, nudging):
+    """The kind: what a cell shows as clip(x, ...) is what x begins each later phase with."""
+    settings = {"constraint": constraint, "nudging": nudging}
+    circuit = corinfomax.circuit(sizes=(5, 4, 3, 2), eta_ff=(1, 1, 1), eta_fb=(1, 1), **settings)
+    wanted = {}
+    for population in circuit.populations:
+        for name, state in re.findall(r"(\w+) = clip\((\w+), ", population.cell.equations):
+            wanted[f"{population.name}.{state}"] = name
+    assert len(wanted) == {"box": 3, "sparse": 6}[constraint]
+    scheme = circuit.relaxation
+    assert set(scheme.restart) == set(scheme.sweeps) - {"free"}
+    assert all(restart == wanted for restart in scheme.restart.values())
