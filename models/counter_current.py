@@ -131,7 +131,8 @@ def circuit(
         of each level.
     layers
         ``"dense"``; ``"pooled"``, 3 x 3 convolutions with 2 x 2 max-pooling, no biases; ``"strided"``, 3 x 3 convolutions of stride 2 with
-        biases. The descending stream doubles the maps (nearest neighbour) and convolves. The classifier is dense.
+        biases, which start at 0 (READ). The descending stream doubles the maps (nearest neighbour)
+        and convolves. The classifier is dense.
     pixels
         Height and width of the picture, where there are maps.
     loss
@@ -231,8 +232,9 @@ def circuit(
                 populations.append(Population(tonic, cells[int(source[1:])], TONIC, {"baseline": baseline}))
                 tied = Tied(f"{name}{l}", factor=-1)
                 projections.append(Projection(f"T{name}{l}", tonic, f"{target}.I_basal", tied=tied))
-            if layers == "strided" and not dense:
-                projections.append(Projection(f"b{name}{l}", "one", f"{target}.I_basal", PerMap(), start, learns))
+            if layers == "strided" and not dense:  # READ: biases start at 0
+                port, zero = f"{target}.I_basal", Constant(0.0)
+                projections.append(Projection(f"b{name}{l}", "one", port, PerMap(), zero, learns))
     for l in range(top):
         apical = [(f"Q{l}", f"F{l}", f"D{l}")] + ([(f"P{l}", f"D{l}", f"F{l}")] if l else [])
         for name, source, target in apical:

@@ -20,6 +20,7 @@ by the batch needs more than one sample at once and is not local; ``normalise="n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,20 @@ NORMALISE = ("batch", "none")
 GATE = 10.0
 #: Gain of the weights of each stream's second half, READ; those that make a picture start at 0.
 SMALL = 0.001
+
+
+@dataclass(frozen=True)
+class Transposed(Orthogonal):
+    """Start of a 3 x 3 kernel onto fewer maps than it reads from, READ: the transposed one is orthogonal.
+
+    That is the matrix (source maps, 9 * target maps), as a transposed convolution reads its kernel. As
+    a convolution reads it, (9 * source maps, target maps) would be, with a norm that is smaller by
+    the square root of target maps over source maps.
+    """
+
+    def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
+        # Which column is which position and map does not matter: all are drawn alike.
+        return Orthogonal(self.gain).draw(rng, n_pre // 9, 9 * n_post).reshape(n_pre, n_post)
 
 
 def circuit(
@@ -108,7 +123,9 @@ def circuit(
             ("U", f"F{l - 1}", f"F{l}", l <= half, l <= half), ("V", f"D{l}", f"D{l - 1}", l > half, l > half)
         ):  # fmt: skip
             picture = target in (f"F{top}", "D0")
-            start = Constant(0.0) if picture else Orthogonal(1.0 if first else SMALL)
+            fewer = maps[int(target[1:])] < maps[int(source[1:])]
+            orthogonal = (Transposed if fewer else Orthogonal)(1.0 if first else SMALL)
+            start = Constant(0.0) if picture else orthogonal
             rule = PlasticityRule(
                 "forward" if name == "U" else "feedback", "dw/dt = eta/T_learn*delta_post*r_pre", times, apply="trial"
             )

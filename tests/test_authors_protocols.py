@@ -10,10 +10,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 import neurosim
 from neurosim import data
-from neurosim.models import corinfomax
+from neurosim.models import corinfomax, counter_current, counter_current_autoencoder
 
 # ------------------------------------------------------------ CorInfoMax: what a phase begins with
 
@@ -109,3 +110,52 @@ def test_every_state_that_is_shown_clipped_is_restarted_as_it_is_shown(constrain
     scheme = circuit.relaxation
     assert set(scheme.restart) == set(scheme.sweeps) - {"free"}
     assert all(restart == wanted for restart in scheme.restart.values())
+
+
+# ------------------------------------------------------------ counter-current learning: starts
+
+
+def test_biases_of_strided_nets_start_at_zero():
+    """bias_init: "zero" in the authors' files; weights stay uniform up to 1/sqrt(fan in)."""
+    weights = counter_current.circuit((3, 24, 32, 10), layers="strided", pixels=16).initial_weights(1)
+    biases = [name for name in weights if name.startswith("b")]
+    assert biases == ["bU1", "bV1", "bU2", "bV2"]
+    assert not any(weights[name].any() for name in biases)
+    limit = 1 / np.sqrt(9 * 24)
+    assert 0.98 * limit < np.abs(weights["U2"]).max() <= limit
+
+
+@pytest.mark.parametrize("channels", [(3, 8, 16), (3, 16, 8), (2, 30, 3), (1, 5, 5)])
+def test_kernels_of_the_autoencoder_are_orthogonal_as_the_authors_draw_them(channels):
+    """torch's orthogonal_ on (target, source, 3, 3), or on (source, target, 3, 3) where target < source.
+
+    It makes the matrix of the first axis against all others orthogonal: its smaller Gram matrix is 1.
+    """
+    weights = counter_current_autoencoder.circuit(channels, 8).initial_weights(3)
+    maps, top = [*channels, *channels[-2::-1]], 2 * (len(channels) - 1)
+    for l in range(1, top + 1):
+        for name, source, target in ((f"U{l}", maps[l - 1], maps[l]), (f"V{l}", maps[l], maps[l - 1])):
+            if name in (f"U{top}", "V1"):
+                assert not weights[name].any()
+                continue
+            small = l > top // 2 if name[0] == "U" else l <= top // 2
+            kernel = weights[name].reshape(source, 3, 3, target).transpose(3, 0, 1, 2)
+            theirs = torch.empty(source, target, 3, 3, dtype=torch.float64)
+            if target >= source:
+                theirs = theirs.transpose(0, 1).contiguous()
+            torch.nn.init.orthogonal_(theirs)
+            mine = kernel if target >= source else kernel.transpose(1, 0, 2, 3)
+            assert mine.shape == theirs.shape
+            flat, gain = mine.reshape(len(mine), -1), 0.001 if small else 1.0
+            gram = flat @ flat.T if len(flat) <= flat.shape[1] else flat.T @ flat
+            np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-12 * gain**2)
+            assert np.linalg.norm(kernel) == pytest.approx(gain * float(theirs.norm()), rel=1e-12), name
+
+
+def test_transposed_kernels_are_drawn_alike():
+    """Mean 0 and variance gain^2/(9 * target maps) at every place, 5 sigma of 2,000 draws."""
+    start, rng = counter_current_autoencoder.Transposed(0.5), np.random.default_rng(0)
+    drawn = np.stack([start.draw(rng, 36, 2) for _ in range(2000)])
+    variance = 0.25 / 18
+    assert np.abs(drawn.mean(axis=0)).max() < 5 * np.sqrt(variance / 2000)
+    assert np.abs(drawn.var(axis=0) / variance - 1).max() < 5 * np.sqrt(2 / 2000)
