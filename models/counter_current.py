@@ -99,9 +99,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fashion_mnist_cnn": CNN | dict(sizes=(1, 32, 64, 10), pixels=28, contrast=0.5, epochs=20, clip=1.0, clip_by="rule"),
     "cifar10_cnn": CNN | dict(
         sizes=(3, 128, 128, 256, 256, 512, 10), filter=0.9, momentum=0.8, clip=0.3, clip_by="rule", crop=4, flip=True,
-        normalise="imagenet",
+        padding="edge", normalise="imagenet",
     ),
-    "cifar100_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 100), crop=4, flip=True, normalise="imagenet"),
+    "cifar100_cnn": CNN | dict(
+        sizes=(3, 128, 128, 256, 256, 512, 100), crop=4, flip=True, padding="edge", normalise="imagenet"
+    ),
     "stl10_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 10), pixels=96, flip=True, normalise="none"),
 }  # fmt: skip
 

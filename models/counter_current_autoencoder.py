@@ -236,7 +236,8 @@ def _check(channels: tuple[int, ...], pixels: int, normalise: str) -> None:
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`: the authors' settings of STL-10 (their 101 batches an epoch are not kept: an epoch is the data set)."""
     one_channel = {"channels": (1, 16, 32), "pixels": {"digits": 8}.get(dataset, 28)}
-    maps = {"cifar10": {}, "cifar10_jpeg": {}, "cifar100": {}, "stl10": {"pixels": 96}}.get(dataset, one_channel)
+    stl10 = {"pixels": 96, "crop": 4, "flip": True, "padding": "edge"}
+    maps = {"cifar10": {}, "cifar10_jpeg": {}, "cifar100": {}, "stl10": stl10}.get(dataset, one_channel)
     return {
         "optimiser": "sgd", "optimise": ("forward", "feedback"), "select": "best", "batch_size": 32, "epochs": 4, "learning_rate": 0.01,
         "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "final_rate": 1e-3, "warm_up": 100, "clip": 0.2, "clip_by": "rule",

@@ -14,7 +14,10 @@ import torch
 
 import neurosim
 from neurosim import data
+from neurosim.data.augment import Augment
+from neurosim.errors import NeurosimError
 from neurosim.models import corinfomax, counter_current, counter_current_autoencoder
+from neurosim.training import TrainConfig, Trainer, resolve
 
 # ------------------------------------------------------------ CorInfoMax: what a phase begins with
 
@@ -159,3 +162,51 @@ def test_transposed_kernels_are_drawn_alike():
     variance = 0.25 / 18
     assert np.abs(drawn.mean(axis=0)).max() < 5 * np.sqrt(variance / 2000)
     assert np.abs(drawn.var(axis=0) / variance - 1).max() < 5 * np.sqrt(2 / 2000)
+
+
+# ------------------------------------------------------------ crops
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3, 4, 5)])
+@pytest.mark.parametrize("padding", [1, 3])
+def test_crops_padded_by_the_edge_equal_numpys(shape, padding):
+    """np.pad(mode="edge"), a window of it, mirrored or not; draws are those of black padding."""
+    images = np.random.RandomState(1).rand(40, int(np.prod(shape)))
+    augment = Augment(shape, padding, True, (7.0,), "edge")
+    got = augment(torch.from_numpy(images), [3, 1, 4]).numpy().reshape(40, -1, *shape[-2:])
+    shift, mirrored = augment._draw(40, [3, 1, 4])
+    height, width = shape[-2:]
+    for n, image in enumerate(images.reshape(40, -1, height, width)):
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode="edge")
+        top, left = padding + shift[n]
+        window = padded[:, top : top + height, left : left + width]
+        np.testing.assert_array_equal(got[n], window[:, :, ::-1] if mirrored[n] else window)
+    assert mirrored.any() and not mirrored.all()
+    black = Augment(shape, padding, True, (7.0,))(torch.from_numpy(images), [3, 1, 4]).numpy()
+    inside = black != 7.0
+    np.testing.assert_array_equal(got.reshape(40, -1)[inside], black[inside])
+    assert not inside.all() and (got < 1.0).all()
+
+
+def test_padding_is_a_key_of_a_training(tmp_path):
+    """It reaches the augmentation, stands in config.toml, gives way without crop, is checked."""
+    config = resolve("ghost_units", {"sizes": (64, 8, 10), "crop": 2, "padding": "edge"})
+    assert Trainer(config, progress=False).augment.padding == "edge"
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert TrainConfig.from_toml(tmp_path / "config.toml") == config
+    assert resolve("ghost_units", crop=2).padding == "black"
+    for model, settings, name in (
+        ("counter_current", {"layers": "pooled"}, "cifar10"),
+        ("counter_current", {"layers": "pooled"}, "cifar10_jpeg"),
+        ("counter_current", {"layers": "pooled"}, "cifar100"),
+        ("counter_current_autoencoder", {}, "stl10"),
+    ):
+        found = resolve(model, settings, data=name)
+        assert (found.crop, found.flip, found.padding) == (4, True, "edge"), name
+        assert resolve(model, settings, data=name, crop=0).padding == "black"
+    with pytest.raises(NeurosimError, match=r"padding 'egde'.* Did you mean 'edge'"):
+        TrainConfig("ghost_units", crop=1, padding="egde")
+    with pytest.raises(NeurosimError, match=r"padding = 'edge' without crop: nothing is padded"):
+        resolve("ghost_units", padding="edge")
+    with pytest.raises(data.DataError, match=r"padding 'egde'.* Did you mean 'edge'"):
+        Augment((4, 4), 1, False, padding="egde")

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 
 from neurosim.data.dataset import DataError
+from neurosim.errors import unknown
+
+#: What the pixels of the padding hold: black, or the image's nearest pixel.
+PADDINGS = ("black", "edge")
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,22 @@ class Augment:
         Whether images are mirrored, left to right.
     fill
         Value of the padding, for all channels or for each: that of black, see `neurosim.data.normalise.black`.
+    padding
+        ``"black"`` (default): the padding holds `fill`. ``"edge"``: it repeats the pixels at the image's
+        edge, and `fill` is not read.
 
     Raises
     ------
     DataError
-        When the padding is negative or as wide as the image, or `fill` has neither one value nor one for each channel.
+        When the padding is negative or as wide as the image, `fill` has neither one value nor one for
+        each channel, or `padding` is another word.
     """
 
     shape: tuple[int, ...]
     crop_padding: int
     flip: bool
     fill: tuple[float, ...] = (0.0,)
+    padding: str = "black"
 
     def __post_init__(self) -> None:
         channels = 1 if len(self.shape) == 2 else self.shape[0]
@@ -50,6 +59,8 @@ class Augment:
                 f"crop_padding = {self.crop_padding} for images of {height} x {width} pixels; wanted at most "
                 f"{min(height, width) - 1}, so that some of each image is left in the window."
             )
+        if self.padding not in PADDINGS:
+            raise unknown("padding", self.padding, PADDINGS, DataError)
         if len(self.fill) not in (1, channels):
             raise DataError(f"fill has {len(self.fill)} values; wanted 1 or {channels}, one for each channel.")
 
@@ -77,12 +88,18 @@ class Augment:
         column = torch.arange(width, device=device).expand(batch, width)
         column = torch.where(mirrored[:, None], width - 1 - column, column) + shift[:, 1:]
         row = torch.arange(height, device=device) + shift[:, :1]
-        inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
-        # What lies in the padding is read from one more pixel behind the last.
-        index = torch.where(inside, row[:, :, None] * width + column[:, None, :], pixels).reshape(batch, 1, pixels)
-        padding = torch.tensor(self.fill, dtype=images.dtype, device=device)[:, None].expand(batch, channels, 1)
-        source = torch.cat([images.reshape(batch, channels, pixels), padding], dim=2)
-        return source.gather(2, index.expand(batch, channels, pixels)).reshape(images.shape)
+        source = images.reshape(batch, channels, pixels)
+        if self.padding == "edge":
+            row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
+            index = row[:, :, None] * width + column[:, None, :]
+        else:  # what lies in the padding is read from one more pixel behind the last
+            fill = torch.tensor(self.fill, dtype=images.dtype, device=device)
+            source = torch.cat([source, fill[:, None].expand(batch, channels, 1)], dim=2)
+            within = ((row >= 0) & (row < height))[:, :, None]
+            inside = within & ((column >= 0) & (column < width))[:, None, :]
+            index = torch.where(inside, row[:, :, None] * width + column[:, None, :], pixels)
+        index = index.reshape(batch, 1, pixels).expand(batch, channels, pixels)
+        return source.gather(2, index).reshape(images.shape)
 
     def _draw(self, batch: int, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns by which the window is shifted, int64 ``(batch, 2)``; and who is mirrored, ``(batch,)``."""

@@ -21,6 +21,7 @@ WORDS = {
     "schedule": ("exponential", "cosine"),
     "clip_by": ("all", "rule", "matrix"),
     "select": ("last", "best"),
+    "padding": ("black", "edge"),
 }
 #: What a sweep file holds beside the keys of an experiment file.
 SWEEP_KEYS = ("seeds", "run", "grid")
@@ -46,6 +47,8 @@ class TrainConfig:
         Normalisation of the pixels, see `neurosim.data.normalise`: ``none`` (default, [0, 1]), ``standard``, ...
     crop, flip
         Augmentation of the training images: shift by up to `crop` pixels (padding, then a random crop), mirror left-right at random.
+    padding
+        Of `crop`: ``black`` (default), or ``edge``, which repeats the pixels at the image's edge.
     level
         ``torch:steady`` (default), ``torch:trajectory``, ``brian2:dense`` or ``brian2:equations``.
     method
@@ -120,6 +123,7 @@ class TrainConfig:
     normalise: str = "none"
     crop: int = 0
     flip: bool = False
+    padding: str = "black"
     level: str = "torch:steady"
     method: str = "circuit"
     seed: int = 0
@@ -173,6 +177,10 @@ class TrainConfig:
         if (self.final_after is None) != (self.final_decay is None):
             raise NeurosimError(
                 f"final_after = {self.final_after}, final_decay = {self.final_decay}: one says when, the other how fast; give both or none."
+            )
+        if self.padding != "black" and not self.crop:
+            raise NeurosimError(
+                f"padding = '{self.padding}' without crop: nothing is padded. Give crop, or leave padding out."
             )
         if not self.test and not self.hold_out:
             raise NeurosimError(
@@ -421,6 +429,7 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         chosen = schedule.get("schedule", "exponential")
         idle = tuple(k for name, keys in _OF_SCHEDULE.items() if name != chosen for k in keys)
         idle += ("clip_by",) if schedule.get("clip") is None else ()
+    idle += () if schedule.get("crop") else ("padding",)
     for key in idle:
         if key not in wanted:
             schedule.pop(key, None)  # a preset's

@@ -135,7 +135,8 @@ class Trainer:
         dataset = datasets.normalise(datasets.load(config.data, data_dir), config.normalise)
         self.augment: Any = None
         if config.crop or config.flip:
-            self.augment = Augment(dataset.shape, config.crop, config.flip, black(dataset.name, config.normalise))
+            fill = black(dataset.name, config.normalise)
+            self.augment = Augment(dataset.shape, config.crop, config.flip, fill, config.padding)
         cells = self.circuit.plan.populations[readout.variable.partition(".")[0]].n
         if not self.classifies and cells != np.prod(dataset.shape):
             raise NeurosimError(
