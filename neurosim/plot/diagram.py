@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.textpath import TextPath
 
 from neurosim.circuit import Circuit
-from neurosim.connectivity import Constant, Given, Kernel, Like, OneToOne, Uniform
+from neurosim.connectivity import OneToOne
+from neurosim.plot.signs import Sign, effects
 
 # Inches.
 _ROW = 0.155  # a port, or room for one more arrow at it
@@ -55,7 +56,8 @@ class Arrow:
     target: str
     port: str
     kind: str
-    effect: int  # on the rate by way of the potential: 1, -1, or 0 where it moves neither
+    # On the rate by way of the potential: 1, -1, 0 where it moves neither, None where the equations do not say.
+    effect: Sign
     points: list[tuple[float, float]] = field(default_factory=list)
     sides: tuple[str, str] = ("right", "left")  # where it leaves and where it arrives
 
@@ -73,9 +75,8 @@ class Diagram:
 def diagram(circuit: Circuit) -> Diagram:
     """Place boxes and arrows: `network_figure` without the drawing."""
     plans = circuit.plan.projections.values()
-    signs = {name: _port_signs(circuit, name) for name in dict.fromkeys(q.target for q in plans)}
-    effects = {q.name: signs[q.target][q.port] * _sign(circuit, q.name) for q in plans}
-    arrows = {q.name: Arrow(q.name, q.source, q.target, q.port, _kind(circuit, q), effects[q.name]) for q in plans}
+    signs = effects(circuit)
+    arrows = {q.name: Arrow(q.name, q.source, q.target, q.port, _kind(circuit, q), signs[q.name]) for q in plans}
     boxes = _boxes(circuit, _levels(circuit))
     _choose_sides(boxes, arrows)
     return _place(boxes, arrows)
@@ -89,127 +90,6 @@ def _kind(circuit: Circuit, q: Any) -> str:
     if q.rule is not None:
         return "plastic"
     return "one to one" if isinstance(q.connectivity, OneToOne) else "fixed"
-
-
-def _port_signs(circuit: Circuit, name: str) -> dict[str, int]:
-    """Of each port of a population that something feeds: whether it raises the rate, or else what is sent (1), lowers it (-1), or neither (0).
-
-    The product of the signs of the derivatives on the shortest way from the port over states, pools and holds to the rate, all numbers of cells
-    positive. Where no way leads there, or its sign is open, that of the first state that follows the port.
-    """
-    import sympy
-    from brian2.parsing.sympytools import str_to_sympy
-
-    plan = circuit.plan.populations[name]
-    inlined: dict[Any, Any] = {}
-    follows: dict[Any, Any] = {}  # what each state, pool and hold follows
-    for assignment in plan.assignments:  # in the order of dependence
-        expression = str_to_sympy(assignment.expression).xreplace(inlined)
-        (follows if assignment.over else inlined)[sympy.Symbol(assignment.name, real=True)] = expression
-    for hold in plan.holds:
-        of = sympy.Symbol(hold.of, real=True)
-        follows[sympy.Symbol(hold.name, real=True)] = inlined.get(of, of)
-    states = {sympy.Symbol(x, real=True): str_to_sympy(text).xreplace(inlined) for x, text in plan.ode.items()}
-    follows |= states
-    slopes: dict[Any, int] = {}
-    numbers = _numbers(circuit, name)
-
-    def slope(expression: Any, variable: Any) -> int:
-        if (expression, variable) not in slopes:
-            slopes[expression, variable] = _slope(expression, variable, numbers)
-        return slopes[expression, variable]
-
-    def way(port: Any, aim: Any) -> int:
-        reached, signs = {port}, {port: 1}
-        while signs:
-            found = {sign * (slope(aim, x) or 1) for x, sign in signs.items() if x in aim.free_symbols}
-            if found:
-                return _agreed(found)
-            after: dict[Any, set[int]] = {}
-            for y, expression in follows.items():
-                for x in signs.keys() & expression.free_symbols if y not in reached else ():
-                    after.setdefault(y, set()).add(signs[x] * slope(expression, x))
-            signs = {y: _agreed(several) for y, several in after.items()}
-            reached |= set(signs)
-        return 0
-
-    aims = []
-    for variable in dict.fromkeys([plan.rate, *sorted(circuit.plan.sent(name))]):
-        if variable == "spike_train" and plan.spiking is not None:
-            relations = str_to_sympy(plan.spiking.threshold).atoms(sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
-            aims.append(sum((relation.gts - relation.lts for relation in relations), sympy.Integer(0)))
-        else:
-            symbol = sympy.Symbol(variable, real=True)
-            aims.append(inlined.get(symbol, symbol))
-    found: dict[str, int] = {}
-    for port in plan.ports:
-        symbol = sympy.Symbol(port, real=True)
-        ways = [way(symbol, aim) for aim in aims] + [slope(expression, symbol) for expression in states.values()]
-        found[port] = next((sign for sign in ways if sign), 0)
-    return found
-
-
-def _agreed(signs: set[int]) -> int:
-    """The sign of several ways, 0 where they differ."""
-    return (signs - {0}).pop() if len(signs - {0}) == 1 else 0
-
-
-def _numbers(circuit: Circuit, name: str) -> list[Callable[[str], float]]:
-    """What names stand for: at rest (states as they start), with other numbers in place of all but parameters, and with others for all."""
-    plan = circuit.plan.populations[name]
-    parameters = {key: float(np.mean(value)) for key, value in plan.parameters.items()}
-    shared = {key: max((p.shared.get(key, 0.0) for p in circuit.plan.phases), key=abs) for key in plan.shared}
-    rest = dict.fromkeys(plan.ports, 0.0) | plan.initial | shared | parameters
-
-    def some(key: str) -> float:
-        return float(np.random.default_rng(list(key.encode())).uniform(0.3, 0.7))
-
-    return [
-        lambda key: rest[key] if key in rest else some(key),
-        lambda key: parameters[key] if key in parameters else some(key),
-        some,
-    ]
-
-
-def _slope(expression: Any, variable: Any, numbers: Iterable[Callable[[str], float]]) -> int:
-    """The sign of a derivative, with the first numbers that give it one; 0 of what SymPy cannot differentiate, too."""
-    import sympy
-
-    clip = sympy.Function("clip")
-    try:
-        derivative = sympy.diff(
-            expression.replace(clip, lambda x, low, high: sympy.Max(low, sympy.Min(high, x))), variable
-        )
-    except AttributeError:  # of a condition, as in int(u > 0)
-        return 0
-    if derivative == 0 or derivative.has(sympy.Derivative, sympy.Subs):
-        return 0
-    for number in numbers:
-        values: Any = {symbol: number(str(symbol)) for symbol in derivative.free_symbols}
-        value = derivative.subs(values).evalf()
-        if value.is_number and value.is_finite and value.is_real and float(value):
-            return 1 if float(value) > 0 else -1
-    return 0
-
-
-def _sign(circuit: Circuit, name: str) -> int:
-    """-1 where all weights are negative (plastic ones: at the start) or minus those of others, else 1."""
-    q = circuit.plan.projections[name]
-    if q.root != q.name:
-        return _sign(circuit, q.root) * (-1 if q.factor < 0 else 1)
-    if isinstance(q.start, Like):
-        return _sign(circuit, q.start.projection) * (-1 if q.start.factor < 0 else 1)
-    values: Any = 1.0
-    if isinstance(q.connectivity, Kernel):
-        values = q.connectivity.matrix
-    elif isinstance(q.start, Constant):
-        values = q.start.value
-    elif isinstance(q.start, Given):
-        values = q.start.values
-    elif isinstance(q.start, Uniform):
-        values = q.start.low, q.start.high
-    values = np.asarray(values, dtype=float)
-    return -1 if np.all(values <= 0) and np.any(values < 0) else 1
 
 
 def _neighbours(circuit: Circuit) -> dict[str, set[str]]:
@@ -392,7 +272,8 @@ def _choose_sides(boxes: Mapping[str, Box], arrows: Mapping[str, Arrow]) -> None
             arrow.sides = "dot", ("left" if others.count("left") <= others.count("right") else "right")
 
 
-def _text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
+    """Inches."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) / 72
 
 
@@ -408,9 +289,9 @@ def _place(boxes: dict[str, Box], arrows: dict[str, Arrow]) -> Diagram:
         rows = [max(1, *(len(entering.get((box.name, port, s), ())) for s in ("left", "right"))) for port in box.ports]
         box.height = max(_TITLE, exits * _LANE + 0.12) + _ROW * sum(rows) + (0.05 if rows else 0.0)
         texts = [
-            1.18 * _text_width(box.title, MIDDLE),
-            _text_width(box.note, SMALL),
-            *(_text_width(p, SMALL) for p in box.ports),
+            1.18 * text_width(box.title, MIDDLE),
+            text_width(box.note, SMALL),
+            *(text_width(p, SMALL) for p in box.ports),
         ]
         box.width = max(texts) + 0.16
     columns = range(max(b.column for b in boxes.values()) + 1)
@@ -523,7 +404,7 @@ def _stub(boxes: Mapping[str, Box], arrows: Iterable[Arrow], column: int, side: 
     arrows = list(arrows)
     names = [a.name for a in arrows if a.sides[1] == side and boxes[a.target].column == column]
     leave = any(a.sides[0] == side and boxes[a.source].column == column for a in arrows if a.source != ONE)
-    return max([_text_width(name, LABEL) + 0.17 for name in names] + [_STUB if leave else 0.0])
+    return max([text_width(name, LABEL) + 0.17 for name in names] + [_STUB if leave else 0.0])
 
 
 def _ports_height(box: Box, entering: Entering) -> float:
@@ -574,7 +455,7 @@ def _route(
         end_x = box.x if arrow.sides[1] == "left" else box.x + box.width
         if arrow.source == ONE:
             out = -1 if arrow.sides[1] == "left" else 1
-            arrow.points = [(end_x + out * (_text_width(arrow.name, LABEL) + 0.13), end_y), (end_x, end_y)]
+            arrow.points = [(end_x + out * (text_width(arrow.name, LABEL) + 0.13), end_y), (end_x, end_y)]
             continue
         source = boxes[arrow.source]
         start_y = exits[arrow.name]

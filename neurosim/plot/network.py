@@ -13,11 +13,14 @@ from matplotlib.path import Path as Line
 
 from neurosim.circuit import Circuit
 from neurosim.describe.pieces import counted
-from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, SUM, Arrow, Box, Diagram, diagram
+from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, SUM, Arrow, Box, Diagram, diagram, text_width
 from neurosim.plot.selection import check_type
+from neurosim.plot.signs import Sign
 from neurosim.plot.style import GREY, PALETTE, plain, style
 
-_COLOURS = {1: PALETTE["blue"], -1: PALETTE["vermillion"], 0: GREY}
+#: Size of the legend's text in points.
+_LEGEND = 8.0
+_COLOURS = {1: PALETTE["blue"], -1: PALETTE["vermillion"], 0: GREY, None: PALETTE["purple"]}
 _STYLES: dict[str, dict[str, Any]] = {
     "plastic": {"linestyle": "-", "linewidth": 2.0},
     "evolved": {"linestyle": (0, (6, 1.2, 1.2, 1.2)), "linewidth": 1.6},
@@ -41,7 +44,9 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
     fixed. A projection that lowers the potential of its cell, or what the cell sends, where its source is positive is orange and ends in a bar:
     its port subtracts, at once or over the states that it reaches (with the parameters' values, states as they start: a synapse that reverses
     below the potential), or its weights are negative, of plastic ones at the start. Weights drawn with both signs count as positive, and those that are minus others
-    (`Tied`, `Like`) as the opposite of these. Below the ports stand the pools (Σ) by which cells of one population act on one another.
+    (`Tied`, `Like`) as the opposite of these. Where the equations do not say whether it adds or subtracts (another port decides, or it is one
+    thing in some cells and the other in others, or changes as the cell settles), it is purple, ends in a diamond, and the legend calls it unknown.
+    Below the ports stand the pools (Σ) by which cells of one population act on one another.
 
     Parameters
     ----------
@@ -61,7 +66,8 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
     handles = _legend(plan, kinds)
     least = 5.6
     width = max(plan.width, least)
-    per_row = max(1, int((width - 0.2) // 1.75))
+    widest = max([text_width(str(h.get_label()), _LEGEND) for h in handles], default=0.0)
+    per_row = max(1, int((width - 0.2) // max(1.75, widest + 0.6)))
     bottom, top = 0.2 * -(-len(handles) // per_row) + 0.12, 0.42
     with style():
         figure = Figure(figsize=(width, plan.height + bottom + top))
@@ -86,7 +92,7 @@ def network_figure(circuit: Circuit, title: str | None = None) -> Figure:
             handles=handles,
             loc="lower center",
             ncols=per_row,
-            fontsize=8,
+            fontsize=_LEGEND,
             handlelength=2.6,
             columnspacing=1.2,
             borderaxespad=0.2,
@@ -98,14 +104,18 @@ def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
     look, colour = _STYLES[arrow.kind], _COLOURS[arrow.effect]
     end = arrow.points[-1]
     inward = 1 if arrow.sides[1] == "left" else -1
-    head = 0.075 if arrow.effect >= 0 else 0.018
+    head = 0.018 if arrow.effect == -1 else 0.075
     path = _rounded([*arrow.points[:-1], (end[0] - inward * head, end[1])])
     # White below, so that a line that passes over another one parts it.
     axes.add_patch(PathPatch(path, facecolor="none", edgecolor="white", linewidth=look["linewidth"] + 2.0, zorder=1.9))
     axes.add_patch(
         PathPatch(path, facecolor="none", edgecolor=colour, capstyle="butt", zorder=2, gid=arrow.name, **look)
     )
-    if arrow.effect < 0:
+    if arrow.effect is None:  # a diamond, neither arrow nor bar
+        middle, half = end[0] - inward * 0.05, 0.042
+        corners = [end, (middle, end[1] + half), (end[0] - inward * 0.1, end[1]), (middle, end[1] - half)]
+        axes.add_patch(Polygon(corners, facecolor="white", edgecolor=colour, linewidth=1.0, zorder=2.2))
+    elif arrow.effect < 0:
         x = end[0] - inward * head
         axes.plot([x, x], [end[1] - 0.05, end[1] + 0.05], color=colour, linewidth=2.2, zorder=2.2)
     else:
@@ -169,10 +179,11 @@ def _draw_box(axes: Axes, box: Box) -> None:
 
 def _legend(plan: Diagram, kinds: list[str]) -> list[Line2D]:
     arrows = plan.arrows.values()
-    looks: dict[int, dict[str, Any]] = {
+    looks: dict[Sign, dict[str, Any]] = {
         1: {"marker": ">", "markersize": 5, "label": "adds to the potential"},
         -1: {"marker": "|", "markersize": 8, "markeredgewidth": 2, "label": "subtracts from it"},
         0: {"marker": ">", "markersize": 5, "label": "does not move it"},
+        None: {"marker": "D", "markersize": 4, "markerfacecolor": "white", "label": "unknown: may add or subtract"},
     }
     found = {a.effect for a in arrows}
     handles = [
