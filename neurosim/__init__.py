@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+# Before anything else: the first import of Brian2 is the one that counts.
+from neurosim import _brian2  # noqa: F401
+
+# ruff: isort: split
 from neurosim.cells import SOURCE, Cell, Derivative, Hold, Overlap, Pool
 from neurosim.circuit import Angle, Circuit, FeedForward, Population, Ratio, Readout, Silent, SmallestEigenvalue
 from neurosim.connectivity import (

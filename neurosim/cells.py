@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from neurosim.immutable import Value
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -17,11 +19,16 @@ class Pool:
     ``pool(s) = sum_j expression_j(s)`` for sample s. It has the unit of the expression. `over` = ``"map"`` sums over the cells of
     each map of a population of maps, ``"batch"`` over the cells of each map and the samples of the batch (of a population without maps: over
     the samples, for each cell), divided by the number of samples.
+
+    `reduce` = ``"max"`` takes the maximum over the cells in place of the sum, ``max_j expression_j(s)``
+    (over a population or its maps). A softmax needs it: ``exp(u - top)/total`` with
+    ``Pool("top", "u", reduce="max")`` and ``Pool("total", "exp(u - top)")`` does not overflow.
     """
 
     name: str
     expression: str
     over: Literal["population", "map", "batch"] = "population"
+    reduce: Literal["sum", "max"] = "sum"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,11 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Hold:
-    """Sample-and-hold: `name` keeps the value that `of` had in the last step of `phase` (0 before)."""
+    """Sample-and-hold: `name` keeps the value that `of` had in the last step of `phase` (0 before).
+
+    `of` is a state, a subexpression, a port, an input or a pool. A phase inside `Windows` may be named
+    with its number (``settle[0]``), or without it: then the value of each window is taken in turn.
+    """
 
     name: str
     of: str
@@ -59,7 +70,7 @@ class Derivative:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Value):
     """A cell type.
 
     Parameters
@@ -70,7 +81,8 @@ class Cell:
         Brian2 equation syntax. ``dx/dt = f : unit`` is a state, ``x = f : unit`` a subexpression, ``x : unit`` a
         port, an input or (with the flag ``(shared)``) a value set by the protocol. ``xi`` and ``xi_name`` in the
         equation of a state are white noise (unit ``second**-0.5``), independent in each cell; ``t`` is the time
-        since the run began, ``dt`` the step. Units stand in `parameters`, not in expressions; the functions are
+        since the run began, ``t_trial`` and ``t_phase`` that since the trial and the phase began, ``dt`` the step.
+        In a relation, times that differ by dt/1000 or less count as equal. Units stand in `parameters`, not in expressions; the functions are
         `neurosim.equations.FUNCTIONS`.
     ports
         Names of the receiving variables that must be fed by a projection.

@@ -12,11 +12,12 @@ import numpy as np
 from neurosim.cells import ONE, Cell
 from neurosim.connectivity import Projection
 from neurosim.errors import unknown
+from neurosim.immutable import Value
 from neurosim.protocol import Protocol, Relaxation
 
 
 @dataclass(frozen=True)
-class Population:
+class Population(Value):
     """`n` cells of one type, or maps of cells: `n` = (maps, height, width), stored flat in this order.
 
     `parameters` overrides the cell's defaults, in the same units; a value may hold one number per cell
@@ -44,7 +45,7 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class FeedForward:
+class FeedForward(Value):
     """The feed-forward net that a circuit's update is compared with.
 
     ``a_l = r_{l-1} W_l + b_l``, ``r_l = transfer_l(a_l)``. The loss C, averaged over samples, is given by its gradient at the
@@ -77,7 +78,7 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Value):
     """A measure of a circuit: rms of the variables `of` over rms of the variables `to`, at the end of `phase`.
 
     Training stops where it passes `limit` (None: no limit), and says `cure`.
@@ -128,7 +129,7 @@ Measure = Ratio | Silent | Angle | SmallestEigenvalue
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Circuit(Value):
     """Populations, projections and a protocol, checked as a whole.
 
     Parameters
@@ -172,6 +173,7 @@ class Circuit:
     def __post_init__(self) -> None:
         from neurosim.plan import Plan  # the plan reads the description, so it cannot be imported above
 
+        Value.__post_init__(self)
         names = [p.name for p in self.populations]
         if "one" not in names and any(p.source_population == "one" for p in self.projections):
             object.__setattr__(self, "populations", (Population("one", 1, ONE), *self.populations))

@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from neurosim.errors import CircuitError
+from neurosim.immutable import Value
 from neurosim.plasticity import PlasticityRule
 
 
@@ -27,7 +28,7 @@ class OneToOne:
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(Value):
     """A fixed matrix (n_pre, n_post), such as a diffusion kernel; never plastic: ``I = r K``."""
 
     matrix: np.ndarray
@@ -100,7 +101,7 @@ class Initialiser(Interface):
 
 
 @dataclass(frozen=True)
-class Glorot:
+class Glorot(Value):
     """Uniform on +-gain*sqrt(6/(n_pre + n_post)) (Glorot & Bengio 2010).
 
     `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
@@ -114,7 +115,7 @@ class Glorot:
 
 
 @dataclass(frozen=True)
-class Gram:
+class Gram(Value):
     """A A^T with A drawn from `Glorot`: square, symmetric, positive (semi)definite.
 
     `gain` has the square root of the weight's unit: a text, a Brian2 quantity, or a bare number in base SI units.
@@ -130,7 +131,7 @@ class Gram:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Value):
     """Uniform on [low, high], in the weight's unit: texts such as ``"20*pA"``, Brian2 quantities, or bare numbers in base SI units."""
 
     low: Any
@@ -141,7 +142,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Orthogonal:
+class Orthogonal(Value):
     """`gain` times an orthogonal matrix (columns orthonormal, or rows where there are fewer), drawn uniformly (Saxe et al. 2014).
 
     `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
@@ -156,7 +157,7 @@ class Orthogonal:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Value):
     """The same weight everywhere: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units."""
 
     value: Any = 0.0
@@ -166,7 +167,7 @@ class Constant:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class Given(Value):
     """Weights given as an array (n_pre, n_post), of a `OneToOne` projection (n,): a Brian2 quantity, or bare numbers in base SI units."""
 
     values: Any

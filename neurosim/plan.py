@@ -45,13 +45,18 @@ from neurosim.equations import (
     CellEquations,
     NotSeparable,
     Term,
+    TIMES,
     amount,
+    check_constants,
+    check_divisors,
     check_expression,
     check_name,
+    check_noise,
     dimensions_of,
     is_condition,
     is_noise,
     linear_rates,
+    name_coefficients,
     names_in,
     parse_cell,
     parse_reset,
@@ -60,9 +65,11 @@ from neurosim.equations import (
     seconds,
     separate,
     substitute,
+    timed_names,
     unit_text,
+    with_margins,
 )
-from neurosim.equations.units import DIMENSIONLESS, Dimension
+from neurosim.equations.units import DIMENSIONLESS, Dimension, Quantity
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, check_list, suggest, unknown
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import LABELS, WINDOW_FIELDS, Phase, RandomSign, Windows
@@ -74,11 +81,12 @@ STIMULUS_FIELDS = ("image", "target")
 @dataclass(frozen=True)
 class Assignment:
     """``name = expression``; where `over` is set, a sum of the expression over the cells of a ``population`` or ``map``, over the ``batch``, or
-    its ``overlap`` between samples (see `Pool` and `Overlap`)."""
+    its ``overlap`` between samples (see `Pool` and `Overlap`). `reduce` is ``"sum"`` or ``"max"``."""
 
     name: str
     expression: str
     over: str = ""
+    reduce: str = "sum"
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ DriveKey = tuple[str, bool, float, str, str]
 RESERVED_POPULATIONS = ("time", "phases", "spikes")
 #: Names of the time and of the step, which Brian2 knows by itself.
 CLOCK = {"t", "dt"}
+#: Clocks that the engines set in each step.
+TRIAL_CLOCKS = ("t_trial", "t_phase")
 #: Variables that a spiking cell has besides those of its equations.
 SPIKING_VARIABLES = ("spike_train", "lastspike")
 #: `lastspike` before the first spike, as in Brian2 (s).
@@ -124,6 +134,7 @@ class PopulationPlan:
     spiking: Spiking | None = None
     ports: dict[str, list[ProjectionPlan]] = field(default_factory=dict)
     shape: tuple[int, int, int] | None = None  # maps, height, width
+    written: dict[str, str] = field(default_factory=dict)  # expressions as the cell has them, where they differ
 
     @property
     def maps(self) -> int:
@@ -140,9 +151,18 @@ class PopulationPlan:
         return {n: v for n, v in self.parameters.items() if isinstance(v, np.ndarray)}
 
     @cached_property
+    def _read(self) -> set[str]:
+        return set().union(*map(names_in, (*self.ode.values(), *(a.expression for a in self.assignments))))
+
+    @property
     def timed(self) -> bool:
         """Whether the equations read the time."""
-        return any("t" in names_in(text) for text in (*self.ode.values(), *(a.expression for a in self.assignments)))
+        return bool(self._read & set(TIMES))
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """Those of `TRIAL_CLOCKS` that the equations read."""
+        return tuple(name for name in TRIAL_CLOCKS if name in self._read)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -153,7 +173,7 @@ class PopulationPlan:
         """Everything that may be recorded."""
         return [
             *self.ode,
-            *(a.name for a in self.assignments),
+            *(a.name for a in self.assignments if not a.name.startswith("ns_")),
             *self.ports,
             *self.inputs,
             *(h.name for h in self.holds),
@@ -288,9 +308,10 @@ class Plan:
         self.circuit = circuit
         for what, named in (("Population", circuit.populations), ("Projection", circuit.projections)):
             for item in named:
-                if not item.name.isidentifier():
+                if not isinstance(item.name, str) or not (item.name.isidentifier() and item.name.isascii()):
                     raise CircuitError(
-                        f"{what} '{item.name}': wanted a name of letters, digits and '_' that does not begin with a digit."
+                        f"{what} '{item.name}': expected a name of letters (a to z, A to Z), digits and '_' that does not "
+                        "begin with a digit."
                     )
                 if what == "Population" and item.name in RESERVED_POPULATIONS:
                     raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
@@ -316,15 +337,19 @@ class Plan:
             self._check_target(projection)
             fed.setdefault((projection.target_population, projection.port), []).append(projection)
         self.populations = {p.name: self._population(p, fed) for p in circuit.populations}
+        given = [
+            *((n, v, "Protocol") for n, v in circuit.protocol.shared.items()),
+            *((n, v, f"Phase '{phase.name}'") for phase, _ in written for n, v in phase.shared.items()),
+        ]
+        self.shared_dimensions = self._shared_units(given)
         self.projections: dict[str, ProjectionPlan] = {}
         for projection in circuit.projections:
             self.projections[projection.name] = self._projection(projection)
         for plan in self.projections.values():
             self.populations[plan.target].ports[plan.port].append(plan)
         self.phases = tuple(self._phases())
-        random = [*circuit.protocol.shared.values(), *(v for p, _ in written for v in p.shared.values())]
         self.mirrored = self.phases  # with the other sign of what has a random one
-        if any(isinstance(value, RandomSign) for value in random):
+        if any(isinstance(value, RandomSign) for _, value, _ in given):
             self.mirrored = tuple(self._phases(-1))
         self._check_readout()
         self._check_relaxation()
@@ -335,6 +360,41 @@ class Plan:
                 raise unknown("projection with weights of its own to evolve", name, owners, CircuitError)
             if owners[name].rule is not None:
                 raise CircuitError(f"Projection '{name}' is evolved and has a plasticity rule; wanted one of the two.")
+
+    def _shared_units(self, given: Iterable[tuple[str, Any, str]]) -> dict[str, Dimension]:
+        """The unit of each shared value: as the cells declare it, else as its first value with units has it."""
+        found: dict[str, Dimension] = {}
+        owner: dict[str, str] = {}
+        for p in self.populations.values():
+            for name in p.shared:
+                if found.setdefault(name, p.dimensions[name]) is not p.dimensions[name]:
+                    raise CircuitError(
+                        f"Population '{p.name}' declares the shared variable '{name}' in {unit_text(p.dimensions[name])}, "
+                        f"population '{owner[name]}' in {unit_text(found[name])}; one value serves both, so rename one."
+                    )
+                owner.setdefault(name, p.name)
+        for name, value, where in given:
+            inner = value.value if isinstance(value, RandomSign) else value
+            if isinstance(inner, str) or isinstance(inner, Quantity):
+                try:
+                    dimension = quantity(inner)[1]
+                except CircuitError as error:
+                    raise CircuitError(f"{where}: the shared value '{name}': {error}") from error
+                found.setdefault(name, dimension)
+        return {name: found.get(name, DIMENSIONLESS) for name in self.shared_names}
+
+    def _shared_value(self, name: str, value: Any, where: str) -> float:
+        """A shared value in base SI units; that of a random sign with its positive sign."""
+        inner = value.value if isinstance(value, RandomSign) else value
+        shown = f"{where}: the shared value '{name}'"
+        number = amount(inner, self.shared_dimensions[name], shown)
+        real = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+        if not real or not np.isfinite(number):
+            raise CircuitError(
+                f"{shown} = {inner!r}; expected one finite number, a text with units such as '5*pA', or "
+                "RandomSign('5*pA')."
+            )
+        return float(number)
 
     def until(self, phase: str) -> Plan:
         """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
@@ -409,6 +469,9 @@ class Plan:
         dimensions = self._check_units(equations, assignments, population, dimensions, where)
         divided = [*equations.subexpressions.items(), *((f"d{x}/dt", rhs) for x, rhs in equations.states.items())]
         _check_divisions(divided, parameters, where)
+        check_constants(equations.states, equations.subexpressions, parameters, dimensions, where)
+        follows = {a.name: a.expression for a in assignments} | {d.name: d.of for d in cell.derivatives}
+        check_noise(equations.states, follows, where)
         for name in cell.initial:
             if name not in equations.states:
                 raise CircuitError(
@@ -441,18 +504,33 @@ class Plan:
         }
         differ |= {h.name for h in cell.holds} | {x for x, value in parameters.items() if np.ndim(value) > 0}
         assignments = _pools_of_numbers(assignments, differ, n, shape)
+        states, parts = name_coefficients(
+            equations.states,
+            {*equations.states, *equations.noises, *_reached(assignments, set(equations.states))},
+        )
+        assignments += [Assignment(name, text) for name, text in parts.items()]
+        dimensions |= {name: dimensions_of(text, dimensions, where) for name, text in parts.items()}
         late = _reached(assignments, live)
-        changing = {*equations.states, "t", *(d.name for d in cell.derivatives), *extra}
+        changing = {*equations.states, *TIMES, *(d.name for d in cell.derivatives), *extra}
         moving = _reached(assignments, live | changing)
         static = {a.name for a in assignments} - moving | set(cell.inputs) | set(parameters)
         prefixed = {n: f"ns_{n}" for n in equations.noises}  # Brian2 would draw an `xi` itself
+        states = {x: substitute(text, prefixed) for x, text in states.items()}
+        written = {a.name: a.expression for a in assignments} | {
+            x: substitute(text, prefixed) for x, text in equations.states.items()
+        }
+        timed = timed_names({a.name: a.expression for a in assignments})
+        states = {x: with_margins(text, written, timed, dimensions) for x, text in states.items()}
+        assignments = [
+            replace(a, expression=with_margins(a.expression, written, timed, dimensions)) for a in assignments
+        ]
+        texts = {a.name: a.expression for a in assignments} | states
         return PopulationPlan(
-            population.name, n, cell.rate,
-            {x: substitute(text, prefixed) for x, text in equations.states.items()}, assignments, late, static,
-            parameters, cell.inputs, equations.shared, cell.holds,
+            population.name, n, cell.rate, states, assignments, late, static, parameters, cell.inputs, equations.shared, cell.holds,
             {x: float(value) for x, value in initial.items()},
             dimensions | {prefixed[n]: dimensions[n] for n in prefixed}, cell.derivatives, tuple(prefixed.values()),
             spiking, {port: [] for port in ports if port in live}, shape,  # type: ignore[arg-type]
+            {name: text for name, text in written.items() if texts[name] != text},
         )  # fmt: skip
 
     def _spiking(
@@ -520,7 +598,7 @@ class Plan:
     def _ordered(self, equations: CellEquations, population: Population, where: str) -> list[Assignment]:
         """Subexpressions and pools in the order of their dependence."""
         waiting = [Assignment(n, e) for n, e in equations.subexpressions.items()]
-        waiting += [Assignment(p.name, p.expression, p.over) for p in population.cell.pools]
+        waiting += [Assignment(p.name, p.expression, p.over, p.reduce) for p in population.cell.pools]
         waiting += [Assignment(o.name, o.of, "overlap") for o in population.cell.overlaps]
         ordered: list[Assignment] = []
         while waiting:
@@ -546,19 +624,19 @@ class Plan:
         known = {**known, **equations.dimensions}
         texts = [(n, e) for n, e in equations.subexpressions.items()] + [(p.name, p.expression) for p in cell.pools]
         texts += [(f"d{x}/dt", rhs) for x, rhs in equations.states.items()]
+        pools = {p.name for p in (*cell.pools, *cell.overlaps)}
         for hold in cell.holds:
-            if hold.of not in equations.dimensions:
+            if hold.of not in equations.dimensions and hold.of not in pools:
                 raise CircuitError(
                     f"{where}: the hold '{hold.name}' takes '{hold.of}', which is no variable of the cell."
-                    f"{suggest(hold.of, equations.dimensions)}"
+                    f"{suggest(hold.of, [*equations.dimensions, *pools])}"
                 )
-            known[hold.name] = equations.dimensions[hold.of]
         second = quantity("1*second")[1]
+        known |= {h.name: equations.dimensions[h.of] for h in cell.holds if h.of not in pools}
         known |= {d.name: equations.dimensions[d.of] / second for d in cell.derivatives}
-        known |= {"t": second, "dt": second, **{n: second**-0.5 for n in equations.noises}}
+        known |= {"dt": second, **dict.fromkeys(TIMES, second), **{n: second**-0.5 for n in equations.noises}}
         if cell.threshold:
             known |= {"spike_train": second**-1, "lastspike": second}
-        pools = {p.name for p in (*cell.pools, *cell.overlaps)}
         for overlap in cell.overlaps:
             if overlap.of not in known:
                 raise CircuitError(
@@ -569,6 +647,13 @@ class Plan:
             check_expression(pool.expression, f"{pool.name} = {pool.expression}", where)
             if pool.over not in ("population", "map", "batch"):
                 raise CircuitError(f"{where}: {unknown('range of a pool', pool.over, ('population', 'map', 'batch'))}")
+            if pool.reduce not in ("sum", "max"):
+                raise CircuitError(f"{where}: {unknown('reduction of a pool', pool.reduce, ('sum', 'max'))}")
+            if pool.reduce == "max" and pool.over == "batch":
+                raise CircuitError(
+                    f"{where}: the pool '{pool.name}' takes the maximum over a batch, which is a mean over samples; use "
+                    "over='population' or 'map', or reduce='sum'."
+                )
             if pool.over == "map" and not isinstance(population.n, tuple | list):
                 raise CircuitError(
                     f"{where}: the pool '{pool.name}' sums over maps, but the population has none; give n = (maps, height, width)."
@@ -577,16 +662,24 @@ class Plan:
                 raise CircuitError(
                     f"{where}: white noise in the pool '{pool.name}'; noise enters the equation of a state."
                 )
+        held = {h.name: h.of for h in cell.holds if h.of in pools}
         for name, text in texts:
             for other in names_in(text):
-                if other not in known and other not in pools:
+                if other not in known and other not in pools and other not in held:
                     raise CircuitError(
                         f"{where}: unknown variable '{other}' in '{name} = {text}'.{suggest(other, [*known, *pools])} "
                         "Declare it as a parameter, a port, an input, a pool, or '(shared)'."
                     )
         for assignment in assignments:  # in the order of dependence: a pool may sum what another pool made
             if assignment.over:
+                read = sorted(names_in(assignment.expression) & set(held) - set(known))
+                if read:
+                    raise CircuitError(
+                        f"{where}: the pool '{assignment.name}' reads '{read[0]}', a hold of the pool '{held[read[0]]}' "
+                        "that comes after it; give the value a subexpression with its unit, and hold that."
+                    )
                 known[assignment.name] = dimensions_of(assignment.expression, known, where)
+                known |= {h: known[assignment.name] for h, of in held.items() if of == assignment.name}
             if assignment.over == "overlap":
                 _same_unit(known[assignment.name], DIMENSIONLESS, f"{where}: the overlap '{assignment.name}'")
         for name, text in equations.subexpressions.items():
@@ -803,7 +896,7 @@ class Plan:
             population = target if name.endswith("_post") else source if name.endswith("_pre") else None
             if population is not None:
                 variable = name.removesuffix("_post").removesuffix("_pre")
-                if variable in CLOCK or is_noise(variable):
+                if variable in (*TIMES, "dt") or is_noise(variable):
                     raise CircuitError(
                         f"{where}: '{name}' in 'dw/dt = {rhs}': a rule reads no time and no noise of a cell; give the cell a "
                         f"subexpression or a state of them and read that."
@@ -814,20 +907,24 @@ class Plan:
                     )
                 known[name] = population.dimensions[variable]
             elif name in self.shared_names and name not in parameters:
-                known[name] = DIMENSIONLESS
+                known[name] = self.shared_dimensions[name]
             elif name not in known:
                 raise CircuitError(
                     f"{where}: unknown name '{name}' in 'dw/dt = {rhs}'; it is no rule parameter and no shared value."
                     f"{suggest(name, [*known, *self.shared_names, *(f'{v}_pre' for v in source.dimensions), *(f'{v}_post' for v in target.dimensions)])}"
                     " Variables of cells carry _pre or _post."
                 )
-        change = weight / quantity("1*second")[1]
+        time = quantity("1*second")[1]
+        change = weight / time
         got = dimensions_of(rhs, known, where)
         cure = (
             "Give its rate a unit of 1/time (eta = '1*Hz'), or divide by a time." if got is weight
             else "That is the weight's unit per second; check the units of its parameters."
         )  # fmt: skip
         _same_unit(got, change, f"{where}: 'dw/dt = {rhs}'", cure)
+        for name, value in parameters.items():  # a time constant of a rule is above 0, a number it divides by not 0
+            least = 0.0 if known[name] is time else -np.inf
+            check_divisors("dw/dt", rhs, {name: value}, where, least)
         shared = tuple(sorted(n for n in names_in(rhs) if n in self.shared_names and n not in parameters))
         low_pass = None
         if rule.filter is not None:
@@ -837,12 +934,8 @@ class Plan:
         rule = replace(rule, bounds=_bounds(rule.bounds, weight, where))
         self._check_whole_matrix(rule, projection, source, target, where)
         shared_kernel = isinstance(projection.connectivity, Conv2d | PerMap)
-        # A factor is computed by its cell, which knows a number of the rule only where it has the same under the same name.
-        foreign = [
-            [n for n, v in parameters.items() if not np.all(p.parameters.get(n, np.nan) == v)] for p in (target, source)
-        ]
         try:
-            terms = separate(rhs, *foreign)
+            terms = separate(rhs, parameters, shared)
             if shared_kernel and any(t.w_power and t.decay is None for t in terms):
                 raise CircuitError(
                     f"{where}: in 'dw/dt = {rhs}' the weight meets factors of cells; one weight of a convolution has many cells, so it may decay "
@@ -888,12 +981,13 @@ class Plan:
             raise CircuitError("The protocol has no phase; give Protocol(phases=(Phase('free', '100*ms'),)).")
         expanded = list(self._expanded())
         names = [name for name, _, _, _ in expanded]
+        bases = dict.fromkeys(phase.name for _, phase, _, _ in expanded)
         for population in self.populations.values():
             for hold in population.holds:
-                if hold.phase not in names:
+                if hold.phase not in (*names, *bases):
                     raise CircuitError(
                         f"Population '{population.name}': the hold '{hold.name}' waits for a phase. "
-                        f"{unknown('phase', hold.phase, names)}"
+                        f"{unknown('phase', hold.phase, [*bases, *names])}"
                     )
         rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
         for _, phase, _, _ in expanded:
@@ -909,7 +1003,11 @@ class Plan:
                         f"Phase '{phase.name}' gives no value for the shared variable '{name}'; add it there or to "
                         "Protocol(shared={...})."
                     )
-            numbers = {n: sign * v.value if isinstance(v, RandomSign) else v for n, v in shared.items()}
+            numbers = {
+                n: self._shared_value(n, v, f"Phase '{phase.name}'") * (sign if isinstance(v, RandomSign) else 1)
+                for n, v in shared.items()
+            }
+            self._check_shared_divisors(numbers, phase.name)
             clamps: dict[tuple[str, str], str] = {}
             fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
             for name, source in named.items():
@@ -923,9 +1021,18 @@ class Plan:
                     raise CircuitError(f"Phase '{phase.name}': {unknown('plasticity rule', name, sorted(rules))}")
             plastic = tuple(p.name for p in self.projections.values() if p.rule and p.rule.rule.name in phase.plastic)
             holds = tuple(
-                (p.name, hold) for p in self.populations.values() for hold in p.holds if hold.phase == name_of_phase
+                (p.name, hold)
+                for p in self.populations.values()
+                for hold in p.holds
+                if hold.phase in (name_of_phase, phase.name)  # of this window, or of each
             )
             yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
+
+    def _check_shared_divisors(self, numbers: Mapping[str, float], phase: str) -> None:
+        for p in self.populations.values():
+            own = {n: numbers[n] for n in p.shared}
+            for x, text in p.ode.items() if own else ():
+                check_divisors(f"d{x}/dt", text, own | p.parameters, f"Population '{p.name}' in phase '{phase}'")
 
     def _input(self, name: str) -> tuple[str, str]:
         """``"inp.r"`` -> ("inp", "r"), the input that a clamp names."""
@@ -1258,7 +1365,8 @@ def _pools_of_numbers(
         cells = bool(names_in(a.expression) & differ)
         count = n if a.over == "population" or shape is None else shape[1] * shape[2]
         if not cells and (a.over in ("population", "map") or (a.over == "batch" and a.name not in moving)):
-            a = Assignment(a.name, f"{count if a.over != 'batch' or shape else 1}*({a.expression})")
+            times = 1 if a.reduce == "max" or (a.over == "batch" and not shape) else count
+            a = Assignment(a.name, f"{times}*({a.expression})")
         elif cells and a.over != "population":
             differ.add(a.name)
         found.append(a)
@@ -1294,7 +1402,7 @@ def _bounds(bounds: Any, weight: Dimension, where: str) -> tuple[float | None, f
 
 def _check_divisions(texts: Iterable[tuple[str, str]], parameters: Mapping[str, Any], where: str) -> None:
     """Refuse parameters of 0 that an equation divides by: SymPy's infinities would end in a solution."""
-    zeros = {n: sympy.Integer(0) for n, v in parameters.items() if np.ndim(v) == 0 and v == 0}
+    zeros = {n: sympy.Integer(0) for n, v in parameters.items() if np.any(np.asarray(v) == 0)}
     for name, text in texts:
         used = sorted(names_in(text) & set(zeros))
         values = {sympy.Symbol(n, real=True): zeros[n] for n in used}

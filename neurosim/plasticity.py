@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from neurosim.immutable import Value
+
 
 @dataclass(frozen=True)
 class InverseCorrelation:
@@ -32,7 +34,7 @@ class InverseCorrelation:
 
 
 @dataclass(frozen=True)
-class PlasticityRule:
+class PlasticityRule(Value):
     """A plasticity rule, on in the phases that list its name.
 
     Parameters

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from neurosim.immutable import Value
 
 
 @dataclass(frozen=True)
-class RandomSign:
+class RandomSign(Value):
     """A shared value whose sign is drawn anew for each trial, + or - with equal chance; the same for all such values of a trial.
 
     The sign of a trial follows from the run's seed and the number of the trial alone, so every level draws the same. A trial is a
-    batch: with B samples at once one sign holds for all of them.
+    batch: with B samples at once one sign holds for all of them. `value` is a number in base SI units, a text
+    with units such as ``"5*pA"``, or a Brian2 quantity.
     """
 
-    value: float
+    value: Any
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Value):
     """A stretch of a trial.
 
     Parameters
@@ -29,7 +32,8 @@ class Phase:
     duration
         A text with units, such as ``"60*ms"``.
     shared
-        Values of shared variables in this phase, on top of the protocol's: a number or a `RandomSign`.
+        Values of shared variables in this phase, on top of the protocol's: a number (in base SI units), a text with
+        units such as ``"5*pA"``, a Brian2 quantity, or a `RandomSign`. They reach the cells that declare them, and rules.
     clamps
         ``{"population.input": field}`` on top of the protocol's; field is a field of the stimulus
         (``image``, ``target``).
@@ -39,7 +43,7 @@ class Phase:
 
     name: str
     duration: str
-    shared: Mapping[str, float | RandomSign] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
     clamps: Mapping[str, str] = field(default_factory=dict)
     plastic: tuple[str, ...] = ()
 
@@ -51,7 +55,7 @@ WINDOW_FIELDS = ("label", "same", "multiplicity")
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Value):
     """Phases repeated over class labels: one window of a trial shows one label to each sample.
 
     Inside, clamps may name three further fields: ``label``, the window's label, one-hot (classes,); ``same``, 1 where it is the sample's own
@@ -78,7 +82,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Value):
     """The phases of one trial, run once per stimulus.
 
     Parameters
@@ -88,7 +92,7 @@ class Protocol:
     clamps
         Clamps of every phase: ``{"population.input": field of the stimulus}``.
     shared
-        Values of shared variables where a phase says nothing: a number or a `RandomSign`.
+        Values of shared variables where a phase says nothing, as in `Phase`.
     reset
         Start the states of every trial from their initial values (default), or go on from the last trial.
     dt
@@ -97,13 +101,13 @@ class Protocol:
 
     phases: tuple[Phase | Windows, ...]
     clamps: Mapping[str, str] = field(default_factory=dict)
-    shared: Mapping[str, float | RandomSign] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = True
     dt: str = "0.1*ms"
 
 
 @dataclass(frozen=True)
-class Relaxation:
+class Relaxation(Value):
     """A published scheme by which a circuit approaches its fixed point, offered by the steady level as ``solver="relaxation"``.
 
     Each sweep visits the populations of `order` one after another; each reads what the earlier ones have just become (Gauss-Seidel).

@@ -47,7 +47,7 @@ def cell(
     Parameters
     ----------
     equations
-        As in `Cell`; statements may be separated by newlines or by `` ; ``.
+        As in `Cell`; statements may be separated by newlines or by ``;``.
     ports
         By default every line ``I... : unit`` that is neither an optional port, an input nor a parameter.
     pools
@@ -58,8 +58,8 @@ def cell(
     parts
         Further arguments of `Cell`: threshold, reset, refractory, initial.
     """
-    lines = [line.strip() for line in equations.replace(" ; ", "\n").splitlines() if line.strip()]
-    declared = [line.partition(":")[0].strip() for line in lines if "=" not in line]
+    lines = [line.strip() for line in equations.replace(";", "\n").splitlines() if line.strip()]
+    declared = [line.partition(":")[0].strip() for line in lines if "=" not in line and "(shared)" not in line]
     if ports is None:
         known = {*optional, *inputs, *parameters}
         ports = [name for name in declared if name.startswith("I") and name not in known]

@@ -128,7 +128,8 @@ class ResultBuilder:
         kept = []
         if self.keep_ends:
             for p in self.plan.populations.values():
-                kept += [(p.name, n) for n in (*p.ode, *p.subexpressions, *p.ports)]
+                named = (n for n in p.subexpressions if not n.startswith("ns_"))
+                kept += [(p.name, n) for n in (*p.ode, *named, *p.ports)]
         readout = self.plan.circuit.readout
         if readout is not None and readout.phase == phase.name:
             kept.append(self.plan.variable(readout.variable))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.connectivity import OneToOne
-from neurosim.equations import compile_block, evaluate, names_in
+from neurosim.equations import compile_block, evaluate, names_in, shared_name
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces.recorder import Recording
 
@@ -58,15 +58,24 @@ def pooled(assignment: Assignment) -> tuple[str, str]:
     """An assignment as ``(name, text)``, sums written as functions that the engines provide."""
     text = {
         "": "{}", "population": "ns_pool({})", "map": "ns_pool_map({}, ns_maps)", "batch": "ns_pool_batch({}, ns_maps)",
-        "overlap": "ns_overlap({})",
-    }[assignment.over]  # fmt: skip
+        "overlap": "ns_overlap({})", "max population": "ns_pool_max({})", "max map": "ns_pool_map_max({}, ns_maps)",
+    }[f"max {assignment.over}" if assignment.reduce == "max" else assignment.over]  # fmt: skip
     return assignment.name, text.format(assignment.expression)
 
 
 def constants_of(p: PopulationPlan, arrays: Arrays, dt: float) -> dict[str, Any]:
-    """What a population's compiled text reads and never changes: the step, and its parameters."""
-    return {"dt": dt, "ns_maps": p.maps} | {
-        n: arrays.asarray(v) if n in p.arrays else float(v) for n, v in p.parameters.items()
+    """What a population's compiled text reads and never changes: the step, and its parameters.
+
+    Numbers are NumPy's, which divide by zero as arrays do."""
+    return {"dt": np.float64(dt), "ns_maps": p.maps} | {
+        n: arrays.asarray(v) if n in p.arrays else np.float64(v) for n, v in p.parameters.items()
+    }
+
+
+def shared_values(p: PopulationPlan, phase: PhasePlan) -> dict[str, Any]:
+    """The shared values that a population reads in a phase: those that its cells declare, and those in rules' factors."""
+    return {n: np.float64(phase.shared[n]) for n in p.shared} | {
+        shared_name(n): np.float64(value) for n, value in phase.shared.items()
     }
 
 
@@ -140,6 +149,7 @@ class Stepper:
             (p.name, d, arrays.zeros(batch, p.n)) for p in plan.populations.values() for d in p.derivatives
         ]
         self._timed = [self.state[p.name] for p in plan.populations.values() if p.timed]
+        self._began = {"t": 0, "t_trial": 0, "t_phase": 0}  # steps
         self.constants = {p.name: constants_of(p, arrays, dt) for p in plan.populations.values()}
         self.collected: dict[str, Any] = {}
         self.exact: dict[str, Any] = {}  # rates that an exact rule waits with
@@ -214,7 +224,7 @@ class Stepper:
             values = {**phase.shared, **rule.parameters}
             parts = []
             for term, post, pre in self.plan.rule_factors(projection, self.level):
-                coefficient = evaluate(term.coefficient, values)
+                coefficient = float(evaluate(term.coefficient, values))
                 if coefficient != 0:
                     scale = self.dt * coefficient / self.batch
                     parts.append(Part(post, pre, scale, term.w_power > 0, term.decay, term.pre))
@@ -222,7 +232,7 @@ class Stepper:
                 continue
             source = self.plan.populations[projection.source]
             static = projection.variable in source.static and all(
-                not part.weighted and names_in(part.expression) <= source.static | set(phase.shared) for part in parts
+                not part.weighted and names_in(part.expression) <= source.static | set(map(shared_name, phase.shared)) for part in parts
             )
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
             # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.
@@ -275,7 +285,8 @@ class Stepper:
     def _advance_time(self) -> None:
         """What changes by itself at the start of a step: the time, noise, derivatives of the previous step."""
         for s in self._timed:
-            s["t"] = self.kept.step * self.dt
+            for clock, began in self._began.items():
+                s[clock] = np.float64((self.kept.step - began) * self.dt)
         for name, variable, values in self.noise.draw():
             self.state[name][variable][...] = self.arrays.asarray(values)
         for name, d, before in self._derivatives:
@@ -288,8 +299,10 @@ class Stepper:
         for p in self.plan.populations.values():
             for name in p.inputs:
                 state[p.name][name][...] = 0.0
-            for name, value in phase.shared.items():
-                state[p.name][name] = value
+            state[p.name].update(shared_values(p, phase))
+        self._began["t_phase"] = self.kept.step
+        if index == 0:
+            self._began["t_trial"] = self.kept.step
         shown = self.plan.fields(phase, fields, self.seed, self.trial)
         for (population, variable), source in phase.clamps.items():
             state[population][variable][...] = self.arrays.asarray(shown[source])
@@ -361,9 +374,11 @@ class Stepper:
 
     def expand(self, value: Any, shape: tuple[int, int]) -> Any:
         """An array of this shape, only to be read. A number (parameter, shared value) is written out once."""
-        if type(value) not in (int, float):  # NumPy's numbers change from step to step
+        if not isinstance(value, int | float):
             return self.arrays.expand(value, shape)
         if (value, shape) not in self._numbers:
+            if len(self._numbers) > 64:  # a number that changes from step to step, such as the time
+                self._numbers.clear()
             self._numbers[value, shape] = self.arrays.zeros(*shape) + value
         return self._numbers[value, shape]
 
@@ -455,7 +470,7 @@ class Stepper:
     def _look(self, population: str, variable: str) -> Any:
         """As it lies in memory: an array that broadcasts to (batch, cells), or a number."""
         value = self.state[population][variable]
-        return value if type(value) in (float, int) else self.arrays.to_numpy(value)
+        return value if isinstance(value, float | int) else self.arrays.to_numpy(value)
 
     def _weight(self, name: str) -> np.ndarray:
         return self.arrays.to_numpy(self.weights[name])

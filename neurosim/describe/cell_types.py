@@ -29,6 +29,8 @@ from neurosim.plan import Assignment, PopulationPlan
 SUMS = {
     "population": (r"\sum_{{j}} {}", "sum over the population of {}"),
     "map": (r"\sum_{{j \in \mathrm{{map}}}} {}", "sum over each map of {}"),
+    "max population": (r"\max_{{j}} {}", "maximum over the population of {}"),
+    "max map": (r"\max_{{j \in \mathrm{{map}}}} {}", "maximum over each map of {}"),
     "samples": (r"\frac{{1}}{{B}} \sum_{{s = 1}}^{{B}} {}", "mean over the batch of {}"),
     "batch": (
         r"\frac{{1}}{{B}} \sum_{{s = 1}}^{{B}} \sum_{{j \in \mathrm{{map}}}} {}",
@@ -92,7 +94,12 @@ def cell_type_section(circuit: Circuit, label: str, populations: list[Population
             ("Refractory", (quantities.value(cell.refractory), *_still(spiking.unless_refractory))),
         ]
     rows = _states(cell, plans[0])
-    rows += [row for a in plans[0].assignments for row in [_assignment(a, cell, plans)]]
+    written = plans[0].written
+    rows += [
+        _assignment(dataclasses.replace(a, expression=written.get(a.name, a.expression)), cell, plans)
+        for a in plans[0].assignments
+        if not a.name.startswith("ns_")
+    ]
     for hold in cell.holds:
         held = Maths(f"{hold.name} = {hold.of}", (f"{maths.symbol_latex(hold.name)} = {maths.symbol_latex(hold.of)}",))
         rows.append((("held",), (held, " at the end of phase ", Name(hold.phase)), _unit(cell, plans[0], hold.of)))
@@ -137,6 +144,7 @@ def _initial(p: PopulationPlan) -> Text:
 def _states(cell: Cell, p: PopulationPlan) -> list[tuple[Text, Text, Text]]:
     rows = []
     for name, text in p.ode.items():
+        text = p.written.get(name, text)
         for noise in p.noises:
             text = text.replace(noise, noise.removeprefix("ns_"))
         rows.append((("state",), (maths.ode(name, text),), _unit(cell, p, name)))
@@ -164,7 +172,8 @@ def _assignment(a: Assignment, cell: Cell, plans: list[PopulationPlan]) -> tuple
 
 def _sum(a: Assignment, p: PopulationPlan) -> Maths:
     """A pool as it is in a population, which may have maps or none."""
-    latex, plain = SUMS["samples" if a.over == "batch" and not p.shape else a.over]
+    over = "samples" if a.over == "batch" and not p.shape else a.over
+    latex, plain = SUMS[f"max {over}" if a.reduce == "max" else over]
     inside = maths.latex(a.expression)
     inside = rf"\left( {inside} \right)" if len(maths.formula(a.expression).parts) > 1 else inside
     left = maths.symbol_latex(a.name)

@@ -1,35 +1,46 @@
 """Equations as text: parsing and units (Brian2's parser), steady states and separability (SymPy)."""
 
-import sys
-
-# Brian2 puts a hook on sys.excepthook that calls every uncaught error a bug of Brian2; keep the one that was there.
-_hook = sys.excepthook
-import brian2 as _brian2  # noqa: E402, F401
-
-sys.excepthook = _hook
-
-from neurosim.equations.parse import (  # noqa: E402
+from neurosim.equations.coefficients import name_coefficients
+from neurosim.equations.constants import check_constants, check_divisors
+from neurosim.equations.functions import FUNCTIONS, NUMPY_FUNCTIONS, RENDERED
+from neurosim.equations.noise import check_noise
+from neurosim.equations.parse import (
     CellEquations,
     check_expression,
     check_name,
-    is_noise,
     parse_cell,
     parse_reset,
     parse_rule,
 )
-from neurosim.equations.render import FUNCTIONS, compile_block, evaluate, names_in, python_source, substitute  # noqa: E402
-from neurosim.equations.separate import NotSeparable, Term, separate  # noqa: E402
-from neurosim.equations.steady import linear_rates, linear_terms, solve_steady  # noqa: E402
-from neurosim.equations.units import amount, dimensions_of, is_condition, quantity, seconds, unit_text  # noqa: E402
+from neurosim.equations.relations import TIMES, timed_names, with_margins
+from neurosim.equations.render import (
+    brian2_source,
+    compile_block,
+    evaluate,
+    is_noise,
+    names_in,
+    python_source,
+    substitute,
+)
+from neurosim.equations.separate import NotSeparable, Term, separate, shared_name
+from neurosim.equations.steady import linear_rates, linear_terms, solve_steady
+from neurosim.equations.units import amount, dimensions_of, is_condition, quantity, seconds, unit_text
 
 __all__ = [
     "FUNCTIONS",
+    "NUMPY_FUNCTIONS",
+    "RENDERED",
+    "TIMES",
     "CellEquations",
     "NotSeparable",
     "Term",
     "amount",
+    "brian2_source",
+    "check_constants",
+    "check_divisors",
     "check_expression",
     "check_name",
+    "check_noise",
     "compile_block",
     "dimensions_of",
     "evaluate",
@@ -37,6 +48,7 @@ __all__ = [
     "is_noise",
     "linear_rates",
     "linear_terms",
+    "name_coefficients",
     "names_in",
     "parse_cell",
     "parse_reset",
@@ -45,7 +57,10 @@ __all__ = [
     "quantity",
     "seconds",
     "separate",
+    "shared_name",
     "solve_steady",
     "substitute",
+    "timed_names",
     "unit_text",
+    "with_margins",
 ]

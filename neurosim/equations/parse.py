@@ -18,7 +18,8 @@ from brian2.equations.equations import (
 )
 from brian2.units.fundamentalunits import Dimension
 
-from neurosim.equations.render import FUNCTIONS, names_in
+from neurosim.equations.functions import FUNCTIONS
+from neurosim.equations.render import is_noise, names_in
 from neurosim.errors import CircuitError
 
 #: Prefix of every name that neurosim generates; users may not use it.
@@ -131,6 +132,10 @@ def check_expression(expression: str, shown: str, where: str) -> None:
                 f"{where}: '{node.id}' in '{shown}' is a unit; units do not stand in equations: write a parameter, "
                 "parameters={'tau': '10*ms'}, and its name here."
             )
+        if isinstance(node, ast.Compare) and len(node.ops) > 1:
+            raise CircuitError(
+                f"{where}: '{ast.unparse(node)}' in '{shown}' compares twice; write two conditions joined by 'and'."
+            )
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
             raise CircuitError(
                 f"{where}: '^' in '{shown}' is no power; write {ast.unparse(node).replace(' ^ ', '**')}."
@@ -143,11 +148,6 @@ def check_expression(expression: str, shown: str, where: str) -> None:
                 raise CircuitError(
                     f"{where}: '{text}' in '{shown}' is a condition, no number; write int({text}), which is 1 or 0."
                 )
-
-
-def is_noise(name: str) -> bool:
-    """Whether a name stands for white noise: ``xi``, ``xi_name``."""
-    return name == "xi" or name.startswith("xi_")
 
 
 def parse_reset(text: str, where: str) -> list[tuple[str, str]]:
@@ -197,6 +197,10 @@ def _check_statements(text: str, where: str) -> None:
 def check_name(name: str, where: str) -> None:
     """Refuse a name that Brian2 or neurosim reserves (functions, constants, units, i, j, t, dt, w, ...)."""
     cure = "Rename the variable."
+    if not name.isascii():
+        raise CircuitError(f"{where}: the name '{name}' holds letters other than a to z and A to Z. {cure}")
+    if name in ("t_trial", "t_phase"):
+        raise CircuitError(f"{where}: '{name}' is the time since the trial or the phase began. {cure}")
     if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name in ("w", "int_"):
         raise CircuitError(
             f"{where}: the name '{name}' is reserved (names that begin with '{RESERVED_PREFIX}', end in '_pre' or '_post', "

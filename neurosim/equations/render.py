@@ -1,4 +1,4 @@
-"""Expressions as Python source that NumPy and torch run alike."""
+"""Expressions as Python source that NumPy and torch run alike, and as text that Brian2 compiles."""
 
 from __future__ import annotations
 
@@ -11,28 +11,56 @@ from typing import Any
 import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.parsing.rendering import NumpyNodeRenderer
-from brian2.utils.stringtools import get_identifiers
 
+from neurosim.equations.functions import NUMPY_FUNCTIONS, RENDERED
+
+#: Numbers and words of an expression; in `1.e3` the letter belongs to the number.
+_TOKEN = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\w*|(?P<name>[^\W\d]\w*)")
 _WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS}
-#: Functions that equations know: those of Brian2 that every level has.
-FUNCTIONS = (
-    "abs", "arccos", "arcsin", "arctan", "ceil", "clip", "cos", "cosh", "exp", "expm1", "exprel", "floor", "int", "log", "log10", "log1p",
-    "sign", "sin", "sinh", "sqrt", "tan", "tanh",
-)  # fmt: skip
 CONSTANTS = {"inf": math.inf, "pi": math.pi, "e": math.e}
 
 
 def names_in(expression: str) -> set[str]:
     """Names in an expression, functions and Brian2's constants (`inf`, `pi`, `e`) left out."""
-    return get_identifiers(expression) - set(DEFAULT_FUNCTIONS) - _WORDS
+    words = {match["name"] for match in _TOKEN.finditer(expression) if match["name"]}
+    return words - set(DEFAULT_FUNCTIONS) - _WORDS
 
 
 def substitute(expression: str, replacements: Mapping[str, str]) -> str:
     """Replace whole names by (bracketed) text."""
     if not replacements:
         return expression
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, replacements)) + r")\b")
-    return pattern.sub(lambda m: replacements[m[1]], expression)
+    return _TOKEN.sub(lambda match: replacements.get(match[0], match[0]), expression)
+
+
+def brian2_source(expression: str) -> str:
+    """The expression for Brian2's code, without integers: on its paths ``2**(-1)`` is 0.
+
+    Whole numbers become floats; ``int(x)`` of a number is written as ``sign(x)*(abs(x) - abs(x) % 1)``,
+    which Brian2 does not cut to 32 bits.
+    """
+    tree = ast.fix_missing_locations(_WithoutIntegers().visit(ast.parse(expression.strip(), mode="eval")))
+    return ast.unparse(tree)
+
+
+class _Floats(ast.NodeTransformer):
+    """Whole numbers as floats."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant(float(node.value)) if type(node.value) is int else node
+
+
+class _WithoutIntegers(_Floats):
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.func.id != "int" or len(node.args) != 1:
+            return node
+        x = node.args[0]
+        if isinstance(x, ast.Compare | ast.BoolOp) or (isinstance(x, ast.UnaryOp) and isinstance(x.op, ast.Not)):
+            return ast.BinOp(ast.Constant(1.0), ast.Mult(), node)
+        size = ast.Call(ast.Name("abs", ast.Load()), [x], [])
+        whole = ast.BinOp(size, ast.Sub(), ast.BinOp(size, ast.Mod(), ast.Constant(1.0)))
+        return ast.BinOp(ast.Call(ast.Name("sign", ast.Load()), [x], []), ast.Mult(), whole)
 
 
 def python_source(expression: str) -> str:
@@ -46,7 +74,7 @@ def python_source(expression: str) -> str:
     return ast.unparse(tree)
 
 
-class _Fused(ast.NodeTransformer):
+class _Fused(_Floats):
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         match node:
@@ -116,7 +144,14 @@ def compile_block(
     return block
 
 
-def evaluate(expression: str, values: Mapping[str, float]) -> float:
-    """The number that an expression of numbers is, such as the coefficient of a rule's term."""
-    functions = {n: getattr(np, n) for n in ("exp", "log", "sqrt", "sin", "cos", "tanh", "abs", "sign", "clip")}
-    return float(eval(python_source(expression), {"__builtins__": {}}, {**CONSTANTS, **functions, **values}))
+def is_noise(name: str) -> bool:
+    """Whether a name stands for white noise: ``xi``, ``xi_name``."""
+    return name == "xi" or name.startswith("xi_")
+
+
+def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
+    """What an expression of numbers (or arrays) is, such as the coefficient of a rule's term."""
+    namespace = {"__builtins__": {}, **CONSTANTS, **NUMPY_FUNCTIONS, **RENDERED}
+    numbers = {name: np.asarray(value, dtype=float)[()] for name, value in values.items()}
+    with np.errstate(all="ignore"):
+        return eval(python_source(expression), namespace, numbers)

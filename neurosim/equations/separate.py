@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import sympy
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
+from neurosim.equations.render import substitute
 from neurosim.errors import CircuitError
 
 
@@ -33,24 +34,23 @@ class Term:
             return None
 
 
-def separate(rhs: str, foreign_post: Collection[str] = (), foreign_pre: Collection[str] = ()) -> tuple[Term, ...]:
+def separate(rhs: str, parameters: Mapping[str, float] | None = None, shared: Collection[str] = ()) -> tuple[Term, ...]:
     """Terms of a rule's right-hand side; those with one pre factor, one power of w and proportional coefficients are joined.
 
-    Names of the rule itself that the post or the pre cell does not know (`foreign_post`, `foreign_pre`) may stand in coefficients only.
+    Where a factor reads a number of the rule itself, as in ``(r_post - theta)*r_pre``, the cell that computes the factor gets
+    it: a rule parameter as its value, a shared value of the protocol under the name ``ns_shared_NAME``. So neither is
+    taken for a variable of the cell.
 
     Raises
     ------
     NotSeparable
-        A factor mixes pre and post variables in a non-linear way, w appears with a power above 1, or a factor holds a foreign name.
+        A factor mixes pre and post variables in a non-linear way, or w appears with a power above 1.
     """
     products = _products(str_to_sympy(rhs), rhs)
-    for _, post, pre, _ in products:
-        for factor, foreign in ((post, foreign_post), (pre, foreign_pre)):
-            for name in sorted({str(s) for s in factor.free_symbols} & set(foreign)):
-                raise NotSeparable(
-                    f"'{factor}' in 'dw/dt = {rhs}' mixes the rule's own '{name}' with variables of a cell; give the cell a parameter "
-                    f"of that value and write {name}_pre or {name}_post."
-                )
+    own = {_symbol(n): _symbol(f"ns_rule_{n}") for n in parameters or ()} | {
+        _symbol(n): _symbol(shared_name(n)) for n in shared
+    }
+    values = {f"ns_rule_{n}": f"({value!r})" for n, value in (parameters or {}).items()}
     merged: dict[tuple[sympy.Expr, int], list[tuple[sympy.Expr, sympy.Expr]]] = {}
     for coefficient, post, pre, power in products:
         parts = merged.setdefault((pre, power), [])
@@ -64,13 +64,27 @@ def separate(rhs: str, foreign_post: Collection[str] = (), foreign_pre: Collecti
         else:
             parts.append((coefficient, post))
     return tuple(
-        Term(_text(coefficient), _text(_strip(post, "_post")), _text(_strip(pre, "_pre")), power)
+        Term(
+            sympy_to_str(coefficient),
+            substitute(sympy_to_str(_strip(post.xreplace(own), "_post")), values),
+            substitute(sympy_to_str(_strip(pre.xreplace(own), "_pre")), values),
+            power,
+        )
         for (pre, power), parts in merged.items()
         for coefficient, post in parts
     )
 
 
+def shared_name(name: str) -> str:
+    """The name under which a cell knows a shared value that a factor of a rule reads."""
+    return f"ns_shared_{name}"
+
+
 Product = tuple[sympy.Expr, sympy.Expr, sympy.Expr, int]
+
+
+def _symbol(name: str) -> sympy.Symbol:
+    return sympy.Symbol(name, real=True)
 
 
 def _side(expression: sympy.Expr) -> str:
@@ -100,9 +114,9 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
             pre *= factor
         elif side == "w" and factor.as_base_exp()[0].is_Symbol and factor.as_base_exp()[1].is_Integer:
             power += int(factor.as_base_exp()[1])
-        elif isinstance(expanded := sympy.expand(factor, deep=False), sympy.Add):
+        elif isinstance(expanded := sympy.expand(factor), sympy.Add) or expanded != factor:
             rest = sympy.Mul(*(f for f in sympy.Mul.make_args(expression) if f is not factor))
-            return [p for argument in expanded.args for p in _products(argument * rest, rhs)]
+            return [p for argument in sympy.Add.make_args(expanded) for p in _products(argument * rest, rhs)]
         else:
             raise NotSeparable(
                 f"'{factor}' in 'dw/dt = {rhs}' mixes pre, post and weight so that it is no sum of products of a pre and "
@@ -114,9 +128,5 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
 
 
 def _strip(expression: sympy.Expr, suffix: str) -> sympy.Expr:
-    names = {s: sympy.Symbol(str(s).removesuffix(suffix), real=True) for s in expression.free_symbols}
+    names = {s: _symbol(str(s).removesuffix(suffix)) for s in expression.free_symbols}
     return expression.xreplace(names)  # type: ignore[return-value]
-
-
-def _text(expression: sympy.Expr) -> str:
-    return sympy_to_str(expression)

@@ -10,6 +10,12 @@ import numpy as np
 import sympy
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 
+from neurosim.equations.render import substitute
+
+#: Larger systems of equations are solved by elimination: their closed form would fill pages, and take minutes.
+MOST_OPERATIONS = 24
+NO_SOLUTION = "its equations have no unique steady state (a state without leak)"
+
 
 def _symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, real=True)
@@ -125,10 +131,71 @@ def _solve(
             "its equations are not linear in the states once its rates are known; write the non-linear part as a "
             "subexpression of its own, such as 'r = ... : 1'"
         )
+    if len(moving) > 2 and sum(eq.count_ops() for eq in equations) > MOST_OPERATIONS:
+        return _eliminate(matrix, equations, moving), held
     if matrix.det() == 0:
-        raise ValueError("its equations have no unique steady state (a state without leak)")
+        raise ValueError(NO_SOLUTION)
     solution = list(next(iter(sympy.linsolve(equations, moving))).args)
     return {str(x): sympy_to_str(e) for x, e in zip(moving, solution, strict=True)}, held
+
+
+def _eliminate(
+    matrix: sympy.Matrix, equations: list[sympy.Expr], moving: list[sympy.Symbol]
+) -> dict[str, str]:  # fmt: skip
+    """The solution of many compartments, by Gaussian elimination with names for the entries of the matrix.
+
+    Compartments with the fewest neighbours are eliminated first: along a dendritic tree nothing fills in, and the
+    texts stay short where a closed form grows without bound.
+    """
+    n = len(moving)
+    texts: dict[str, str] = {}
+
+    def named(entry: sympy.Expr) -> sympy.Expr:
+        if entry.is_Number or entry.is_Symbol:
+            return entry
+        name = f"ns_entry_{len(texts)}"
+        texts[name] = f"({sympy_to_str(entry)})"
+        return _symbol(name)
+
+    origin = dict.fromkeys(moving, sympy.Integer(0))
+    a = [[named(matrix[i, j]) for j in range(n)] for i in range(n)]
+    b = [named(-eq.xreplace(origin)) for eq in equations]
+    _check_rank(matrix)
+    left, solved = set(range(n)), []
+    while left:
+
+        def neighbours(k: int) -> int:
+            return sum(a[k][j] != 0 for j in left) + sum(a[i][k] != 0 for i in left) + (n * n if a[k][k] == 0 else 0)
+
+        k = min(left, key=neighbours)
+        if a[k][k] == 0:  # an equation that does not hold its own state: exchange it for one that does
+            other = next((i for i in left if a[i][k] != 0), None)
+            if other is None:
+                raise ValueError(NO_SOLUTION)
+            a[k], a[other], b[k], b[other] = a[other], a[k], b[other], b[k]
+        left.remove(k)
+        solved.append((k, tuple(left)))
+        for i in left:
+            if a[i][k] != 0:
+                ratio = a[i][k] / a[k][k]
+                for j in left:
+                    a[i][j] = a[i][j] - ratio * a[k][j]
+                b[i] = b[i] - ratio * b[k]
+    values: dict[int, sympy.Expr] = {}
+    for k, later in reversed(solved):
+        values[k] = (b[k] - sympy.Add(*(a[k][j] * values[j] for j in later))) / a[k][k]
+    return {str(x): substitute(sympy_to_str(values[k]), texts) for k, x in enumerate(moving)}
+
+
+def _check_rank(matrix: sympy.Matrix) -> None:
+    """Raise where the equations determine no state, at numbers taken at random."""
+    rng = np.random.default_rng(0)
+    symbols = sorted(matrix.free_symbols, key=str)
+    functions = [{"clip": np.clip, "int": np.trunc, "int_": np.trunc}, "numpy"]
+    entries = sympy.lambdify(symbols, list(matrix), functions)(*rng.uniform(0.5, 1.5, len(symbols)))
+    numbers = np.array(entries, dtype=float).reshape(matrix.shape)
+    if np.linalg.matrix_rank(numbers) < len(numbers):
+        raise ValueError(NO_SOLUTION)
 
 
 def linear_terms(
@@ -144,6 +211,17 @@ def linear_terms(
         parts = sympy.expand(rhs).as_coefficients_dict()
         terms[x] = [(sympy_to_str(term), float(coefficient)) for term, coefficient in parts.items() if coefficient != 0]
     return terms
+
+
+def affine_right_hand_sides(ode: Mapping[str, str], subexpressions: Mapping[str, str]) -> dict[str, sympy.Expr]:
+    """Right-hand sides with the subexpressions put in that are affine in the states; others stay as names."""
+    return dict(_affine(_items(ode), _items(subexpressions)))
+
+
+@lru_cache(512)
+def _affine(ode_items: Items, subexpression_items: Items) -> tuple[tuple[str, sympy.Expr], ...]:
+    ode, subexpressions = dict(ode_items), dict(subexpression_items)
+    return tuple(_inline(ode, subexpressions, _known(ode, subexpressions, {}), {}).items())
 
 
 def linear_rates(

@@ -24,7 +24,7 @@ from neurosim.plot.selection import (
     variables_of,
 )
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
-from neurosim.plot.window import Window, name_phases, shade, time_axis, window_of
+from neurosim.plot.window import Window, name_phases, recorded_spans, shade, stretches, time_axis, window_of
 from neurosim.traces import Traces
 from neurosim.traces.traces import INSTANT, within
 
@@ -93,8 +93,8 @@ def rates_figure(
         Spiking populations by their name, others by their rate variable, such as ``"pyr1.r"``. By default all that spike (and of which a
         variable was recorded, for else the number of their cells is not known), and each recorded variable called ``r``.
     bin
-        Width of the bins in s (default 5 ms). They begin with the recording. A bin of which a part was not recorded, at the end or where phases
-        were left out, is divided by what was; there is a gap where nothing was.
+        Width of the bins in s (default 5 ms, or all of a shorter recording). All bins are as wide. They begin with the recording, and anew
+        where phases were left out of it; there the line has a gap. What is left at the end and fills no bin is not drawn, and the title says so.
     title
         As in `traces_figure`.
 
@@ -109,10 +109,14 @@ def rates_figure(
         raise NeurosimError(f"bin = {bin}; wanted a time above 0, in seconds.")
     spiking, variables = _rated(traces, populations)
     window = window_of(traces)
-    shown = window.limits[1] - window.limits[0]
-    if bin > max(shown, BIN) + INSTANT:  # the default is for short recordings, too
+    recorded = stretches(window.spans, window.limits)
+    longest = max(stop - start for start, stop in recorded)
+    if bin == BIN:  # the default is for short recordings, too
+        bin = min(bin, longest)
+    if spiking and bin > longest + INSTANT:
+        where = "that are drawn" if len(recorded) == 1 else "of the longest stretch that was recorded"
         raise NeurosimError(
-            f"bin = {bin:g} is longer than the {shown:g} s that are drawn; bin is in seconds: 5 ms are bin=0.005."
+            f"bin = {bin:g} is longer than the {longest:g} s {where}; bin is in seconds: 5 ms are bin=0.005."
         )
     rates = {p: binned_rate(traces, p, window.limits, bin) for p in spiking}
     batch = traces.batch
@@ -123,6 +127,8 @@ def rates_figure(
         over = [f"mean over {batch} samples" if batch > 1 else "", window.note]
         if populations is None and len(spiking) < len(traces.spikes):
             over.append(f"{len(spiking)} of {len(traces.spikes)} spiking populations")
+        if spiking:
+            over.append(_unbinned(recorded, bin))
         figure.suptitle(title_of(title, traces, over, level=True))
         axes_of: list[Axes] = list(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0])
         for axes, (variable, names) in zip(axes_of, panels, strict=True):
@@ -167,21 +173,41 @@ def binned_rate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """``(edges, rate)``: spikes per second, cell and sample of a population in bins of `width` s between the limits (s).
 
-    Of each bin only the time counts that was recorded; the rate of a bin without any is NaN.
+    The bins begin at the first limit, and anew at each stretch that was recorded. Time before the next
+    stretch that fills no bin, or was not recorded, has the rate NaN; the last bin is the last that is full.
     """
     cells = counted_cells(traces, name)
     spikes, batch = traces.spikes[name], traces.batch
-    count = max(1, int(np.ceil((limits[1] - limits[0]) / width - INSTANT / width)))
-    edges = np.append(limits[0] + width * np.arange(count), limits[1])
-    spans = [(span.start, span.stop) for span in traces.phases] or [limits]
+    recorded = stretches(recorded_spans(traces), limits)
+    parts, full = [], []
+    for k, (start, stop) in enumerate(recorded):
+        count = _full_bins(stop - start, width)
+        parts.append(start + width * np.arange(count + 1))
+        full += [True] * count
+        if k + 1 < len(recorded):  # a gap, in bins that are not drawn
+            after = np.arange(parts[-1][-1] + width, recorded[k + 1][0] - INSTANT, width)
+            parts.append(after)
+            full += [False] * (len(after) + 1)
+    edges = np.concatenate(parts)
     times = np.asarray(spikes.time)[np.isin(spikes.cell, cells)]
-    times = times[within(times, spans)] + INSTANT  # a spike on an edge belongs to the bin that it begins
-    counts, _ = np.histogram(times, edges)
-    seconds = np.zeros(count)
-    for start, stop in spans:
-        seconds += np.maximum(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0.0)
-    seconds[seconds < INSTANT] = np.nan
-    return edges, counts / (seconds * len(cells) * batch)
+    times = times[within(times, recorded)] + INSTANT  # a spike on an edge belongs to the bin that it begins
+    counts, _ = np.histogram(times, edges) if len(edges) > 1 else (np.empty(0), edges)
+    return edges, np.where(full, counts / (width * len(cells) * batch), np.nan)
+
+
+def _full_bins(seconds: float, width: float) -> int:
+    """How many bins fill a time; round-off does not cost one: 0.1 s hold 20 of 5 ms."""
+    return int(np.floor((seconds + INSTANT) / width))
+
+
+def _unbinned(recorded: Sequence[tuple[float, float]], width: float) -> str:
+    """What a title says of the time that fills no bin."""
+    left = [stop - start - width * _full_bins(stop - start, width) for start, stop in recorded]
+    left = [seconds for seconds in left if seconds > INSTANT]
+    if not left:
+        return ""
+    where = "at the end" if len(recorded) == 1 else f"in {len(left)} place{'s' if len(left) > 1 else ''}"
+    return f"{sum(left) * 1e3:.4g} ms {where} fill no bin"
 
 
 def counted_cells(traces: Traces, name: str) -> np.ndarray:

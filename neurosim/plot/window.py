@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -42,16 +43,17 @@ def read(traces: Traces, name: str, rows: slice, sample: int, columns: Sequence[
 def window_of(traces: Traces) -> Window:
     """The first trials that hold a row, and the shade of each phase: the same name, the same shade; windows (``settle[0]``, ...) by what is
     repeated."""
-    names = list(dict.fromkeys(base(p.name) for p in traces.phases))
+    recorded = recorded_spans(traces)
+    names = list(dict.fromkeys(base(p.name) for p in recorded))
     shades = {name: SHADES[k if k < len(SHADES) else 1 + k % (len(SHADES) - 1)] for k, name in enumerate(names)}
-    time, trials = np.asarray(traces.time), list(dict.fromkeys(p.trial for p in traces.phases))
-    count, spans, note = len(time), list(traces.phases), ""
+    time, trials = np.asarray(traces.time), list(dict.fromkeys(p.trial for p in recorded))
+    count, spans, note = len(time), recorded, ""
     step = float(np.median(np.diff(time))) if len(time) > 1 else 1e-3
     stop = max((p.stop for p in spans), default=time[-1] + step)
     held = list(dict.fromkeys(p.trial for p in spans if p.stop > time[0] + INSTANT))
-    shown = held[: 1 if _gap_before(traces, held[1:]) else TRIALS]
+    shown = held[: 1 if _gap_before(recorded, held[1:]) else TRIALS]
     if len(trials) > len(shown):
-        spans = [p for p in traces.phases if p.trial in shown]
+        spans = [p for p in recorded if p.trial in shown]
         stop = max(p.stop for p in spans)
         count = int(np.searchsorted(time, stop - INSTANT))
         first = f"first {len(shown)}" if len(shown) > 1 else "first"
@@ -62,12 +64,45 @@ def window_of(traces: Traces) -> Window:
     return Window(slice(0, count), spans, shades, (float(start), float(stop)), breaks, note)
 
 
-def _gap_before(traces: Traces, trials: list[int]) -> bool:
+def recorded_spans(traces: Traces) -> list[PhaseSpan]:
+    """The phases as far as they were recorded.
+
+    A recording that goes on, or whose writer was killed, names the phase that it was in as a whole; here
+    that phase ends where the first row is missing.
+    """
+    time, spans = np.asarray(traces.time), list(traces.phases)
+    step = float(np.diff(time).min()) if len(time) > 1 else 0.0
+    if not step > 0:
+        return spans
+    # Rows lie a multiple of the step apart, so those that would follow the last one are known.
+    missing = []
+    for span in spans:
+        row = time[-1] + step * max(1.0, np.ceil((span.start - time[-1] - INSTANT) / step))
+        if row < span.stop - INSTANT:
+            missing.append(float(row))
+    end = min(missing, default=np.inf)
+    return [replace(span, stop=min(span.stop, end)) for span in spans if span.start < end - INSTANT]
+
+
+def stretches(spans: Sequence[PhaseSpan], limits: tuple[float, float]) -> list[tuple[float, float]]:
+    """What of the time between the limits (s) was recorded: phases that touch are one stretch; all of it without phases."""
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted((max(p.start, limits[0]), min(p.stop, limits[1])) for p in spans):
+        if stop - start < INSTANT:
+            continue
+        if found and start <= found[-1][1] + INSTANT:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found if spans else [limits]
+
+
+def _gap_before(spans: Sequence[PhaseSpan], trials: list[int]) -> bool:
     """Whether time was left out before the first of the trials."""
     if not trials:
         return False
-    start = min(p.start for p in traces.phases if p.trial == trials[0])
-    before = max(p.stop for p in traces.phases if p.trial != trials[0] and p.start < start)
+    start = min(p.start for p in spans if p.trial == trials[0])
+    before = max(p.stop for p in spans if p.trial != trials[0] and p.start < start)
     return start - before > INSTANT
 
 

@@ -8,12 +8,15 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurosim import registry
 from neurosim.backends import STEADY
 from neurosim.errors import NeurosimError, suggest, unknown
 from neurosim.traces import Recorder
+
+if TYPE_CHECKING:
+    from neurosim.data import Dataset
 
 #: Keys that hold one of a few words.
 WORDS = {
@@ -22,6 +25,8 @@ WORDS = {
     "clip_by": ("all", "rule", "matrix"),
     "select": ("last", "best"),
     "padding": ("black", "edge"),
+    "validation": ("last", "random"),
+    "last_batch": ("drop", "keep"),
 }
 #: What a sweep file holds beside the keys of an experiment file.
 SWEEP_KEYS = ("seeds", "run", "grid")
@@ -57,7 +62,11 @@ class TrainConfig:
     seed
         Seeds the initial weights and the order of the data.
     epochs, batch_size
-        Length of training. The last incomplete batch of an epoch is left out (the data are shuffled anew in each).
+        Length of training.
+    last_batch
+        What becomes of the samples of an epoch that fill no batch: ``drop`` (default), they are
+        left out (the data are shuffled anew in each epoch); ``keep``, they are a last, smaller
+        batch, whose changes are means over its own size. Needs torch:steady.
     optimiser
         Update transform of the rules named in `optimise`: ``none`` (changes are added as the rule says), ``sgd``
         (times `learning_rate`), ``adam``. Needs torch:steady. What follows up to `optimise` belongs to it; a batch's changes pass warm-up,
@@ -106,8 +115,13 @@ class TrainConfig:
     test
         Touch the test set at the end (default). Runs that serve a choice, such as that of a learning rate, say false.
     hold_out
-        Keep the last part of the training set for validation (default). False: train on all of it and follow the test set after each
-        epoch, as many published protocols do; the last epoch is reported, and nothing may be chosen by such a run.
+        Keep a part of the training set for validation (default). False: train on all of it and
+        follow the test set after each epoch, as many published protocols do; the last epoch is reported, and nothing may be chosen by such a run.
+    validation
+        Which part that is: the ``last`` (default), as many images as `neurosim.data.load` says,
+        the same for every seed; or ``random``, drawn from the seed.
+    validation_share
+        Of ``random``: its share of the training set (default a tenth).
     recorder
         What is recorded while training, to ``recording.h5`` in the run folder: keys of `neurosim.Recorder` but for `path`. By default one trial (batch) per
         epoch, the first. Empty (default): nothing.
@@ -129,6 +143,7 @@ class TrainConfig:
     seed: int = 0
     epochs: int = 30
     batch_size: int = 32
+    last_batch: str = "drop"
     optimiser: str = "adam"
     learning_rate: float = 0.005
     learning_rates: dict[str, float] = field(default_factory=dict)
@@ -156,6 +171,8 @@ class TrainConfig:
     checkpoint: float = 60.0
     test: bool = True
     hold_out: bool = True
+    validation: str = "last"
+    validation_share: float = 0.1
     select: str = "last"
     recorder: dict[str, Any] = field(default_factory=dict)
 
@@ -189,6 +206,21 @@ class TrainConfig:
         if self.select == "best" and not self.hold_out:
             raise NeurosimError(
                 "select = 'best' chooses by the validation loss, and hold_out = false leaves no validation set. Leave one of them out."
+            )
+        if self.validation != "last" and not self.hold_out:
+            raise NeurosimError(
+                f"validation = '{self.validation}' draws a validation set, and hold_out = false "
+                "leaves none. Leave one of them out."
+            )
+        if self.validation != "random" and self._beside_defaults(("validation_share",)):
+            raise NeurosimError(
+                f"validation_share = {self.validation_share} with validation = '{self.validation}', "
+                "whose size the data set says. Leave it out, or use --set validation=random."
+            )
+        if self.last_batch == "keep" and self.level != STEADY:
+            raise NeurosimError(
+                f"last_batch = 'keep' on {self.level}, which holds whole batches: only {STEADY} takes "
+                "a smaller one. Use --set last_batch=drop."
             )
         self._check_transform()
         for key in self.recorder:
@@ -254,6 +286,16 @@ class TrainConfig:
         usual = {f.name: f.default if f.default is not MISSING else {} for f in fields(self)}
         return ", ".join(f"{key} = {getattr(self, key)!r}" for key in keys if getattr(self, key) != usual[key])
 
+    def dataset(self, data_dir: str | None = None) -> Dataset:
+        """The data set as the run sees it: validation set as `validation` says, normalised."""
+        from neurosim import data
+        from neurosim.data.validation import draw_validation
+
+        found = data.load(self.data, data_dir)
+        if self.validation == "random":
+            found = draw_validation(found, self.validation_share, self.seed)
+        return data.normalise(found, self.normalise)
+
     @property
     def labels(self) -> dict[str, Any]:
         """What results and recordings say of the run."""
@@ -275,9 +317,17 @@ class TrainConfig:
     @classmethod
     def from_toml(cls, path: str | Path) -> TrainConfig:
         """Read a file written by `to_toml`; unknown keys are refused with the nearest known one."""
-        values = read_toml(path)
+        return cls._of(read_toml(path), str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> TrainConfig:
+        """As `from_toml`, of what `to_toml` returned; messages call it `where`."""
+        return cls._of(_parsed(text, where), where)
+
+    @classmethod
+    def _of(cls, values: dict[str, Any], where: str) -> TrainConfig:
         if "model" not in values:
-            raise NeurosimError(f"'{path}' names no model; wanted a line such as model = \"ghost_units\".")
+            raise NeurosimError(f"'{where}' names no model; wanted a line such as model = \"ghost_units\".")
         return cls(**values)
 
 
@@ -300,10 +350,18 @@ def read_toml(path: str | Path, more: Collection[str] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise NeurosimError(f"There is no file '{path}'.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # TOML that cannot be read, or no text at all
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:  # no text at all
         raise NeurosimError(f"'{path}' is damaged: {error}") from error
-    check_keys(values, str(path), more)
+    return _parsed(text, str(path), more)
+
+
+def _parsed(text: str, where: str, more: Collection[str] = ()) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(text)
+    except ValueError as error:
+        raise NeurosimError(f"'{where}' is damaged: {error}") from error
+    check_keys(values, where, more)
     return {key: None if key in _PRESET and value == "none" else value for key, value in _tuples(values).items()}
 
 
@@ -345,6 +403,9 @@ def _wanted(name: str, value: Any) -> str:
     """What a key should hold, where `value` is not that; else an empty text."""
     if name in ("limit", "clip", "collapse", "final_after", "final_decay") and value is None:
         return ""
+    if name == "validation_share":
+        right = _is_number(value) and 0 < value < 1
+        return "" if right else "a number above 0 and below 1"
     if name in ("flip", "test", "hold_out", "centralise"):
         return "" if isinstance(value, bool) else "true or false"
     if name in _LEAST:
@@ -430,9 +491,13 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         idle = tuple(k for name, keys in _OF_SCHEDULE.items() if name != chosen for k in keys)
         idle += ("clip_by",) if schedule.get("clip") is None else ()
     idle += () if schedule.get("crop") else ("padding",)
+    idle += () if schedule.get("hold_out", True) else ("validation",)
+    idle += () if schedule.get("level", STEADY) == STEADY else ("last_batch",)
     for key in idle:
         if key not in wanted:
             schedule.pop(key, None)  # a preset's
+    if schedule.get("validation") != "random" and "validation_share" not in wanted:
+        schedule.pop("validation_share", None)
     if rates:
         schedule["learning_rates"] = rates | wanted.get("learning_rates", {})
     return TrainConfig(model, circuit, **schedule)

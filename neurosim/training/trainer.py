@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from neurosim import data as datasets
 from neurosim import registry
 from neurosim.analysis.weights import angle, eigenvalues
 from neurosim.backends import engine_class
@@ -131,8 +130,8 @@ class Trainer:
                 "torch:steady, or run one training each with `neurosim sweep`."
             )
         self.progress = progress and self.workers.first
-        self.own = self.workers.share(config.batch_size)
-        dataset = datasets.normalise(datasets.load(config.data, data_dir), config.normalise)
+        self.workers.share(config.batch_size)  # complains where it cannot be shared
+        dataset = config.dataset(data_dir)
         self.augment: Any = None
         if config.crop or config.flip:
             fill = black(dataset.name, config.normalise)
@@ -155,6 +154,12 @@ class Trainer:
         if len(self.splits["train"]["image"]) < config.batch_size:
             raise NeurosimError(
                 f"batch_size = {config.batch_size} is larger than the {len(self.splits['train']['image'])} training samples."
+            )
+        if config.last_batch == "keep" and self.rest % self.workers.size:
+            raise NeurosimError(
+                f"last_batch = 'keep': the last batch of an epoch has {self.rest} samples, which "
+                f"{self.workers.size} workers cannot share; wanted a multiple. Use --set "
+                "last_batch=drop, or another batch_size or number of workers."
             )
         options = Options(
             batch=config.batch_size // self.workers.size, dt=step_size(config.dt), dtype=config.dtype,
@@ -189,8 +194,14 @@ class Trainer:
 
     @property
     def batches(self) -> int:
-        """Of an epoch; the last incomplete one is left out."""
-        return len(self.splits["train"]["image"]) // self.config.batch_size
+        """Of an epoch, the last incomplete one where it is kept."""
+        whole = len(self.splits["train"]["image"]) // self.config.batch_size
+        return whole + (self.config.last_batch == "keep" and self.rest > 0)
+
+    @property
+    def rest(self) -> int:
+        """Training samples that fill no batch."""
+        return len(self.splits["train"]["image"]) % self.config.batch_size
 
     def _recorder(self) -> Recorder | None:
         """By the configuration; None where nothing is recorded."""
@@ -199,7 +210,17 @@ class Trainer:
         if self.workers.size > 1:
             raise NeurosimError("A recording is of one process; leave recorder out, or train without torchrun.")
         recorder = Recorder(**{"trials": self.batches, **self.config.recorder})
-        recorder.resolve(self.circuit.plan)
+        variables = recorder.resolve(self.circuit.plan).variables
+        if variables and self.rest and self.config.last_batch == "keep":
+            # Trial k*batches - 1, counted from 0 through the run, is the smaller one of epoch k.
+            ends = (number * self.batches - 1 for number in range(1, self.config.epochs + 1))
+            if any(trial % recorder.trials == 0 for trial in ends):
+                raise NeurosimError(
+                    f"recorder with trials = {recorder.trials} would come to the last batch of an "
+                    f"epoch, which last_batch = 'keep' makes one of {self.rest} samples; a recording "
+                    "holds batches of one size. Leave trials out (the first batch of each epoch), or "
+                    "use --set last_batch=drop."
+                )
         return recorder
 
     def _record(self, folder: Path | None) -> Recording | None:
@@ -268,15 +289,16 @@ class Trainer:
         if self.transform is not None:
             self.transform.begin_epoch(number)
         order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(train["image"]))
-        for first in range(at.batches, len(order) // batch, self.chunk):
-            last = min(first + self.chunk, len(order) // batch)
+        for first in range(at.batches, self.batches, self.chunk):
+            last = min(first + self.chunk, self.batches)
             started = time.perf_counter()
             rows = order[first * batch : last * batch]
             fields = {name: values[rows] for name, values in train.items()}
             if self.augment is not None:
                 fields["image"] = self._augmented(fields["image"], [self.config.seed, 4, number, first])
             if self.workers.size > 1:  # one batch a call
-                fields = {name: values[self.own] for name, values in fields.items()}
+                own = self.workers.share(len(rows))
+                fields = {name: values[own] for name, values in fields.items()}
             result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
             wanted = _numpy(fields[self.readout.wanted])
             right, loss = self._score(result.readout, wanted)
@@ -516,9 +538,11 @@ class Trainer:
         """Take up the checkpoint of a run folder; the files of metrics are written anew, up to it."""
         tensors, state = checkpoint.load(folder)
         path = folder / checkpoint.NAME
+        # Not compared as text: a checkpoint of before a key was there means that key's default.
+        kept = TrainConfig.from_text(state["config"], str(path)).to_toml()
         mine = self.config.to_toml()
-        if state["config"] != mine:
-            was, now = state["config"].splitlines(), mine.splitlines()
+        if kept != mine:
+            was, now = kept.splitlines(), mine.splitlines()
             changed = [f"it has '{a}'" for a in was if a not in now] + [f"the file '{a}'" for a in now if a not in was]
             raise NeurosimError(
                 f"'{path}' belongs to another configuration than {folder / CONFIG}: {', '.join(changed[:4])}. Put the file back as it was, "

@@ -9,6 +9,7 @@ from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
 from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.equations import NUMPY_FUNCTIONS, RENDERED
 from neurosim.plan import ProjectionPlan
 
 
@@ -22,14 +23,10 @@ def _logistic(x: Any) -> Any:
     return np.divide(1.0, y, out=y)
 
 
-def _int(x: Any) -> Any:
-    return np.trunc(np.asarray(x, dtype=np.float64))
-
-
-def _pool_map(x: np.ndarray, maps: int) -> np.ndarray:
-    """The sum over each map, for every one of its cells."""
+def _pool_map(x: np.ndarray, maps: int, reduce: Any = np.sum) -> np.ndarray:
+    """The sum (or maximum) over each map, for every one of its cells."""
     cells = x.reshape(*x.shape[:-1], maps, -1)
-    return np.broadcast_to(cells.sum(-1, keepdims=True), cells.shape).reshape(x.shape)
+    return np.broadcast_to(reduce(cells, axis=-1, keepdims=True), cells.shape).reshape(x.shape)
 
 
 class NumpyArrays:
@@ -37,14 +34,10 @@ class NumpyArrays:
 
     dtype_name = "float64"
     functions: dict[str, Any] = {  # noqa: RUF012
-        **{n: getattr(np, n) for n in (
-            "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
-            "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not",
-        )},
-        "abs": np.abs, "arcsin": np.arcsin, "arccos": np.arccos, "arctan": np.arctan, "int": _int, "int_": _int,
-        "ns_logistic": _logistic, "exprel": lambda x: np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x)),
-        "ns_elu": lambda x: np.maximum(x, 0.0) + np.expm1(np.minimum(x, 0.0)),
+        **NUMPY_FUNCTIONS, **RENDERED, "ns_logistic": _logistic,
         "ns_pool": lambda x: x.sum(-1, keepdims=True),
+        "ns_pool_max": lambda x: x.max(-1, keepdims=True),
+        "ns_pool_map_max": lambda x, maps: _pool_map(x, maps, np.max),
         "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdims=True), maps),
     }  # fmt: skip
 

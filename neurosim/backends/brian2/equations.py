@@ -33,9 +33,9 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
-from neurosim.cells import Derivative
+from neurosim.cells import Derivative, Hold
 from neurosim.connectivity import Conv2d, OneToOne
-from neurosim.equations import names_in, quantity, substitute
+from neurosim.equations import brian2_source, names_in, quantity, substitute
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces.recorder import Recording
@@ -154,17 +154,20 @@ class _Run:
 
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
         lines = state_lines(p)
-        pools = {a.name for a in p.assignments if a.over}
-        arrays = p.arrays
-        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises]
+        pools = {a.name for a in p.assignments if a.over and a.reduce == "sum"}
+        largest = [a.name for a in p.assignments if a.reduce == "max"]
+        arrays, read_holds = p.arrays, self._read_holds(p.name)
+        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises, *largest]
         stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
         lines += [f"{n} : {brian2_unit(p.dimensions.get(n, p.dimensions[_port(n)]))}" for n in stored]
-        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in p.shared]
+        lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in (*p.shared, *p.clocks)]
         lines += [
             f"{n} : {brian2_unit(p.dimensions[n])}\nns_{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools
         ]
+        lines += [f"ns_of_{n} : {brian2_unit(p.dimensions[n])}" for n in largest]
         lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
+        lines += [f"{_held_before(h)} : {brian2_unit(p.dimensions[h.name])}" for h in read_holds]
         lines += [f"{_before(d)} : {brian2_unit(p.dimensions[d.of])}" for d in p.derivatives]
         group = b2.NeuronGroup(
             p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace_of(p),
@@ -185,6 +188,11 @@ class _Run:
         self.objects.append(group)
         self._stages(p, group, early, "before_start")
         self._stages(p, group, late, "groups")
+        if read_holds:  # rules read what was held before this step
+            code = "\n".join(f"{_held_before(h)} = {h.name}" for h in read_holds)
+            group.run_regularly(
+                code, clock=self.clock, when="groups", order=HOLDS - 1, name=f"ns_{p.name}_held_before"
+            )
         for h in p.holds:
             take = f"ns_take_{h.name}"
             group.run_regularly(
@@ -199,7 +207,7 @@ class _Run:
         def flush() -> None:
             nonlocal order
             if pending:
-                code = "\n".join(f"{a.name} = {a.expression}" for a in pending)
+                code = "\n".join(f"{a.name} = {brian2_source(a.expression)}" for a in pending)
                 name = f"ns_{p.name}_{'early' if when == 'before_start' else 'late'}_{order}"
                 group.run_regularly(code, clock=self.clock, when=when, order=order, name=name)
                 order += 10
@@ -208,6 +216,12 @@ class _Run:
         for a in block:
             if not a.over:
                 pending.append(a)
+                continue
+            if a.reduce == "max":
+                pending.append(Assignment(f"ns_of_{a.name}", a.expression))
+                flush()
+                self._maximum(p, group, a, when, order + 1)
+                order += 10
                 continue
             flush()
             unit = brian2_unit(p.dimensions[a.name])
@@ -219,7 +233,7 @@ class _Run:
                 sums, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1
             )
             from_cells = b2.Synapses(
-                group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(a.expression, p)} : {unit}",
+                group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(brian2_source(a.expression), p)} : {unit}",
                 clock=self.clock, namespace=dict(group.namespace), name=f"ns_{p.name}_{a.name}_sum",
             )  # fmt: skip
             from_cells.connect(i=np.arange(p.n), j=of_cell)
@@ -230,6 +244,28 @@ class _Run:
             self.objects += [pool, from_cells]
             order += 10
         flush()
+
+    def _maximum(self, p: PopulationPlan, group: b2.NeuronGroup, a: Assignment, when: str, order: int) -> None:
+        """A pool that is a maximum: an operation, since what Synapses make of their sources is a sum."""
+        values, largest = (group.variables[n].get_value() for n in (f"ns_of_{a.name}", a.name))
+        rows = values.reshape(p.maps if a.over == "map" else 1, -1)
+
+        def operation() -> None:
+            largest.reshape(rows.shape)[...] = rows.max(axis=1, keepdims=True)
+
+        name = f"ns_{p.name}_{a.name}_max"
+        self.objects.append(b2.NetworkOperation(operation, clock=self.clock, when=when, order=order, name=name))
+
+    def _read_holds(self, population: str) -> list[Hold]:
+        """Holds of a population that a rule reads."""
+        p = self.plan.populations[population]
+        read = {
+            name
+            for q in self.plan.projections.values() if q.rule is not None
+            for side, end in (("_pre", q.source), ("_post", q.target)) if end == population
+            for name in names_in(q.rule.rhs) if name.endswith(side)
+        }  # fmt: skip
+        return [h for h in p.holds if read & {f"{h.name}_pre", f"{h.name}_post"}]
 
     # ---------------------------------------------------------------- projections
 
@@ -244,7 +280,10 @@ class _Run:
         if rule is not None and self._learns(q):
             # Bare names of a rule get a prefix: Brian2 would look for them among the cells' variables first.
             namespace = {f"ns_{n}": b2.Quantity(v, dim=_dimension(rule, n)) for n, v in rule.parameters.items()}
-            rhs = substitute(rule.rhs, {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
+            rhs = substitute(brian2_source(rule.rhs), {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
+            for population, side in ((q.source, "pre"), (q.target, "post")):
+                before = {h.name: _held_before(h) for h in self._read_holds(population)}
+                rhs = substitute(rhs, {f"{n}_{side}": f"{old}_{side}" for n, old in before.items()})
             for population, side in ((q.source, "pre"), (q.target, "post")):
                 p = self.plan.populations[population]
                 for n in (n for n in p.parameters if f"{n}_{side}" in names_in(rhs) and n not in p.arrays):
@@ -261,7 +300,8 @@ class _Run:
                 rhs = "ns_trace"
             lines.append(f"d{changed}/dt = ns_on*({rhs}) : {unit} (clock-driven)")
             lines += [f"w : {unit}"] if collects else []
-            lines += [f"ns_{n} : 1 (shared)" for n in ("on", *rule.shared)]
+            lines += ["ns_on : 1 (shared)"]
+            lines += [f"ns_{n} : {brian2_unit(self.plan.shared_dimensions[n])} (shared)" for n in rule.shared]
         else:
             lines.append(f"w : {unit}")
         synapses = b2.Synapses(
@@ -346,6 +386,7 @@ class _Run:
         """Before each step: what the protocol sets. After the last step of a phase: what is applied."""
         for trial in range(self.trials):
             phases = self.plan.trial_phases(self.options.seed, self.first + trial)
+            began = {"t_trial": self.kept.step}
             if self.record is not None:
                 self.record.begin_trial(self._get)
             for index, phase in enumerate(phases):
@@ -353,10 +394,15 @@ class _Run:
                 self._begin(phases, index, trial)
                 moving = bool(set(phase.plastic) & {q.root for q in self.plan.projections.values() if q.root != q.name})
                 mark = self.kept.mark_step(self.counts[index])
+                began["t_phase"] = self.kept.step
                 for k in range(self.counts[index]):
                     last = k == self.counts[index] - 1
                     if moving:
                         self._tie()
+                    for p in self.plan.populations.values():
+                        for clock in p.clocks:
+                            time_of = self.groups[p.name].variables[clock].get_value()
+                            time_of[...] = (self.kept.step - began[clock]) * self.options.dt
                     for population, variable, values in self.noise.draw():
                         self.groups[population].variables[variable].get_value()[...] = values[0]
                     for population, hold in phase.holds:
@@ -468,6 +514,11 @@ class _Run:
 def _before(d: Derivative) -> str:
     """The value of a state in the step before, of which a derivative is taken."""
     return f"ns_before_{d.name}"
+
+
+def _held_before(hold: Hold) -> str:
+    """The value that a hold had before this step."""
+    return f"ns_was_{hold.name}"
 
 
 def _part(q: ProjectionPlan) -> str:

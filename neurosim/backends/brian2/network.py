@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +13,13 @@ from brian2.core.preferences import prefs
 from brian2.groups.group import CodeRunner
 
 from neurosim.backends.engine import Options
+from neurosim.equations import brian2_source
 from neurosim.equations.units import unit_string as brian2_unit
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import Plan, PopulationPlan
 
 TARGETS = ("numpy", "cython")
 
-prefs["logging.file_log"] = False
-prefs["logging.delete_log_on_exit"] = True
 
 
 @contextlib.contextmanager
@@ -41,7 +39,7 @@ def state_lines(p: PopulationPlan) -> list[str]:
     """The equations of a population's states in Brian2's syntax."""
     frozen = p.spiking.unless_refractory if p.spiking else ()
     return [
-        f"d{x}/dt = {rhs} : {brian2_unit(p.dimensions[x])}{' (unless refractory)' if x in frozen else ''}"
+        f"d{x}/dt = {brian2_source(rhs)} : {brian2_unit(p.dimensions[x])}{' (unless refractory)' if x in frozen else ''}"
         for x, rhs in p.ode.items()
     ]
 
@@ -55,9 +53,9 @@ def spiking_arguments(p: PopulationPlan) -> dict[str, Any]:
     """Threshold, reset and refractoriness as arguments of a `NeuronGroup` that has a variable `spike_train`."""
     if p.spiking is None:
         return {}
-    reset = [f"{x} = {value}" for x, value in p.spiking.reset]
+    reset = [f"{x} = {brian2_source(value)}" for x, value in p.spiking.reset]
     return dict(
-        threshold=p.spiking.threshold, reset="\n".join([*reset, "spike_train = 1/dt"]),
+        threshold=brian2_source(p.spiking.threshold), reset="\n".join([*reset, "spike_train = 1/dt"]),
         refractory=p.spiking.refractory * b2.second,
     )  # fmt: skip
 
@@ -119,8 +117,6 @@ def run_network(
     if ran != steps:
         raise NeurosimError(f"Brian2 ran {ran} steps in place of {steps}.")
 
-
-logging.getLogger("brian2").setLevel(logging.WARNING)
 
 __all__ = [
     "brian2_unit",

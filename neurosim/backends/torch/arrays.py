@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.equations import NUMPY_FUNCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import ProjectionPlan
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-def _pool_map(x: torch.Tensor, maps: int) -> torch.Tensor:
-    """The sum over each map, for every one of its cells."""
+def _pool_map(x: torch.Tensor, maps: int, reduce: Any = torch.sum) -> torch.Tensor:
+    """The sum (or maximum) over each map, for every one of its cells."""
     cells = x.unflatten(-1, (maps, -1))
-    return cells.sum(-1, keepdim=True).expand_as(cells).flatten(-2)
+    return reduce(cells, dim=-1, keepdim=True).expand_as(cells).flatten(-2)
+
+
+def _of_either(of_tensors: Callable[..., Any], of_numbers: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes tensors, or plain numbers (parameters, the time, shared values)."""
+
+    def apply(*x: Any) -> Any:
+        return (of_tensors if any(isinstance(v, torch.Tensor) for v in x) else of_numbers)(*x)
+
+    return apply
+
+
+def _exprel(x: torch.Tensor) -> torch.Tensor:
+    zero = x == 0
+    one = torch.ones_like(x)
+    return torch.where(zero, one, torch.expm1(x) / torch.where(zero, one, x))
 
 
 class TorchArrays:
@@ -35,21 +52,30 @@ class TorchArrays:
         except RuntimeError as error:
             raise NeurosimError(f"There is no device '{device}'; wanted cpu, or cuda (cuda:1, ...).") from error
         self.dtype_name, self.dtype = dtype, DTYPES[dtype]
+        own = {
+            "int": self._int, "int_": self._int, "clip": self._clip, "exprel": _exprel, "ns_logistic": torch.sigmoid,
+            "ns_elu": torch.nn.functional.elu,
+        }  # fmt: skip
         self.functions: dict[str, Any] = {
-            **{n: getattr(torch, n) for n in (
-                "exp", "log", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sign",
-                "floor", "ceil", "clip", "logical_and", "logical_or", "logical_not", "abs", "arcsin", "arccos",
-                "arctan",
-            )},
-            "int": self._int, "int_": self._int, "ns_logistic": torch.sigmoid, "ns_elu": torch.nn.functional.elu,
-            "exprel": lambda x: torch.where(x == 0, torch.ones_like(x), torch.expm1(x) / x),
+            name: _of_either(own.get(name) or getattr(torch, name), of_numbers)
+            for name, of_numbers in (NUMPY_FUNCTIONS | RENDERED).items()
+        }
+        self.functions |= {
             "ns_pool": lambda x: x.sum(-1, keepdim=True),
+            "ns_pool_max": lambda x: x.amax(-1, keepdim=True),
+            "ns_pool_map_max": lambda x, maps: _pool_map(x, maps, torch.amax),
             "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdim=True), maps),
             "ns_match": lambda f, g: (f.reshape(-1, f.shape[-1]) @ g.reshape(-1, g.shape[-1]).T).unsqueeze(-1),
         }  # fmt: skip
 
-    def _int(self, x: Any) -> torch.Tensor:
-        return torch.trunc(torch.as_tensor(x).to(self.dtype))
+    def _int(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.trunc(x.to(self.dtype))
+
+    def _clip(self, x: Any, low: Any, high: Any) -> torch.Tensor:
+        if isinstance(x, torch.Tensor) and not isinstance(low, torch.Tensor) and not isinstance(high, torch.Tensor):
+            return torch.clamp(x, low, high)
+        x, low, high = (torch.as_tensor(v, dtype=self.dtype, device=self.device) for v in (x, low, high))
+        return torch.minimum(torch.maximum(x, low), high)
 
     def zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -62,7 +88,8 @@ class TorchArrays:
         """Arrays are copied; a tensor that is right already is taken as it is."""
         if isinstance(values, torch.Tensor):
             return values.to(device=self.device, dtype=self.dtype)
-        return torch.tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+        # torch knows neither negative strides (`X[::-1]`) nor other orders of bytes.
+        return torch.from_numpy(np.array(values, dtype=self.dtype_name, order="C")).to(self.device)
 
     def to_numpy(self, values: torch.Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()

@@ -144,6 +144,15 @@ def split(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> list[Facto
     return [Factors(*map(sympy_to_str, part)) for part in parts(str_to_sympy(text))]  # type: ignore[arg-type]
 
 
+def check_pools(known: Mapping[str, Axes], p: PopulationPlan) -> None:
+    """Raise `NotSeparable` for a pool over a population, of what differs between samples, labels and cells, that is no sum of products."""
+    for a in p.assignments:
+        if a.over == "population" and union(known, a.expression).mixed:
+            if a.reduce == "max":
+                raise NotSeparable(f"The maximum '{a.name}' of population '{p.name}' is no product.")
+            pool_text(a.expression, known, p)
+
+
 def pool_text(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> str:
     """The text of a sum over the population of a mixed expression, as matrix products."""
     terms = []

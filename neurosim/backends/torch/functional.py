@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from neurosim.backends.step import constants_of, pooled
+from neurosim.backends.step import constants_of, pooled, shared_values
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.order import steady_states
 from neurosim.connectivity import OneToOne
@@ -53,7 +53,7 @@ class FunctionalTrial:
             name: sum(p.seconds for p in plan.phases if name in p.plastic) for p in plan.phases for name in p.plastic
         }  # seconds for which a projection learns
         self._constants = {
-            p.name: constants_of(p, self.arrays, 0.0) | {n: phase.shared[n] for n in p.shared}
+            p.name: constants_of(p, self.arrays, 0.0) | shared_values(p, phase)
             for p in plan.populations.values()
         }
         self._steady: dict[Variable, str] = {}
@@ -105,7 +105,7 @@ class FunctionalTrial:
         assert q.rule is not None
         found = []
         for term, post, pre in self.plan.rule_factors(q, LEVEL):
-            scale = evaluate(term.coefficient, {**shared, **q.rule.parameters}) * seconds
+            scale = float(evaluate(term.coefficient, {**shared, **q.rule.parameters})) * seconds
             if term.decay is not None:
                 self._decays[q.name] = self._decays.get(q.name, 0.0) + scale * term.decay
                 continue

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -32,9 +32,9 @@ from tqdm import tqdm
 
 from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
-from neurosim.backends.step import Learn, constants_of, pooled
+from neurosim.backends.step import Learn, constants_of, pooled, shared_values
 from neurosim.backends.torch.arrays import TorchArrays
-from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, pool_text, split, union
+from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, check_pools, pool_text, split, union
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution
 from neurosim.backends.torch.order import numbers_in, order_of_states, steady_states
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
@@ -159,7 +159,9 @@ class SteadyEngine:
         try:
             for phase in plan.phases:
                 self._find_factors(phase)
-        except NotSeparable:  # a rule mixes samples, labels and cells: one window after another
+            for p in plan.populations.values() if self._labels else ():
+                check_pools(self._axes[p.name], p)
+        except NotSeparable:  # a rule or a pool mixes samples, labels and cells: one window after another
             self._labels, self._axes = [], {}
         over = {a.over for p in plan.populations.values() for a in p.assignments}
         #: Whether samples meet in the states' equations.
@@ -344,9 +346,9 @@ class SteadyEngine:
             elif a.over == "population" and axes.mixed:
                 lines.append((a.name, pool_text(a.expression, self._axes[p.name], p)))
             elif a.over == "population" and not axes.cells:
-                lines.append((a.name, f"{p.n}*({a.expression})"))
+                lines.append((a.name, f"{1 if a.reduce == 'max' else p.n}*({a.expression})"))
             elif a.over and not axes.cells:
-                lines.append(pooled(Assignment(a.name, f"({a.expression})*ns_ones", a.over)))
+                lines.append(pooled(replace(a, expression=f"({a.expression})*ns_ones")))
             else:
                 lines.append(pooled(a))
         ones = {"ns_ones": self.arrays.zeros(p.n) + 1.0}
@@ -472,8 +474,7 @@ class SteadyEngine:
                 residual, missed = relax(program, phase, kept)
                 unsettled += missed
             else:  # this is the fixed point of the phase before, with its residual
-                for s in self.state.values():
-                    s.update(phase.shared)
+                self._share(phase)
             for p in program:
                 if not p.states:  # no sweep visits it
                     self._fill_ports(self.plan.populations[p.name])
@@ -570,8 +571,11 @@ class SteadyEngine:
             held = before is not None and any(name == p.name for name, _ in before.holds)
             if held or any(before is None or phase.shared[n] != before.shared[n] for n in p.shared):
                 self._seen[p.name] += 1  # what it sends may read them
-        for s in self.state.values():
-            s.update(phase.shared)
+        self._share(phase)
+
+    def _share(self, phase: PhasePlan) -> None:
+        for name, s in self.state.items():
+            s.update(shared_values(self.plan.populations[name], phase))
 
     def _rows(self, fields: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The fields of windows whose labels are run at once, as (samples or 1, labels or 1, cells or 1)."""
@@ -993,7 +997,7 @@ class SteadyEngine:
             assert projection.rule is not None
             values = {**phase.shared, **projection.rule.parameters}
             self._coefficients[key] = [
-                (term, post, pre, evaluate(term.coefficient, values))
+                (term, post, pre, float(evaluate(term.coefficient, values)))
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL)
             ]
         return self._coefficients[key]
