@@ -193,16 +193,16 @@ def test_raster_of_chosen_cells_has_a_row_for_each_of_them():
     assert sum(len(c.get_segments()) for c in axes.collections) == 2
 
 
-@pytest.mark.parametrize("width", [0.01, 0.03])
-def test_rates_of_spikes_are_a_histogram_per_second_cell_and_sample(width):
+@pytest.mark.parametrize(("width", "bins"), [(0.01, 10), (0.03, 3)])
+def test_rates_of_spikes_are_a_histogram_per_second_cell_and_sample(width, bins):
     rng = np.random.default_rng(1)
     times = np.sort(rng.uniform(0, 0.1, 200))
     traces = spiking(times, rng.integers(0, 2, 200), rng.integers(0, 3, 200))
     edges, rate = binned_rate(traces, "pyr", (0.0, 0.1), width)
-    assert edges[0] == 0 and edges[-1] == pytest.approx(0.1)
+    np.testing.assert_allclose(edges, width * np.arange(bins + 1))
     counts, _ = np.histogram(times, edges)
-    np.testing.assert_allclose(rate, counts / np.diff(edges) / (3 * 2))
-    assert (rate * np.diff(edges)).sum() * 6 == pytest.approx(200)  # none is lost, also where the last bin is cut short
+    np.testing.assert_allclose(rate, counts / width / (3 * 2))
+    assert (rate * width).sum() * 6 == pytest.approx((times < edges[-1]).sum())
     figure = plot.rates_figure(traces, ["pyr"], bin=width)
     (axes,) = figure.axes
     (stairs,) = [p for p in axes.patches if hasattr(p, "get_data")]
@@ -241,14 +241,17 @@ def test_rates_where_time_was_left_out_are_those_of_the_time_that_was_recorded()
     (stairs,) = [p for p in axes.patches if hasattr(p, "get_data")]
     np.testing.assert_array_equal(np.isnan(stairs.get_data().values), unrecorded)
     assert axes.get_ylim()[1] >= 100
-    # Bins of 40 ms: half of the second and of the third was recorded, and the last is cut short.
-    _, rate = binned_rate(traces, "pyr", (0.0, 0.15), 0.04)
-    np.testing.assert_allclose(rate, [100, 100, 100, 100])
-    # A part that ends in mid-phase: 30 ms of which a bin holds 10.
+    # Bins of 40 ms: one in each phase; 20 ms of the first and 10 ms of the second fill none.
+    edges, rate = binned_rate(traces, "pyr", (0.0, 0.15), 0.04)
+    drawn = np.isfinite(rate)
+    np.testing.assert_allclose(rate[drawn], [100, 100])
+    np.testing.assert_allclose(np.transpose([edges[:-1], edges[1:]])[drawn], [(0.0, 0.04), (0.1, 0.14)])
+    # A part that ends in mid-phase: 30 ms, in which there is one bin of 20 ms.
     part = traces.select(time=(0.0, 0.03))
     part.phases = [PhaseSpan("a", 0, 0.0, 0.03)]
-    _, rate = binned_rate(part, "pyr", (0.0, 0.04), 0.02)
-    np.testing.assert_allclose(rate, [100, 100])
+    edges, rate = binned_rate(part, "pyr", (0.0, 0.04), 0.02)
+    np.testing.assert_allclose(edges, [0.0, 0.02])
+    np.testing.assert_allclose(rate, [100])
 
 
 def test_rates_of_variables_are_means_over_cells_and_samples():

@@ -11,9 +11,24 @@ import pytest
 from brian2 import mV
 from circuits import cell, circuit, phase, rule, run, wire
 
-from neurosim import Constant, Glorot, Orthogonal, Overlap, RandomSign, Uniform, plot
+from neurosim import (
+    SOURCE,
+    Constant,
+    Glorot,
+    Orthogonal,
+    Overlap,
+    RandomSign,
+    Recorder,
+    Uniform,
+    plot,
+)
+from neurosim.errors import NeurosimError
 from neurosim.parts import conductance_synapse, lif
 from neurosim.plot.diagram import diagram
+from neurosim.plot.fi import read_response
+from neurosim.plot.raster import binned_rate
+from neurosim.plot.window import recorded_spans
+from neurosim.traces import PhaseSpan, Spikes, Traces
 
 # --------------------------------------------------------------------------------- signs of arrows
 
@@ -307,3 +322,174 @@ def test_the_figure_draws_what_is_unknown_and_explains_it():
         box, page = figure.legends[0].get_window_extent(), figure.bbox
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
     assert colours == [plot.PALETTE[name] for name in ("purple", "vermillion", "blue")]
+
+
+# ------------------------------------------------------------------------------------ bins of rates
+
+
+def regular(*spans, every=0.01, first=0.005, cells=2, rows=None, step=1e-3):
+    """Cells that spike every 10 ms; spans (trial, start, stop) in s are what was recorded."""
+    phases = [PhaseSpan(f"p{k}", *span) for k, span in enumerate(spans)]
+    end = max(stop for _, _, stop in spans)
+    times = np.arange(first, end, every)
+    inside = [any(a <= t < b for _, a, b in spans) for t in times]
+    times = np.repeat(times[inside], cells)
+    trials = [next(trial for trial, a, b in spans if a <= t < b) for t in times]
+    numbers = np.tile(np.arange(cells), len(times) // cells)
+    spikes = {"c": Spikes(times, np.array(trials, dtype=int), numbers)}
+    if rows is None:
+        count = np.arange(round(end / step) + 1) * step
+        rows = np.array([t for t in count if any(a - 1e-9 <= t < b - 1e-9 for _, a, b in spans)])
+    values = {"c.V": np.zeros((len(rows), 1, cells))}
+    return Traces(np.asarray(rows), values, {"c.V": "volt"}, phases, {"model": "m"}, spikes=spikes)
+
+
+def drawn(figure):
+    """``(left and right edges in ms, rates)`` of the bins that are drawn."""
+    (stairs,) = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_data")]
+    data = stairs.get_data()
+    kept = np.isfinite(data.values)
+    return np.transpose([data.edges[:-1], data.edges[1:]])[kept], data.values[kept]
+
+
+@pytest.mark.parametrize("stub", [1e-4, 1e-3, 3e-3, 4.9e-3])
+def test_a_stub_at_the_end_is_no_bin(stub):
+    """Spikes every 10 ms, one of them in the stub: 100 Hz in all; in bins of 5 ms 0 and 200 Hz."""
+    figure = plot.rates_figure(regular((0, 0.0, 0.1 + stub), first=0.0), bin=5e-3)
+    bins, rates = drawn(figure)
+    np.testing.assert_allclose(bins, np.arange(20)[:, None] * 5 + [0, 5])
+    np.testing.assert_allclose(rates, np.tile([200, 0], 10))
+    assert figure.get_suptitle() == f"m ({stub * 1e3:.4g} ms at the end fill no bin)"
+    assert figure.axes[0].get_xlim() == pytest.approx((0, 100 + stub * 1e3))
+    assert figure.axes[0].get_ylabel() == "firing rate (Hz)\nin bins of 5 ms"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "width", "count"),
+    [
+        (0.1, 5e-3, 20), (0.3, 0.1, 3), (0.7, 0.1, 7), (1.1, 0.1, 11), (0.6, 0.2, 3),
+        (0.15, 0.05, 3), (2.9, 1e-2, 290), (0.0500000000001, 5e-3, 10),
+        (0.0499999999999, 5e-3, 10), (0.054, 5e-3, 10), (0.056, 5e-3, 11),
+    ],
+)  # fmt: skip
+def test_round_off_makes_no_stub_and_costs_no_bin(seconds, width, count):
+    for start in (0.0, 0.1, 1000.0):
+        traces = regular((0, start, start + seconds))
+        edges, rates = binned_rate(traces, "c", (start, start + seconds), width)
+        assert len(rates) == count
+        np.testing.assert_allclose(np.diff(edges), width)
+
+
+def test_bins_begin_anew_where_time_was_left_out():
+    """Stretches of 23, 18 and 4 ms in bins of 5 ms: 4, 3 and none, and 3 + 3 + 4 ms are left."""
+    traces = regular((0, 0.0, 0.023), (0, 0.0471, 0.0651), (0, 0.08, 0.084), first=0.0)
+    figure = plot.rates_figure(traces, bin=5e-3)
+    bins, rates = drawn(figure)
+    starts = [0, 5, 10, 15, 47.1, 52.1, 57.1]
+    np.testing.assert_allclose(bins, np.add.outer(starts, [0, 5]))
+    spikes = [any(low <= t < low + 5 for t in (0, 10, 50, 60)) for low in starts]
+    np.testing.assert_allclose(rates, np.where(spikes, 200, 0))
+    assert figure.get_suptitle() == "m (10 ms in 3 places fill no bin)"
+
+
+def test_phases_and_trials_that_touch_are_one_stretch():
+    """7 ms of one phase and 8 ms of the next, and again in a second trial: 30 ms make 6 bins."""
+    spans = (0, 0.0, 0.007), (0, 0.007, 0.015), (1, 0.015, 0.022), (1, 0.022, 0.03)
+    traces = regular(*spans, first=0.001)
+    bins, rates = drawn(plot.rates_figure(traces, bin=5e-3))
+    np.testing.assert_allclose(bins, np.arange(6)[:, None] * 5 + [0, 5])
+    np.testing.assert_allclose(rates, [200, 0] * 3)
+
+
+def test_bins_wider_than_what_was_recorded():
+    short = regular((0, 0.0, 0.002), first=0.001)
+    figure = plot.rates_figure(short)  # the default is cut to the recording, and the axis says so
+    np.testing.assert_allclose(drawn(figure)[0], [(0, 2)])
+    np.testing.assert_allclose(drawn(figure)[1], [500])
+    assert figure.axes[0].get_ylabel().endswith("in bins of 2 ms")
+    message = r"bin = 0\.003 is longer than the 0\.002 s that are drawn"
+    with pytest.raises(NeurosimError, match=message):
+        plot.rates_figure(short, bin=3e-3)
+    apart = regular((0, 0.0, 0.004), (0, 0.01, 0.016))
+    message = r"bin = 0\.01 is longer than the 0\.006 s of the longest stretch that was recorded"
+    with pytest.raises(NeurosimError, match=message):
+        plot.rates_figure(apart, bin=0.01)
+    np.testing.assert_allclose(drawn(plot.rates_figure(apart))[0], [(10, 15)])
+
+
+def test_no_rate_is_above_that_of_a_spike_in_each_bin():
+    """A cell that spikes once in each bin at most has at most one spike per bin's width."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        spans, at = [], 0.0
+        for _ in range(rng.integers(1, 4)):
+            at += rng.choice([0.0, rng.uniform(0.0, 0.02)])
+            spans.append((0, at, at + rng.uniform(0.006, 0.03)))
+            at = spans[-1][2]
+        traces = regular(*spans, every=5e-3, first=rng.uniform(0.0, 5e-3))
+        edges, rates = binned_rate(traces, "c", (spans[0][1], at), 4e-3)
+        kept = np.isfinite(rates)
+        np.testing.assert_allclose(np.diff(edges)[kept], 4e-3)
+        assert np.nanmax(rates) <= 250 * (1 + 1e-9)
+        inside = np.zeros(kept.sum())
+        for k, low in enumerate(edges[:-1][kept]):
+            moments = low + 4e-3 * np.linspace(0.001, 0.999, 50)
+            assert all(any(a <= t < b for _, a, b in spans) for t in moments)
+            times = traces.spikes["c"].time
+            inside[k] = ((times >= low - 1e-9) & (times < low + 4e-3 - 1e-9)).sum()
+        np.testing.assert_allclose(rates[kept], inside / (2 * 4e-3))
+
+
+def test_a_recording_that_was_cut_short_ends_with_its_rows():
+    """Its writer was killed 42 ms into a phase of 100 ms: what follows is no rate of 0 Hz."""
+    traces = regular((0, 0.0, 0.1), rows=np.arange(42) * 1e-3)
+    kept = traces.spikes["c"].time < 0.042
+    traces.spikes["c"] = Spikes(*(column[kept] for column in vars(traces.spikes["c"]).values()))
+    (span,) = recorded_spans(traces)
+    assert (span.start, span.stop) == (0.0, pytest.approx(0.042))
+    figure = plot.rates_figure(traces, bin=0.01)
+    np.testing.assert_allclose(drawn(figure)[1], 100)
+    assert figure.axes[0].get_xlim() == pytest.approx((0, 42))
+    assert "2 ms at the end fill no bin" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("stride", [1, 7, 400, 1000])
+def test_a_whole_recording_is_not_cut(stride):
+    """Rows every `stride` steps of 0.1 ms, in the phases that are recorded: all are there."""
+    c = cell("du/dt = (I - u)/tau : 1\nI : 1", ports=(), optional=("I",), rate="u", tau="10*ms")
+    phases = [phase("a", "13*ms"), phase("b", "4*ms"), phase("c", "30*ms")]
+    net = circuit(
+        {"inp": (1, SOURCE), "p": (1, c)},
+        [wire("W", "inp", "p.I", [[1.0]])],
+        phases,
+        clamps={"inp.r": "image"},
+        dt="0.1*ms",
+    )
+    recorder = Recorder(("p.u",), phases=("a", "c"), stride=stride)
+    traces = run(net, "torch:trajectory", np.ones((4, 1)), record=recorder).traces
+    assert recorded_spans(traces) == traces.phases and len(traces.phases) == 8
+
+
+def test_a_trial_that_was_cut_short_has_no_point_in_an_fi_curve():
+    """Three trials of 100 ms and one of 0.1 ms with a spike, which would have 10,000 Hz."""
+    spans = [(k, 0.1 * k, 0.1 * (k + 1)) for k in range(3)] + [(3, 0.3, 0.3001)]
+    traces = regular(*spans, first=0.0)
+    traces.values["c.I"], traces.units["c.I"] = np.full(traces["c.V"].shape, 1e-9), "amp"
+    found = read_response(traces, "c.I", "c")
+    np.testing.assert_allclose(found.response, np.full(6, 100.0))
+    title = plot.fi_figure(traces, "c.I", "c").get_suptitle()
+    assert "6 points, mean over 100 ms each, without 1 trial cut short" in title
+
+
+def test_the_bins_of_a_run():
+    """A cell with a steady current: its bins hold the counts of its spikes."""
+    lines = [LEAK.format("I_tonic"), GATE]
+    c = cell("\n".join(lines), rate="s", parts=SPIKES, I_tonic="400*pA", **MEMBRANE)
+    net = circuit({"c": (1, c)}, phases=[phase("only", "50.1*ms")], dt="0.1*ms")
+    traces = run(net, "torch:trajectory", record=["c.V"]).traces
+    edges, rates = binned_rate(traces, "c", (0.0, 0.0501), 5e-3)
+    times = np.asarray(traces.spikes["c"].time)
+    lows = 5e-3 * np.arange(10)
+    counts = [((times > low - 1e-6) & (times < low + 5e-3 - 1e-6)).sum() for low in lows]
+    np.testing.assert_allclose(edges, 5e-3 * np.arange(11))
+    np.testing.assert_allclose(rates, np.array(counts) / 5e-3)

@@ -13,6 +13,7 @@ from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import check_not_empty, columns_of, numbers_of, population, title_of
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
+from neurosim.plot.window import recorded_spans
 from neurosim.traces import Traces
 from neurosim.traces.traces import INSTANT, within
 
@@ -44,7 +45,7 @@ def fi_figure(
     """Draw the firing rate of a population, or the mean of a rate variable, against the mean current; a point per trial, sample and cell.
 
     Points with equal currents are drawn as their mean with a bar of one standard deviation. Where time was left out of a recording, rates and
-    means are those of the time that was recorded.
+    means are those of the time that was recorded. A trial of which less than half was recorded has no point, and the title says so.
 
     Parameters
     ----------
@@ -91,6 +92,8 @@ def fi_figure(
         shortest, longest = (f"{seconds * 1e3:.4g}" for seconds in (found.seconds.min(), found.seconds.max()))
         over = longest if shortest == longest else f"{shortest} to {longest}"
         note = f"{where}{counted(len(found.current), 'point')}, mean over {over} ms each"
+        cut = len(_spans(traces, phase)) - len(_whole(_spans(traces, phase)))
+        note += f", without {counted(cut, 'trial')} cut short" if cut else ""
         figure.suptitle(title_of(title, traces, [note], level=True))
         axes: Axes = figure.subplots()
         several = False
@@ -132,7 +135,7 @@ def read_response(
     batch = traces.values[current].shape[1]
     time = np.asarray(traces.time)
     columns: list[list[np.ndarray]] = [[], [], [], []]
-    for trial, recorded in _spans(traces, phase).items():
+    for trial, recorded in _whole(_spans(traces, phase)).items():
         begin = min(start for start, _ in recorded) + discard
         spans = [(max(start, begin), stop) for start, stop in recorded if stop - begin > INSTANT]
         if not spans:
@@ -224,14 +227,25 @@ def _means(traces: Traces, name: str, rows: Sequence[slice], numbers: np.ndarray
 
 def _spans(traces: Traces, phase: str | None) -> dict[int, list[tuple[float, float]]]:
     """Start and stop of what was recorded of the phase, or of the trial, in each trial."""
-    names: Sequence[str] = list(dict.fromkeys(p.name for p in traces.phases))
+    recorded = recorded_spans(traces)
+    names: Sequence[str] = list(dict.fromkeys(p.name for p in recorded))
     if phase is not None and phase not in names:
         raise unknown("phase", phase, names)
     spans: dict[int, list[tuple[float, float]]] = {}
-    for span in traces.phases:
+    for span in recorded:
         if phase in (None, span.name):
             spans.setdefault(span.trial, []).append((span.start, span.stop))
     if not spans:
         step = float(np.diff(traces.time).mean()) if len(traces.time) > 1 else 0.0
         spans = {0: [(float(traces.time[0]), float(traces.time[-1]) + step)]}
     return spans
+
+
+def _whole(spans: dict[int, list[tuple[float, float]]]) -> dict[int, list[tuple[float, float]]]:
+    """The trials that were recorded for at least half as long as the longest.
+
+    The rate in a stub of one that was cut short hangs on whether a spike fell into it.
+    """
+    seconds = {trial: sum(stop - start for start, stop in recorded) for trial, recorded in spans.items()}
+    longest = max(seconds.values())
+    return {trial: recorded for trial, recorded in spans.items() if seconds[trial] > 0.5 * longest - INSTANT}

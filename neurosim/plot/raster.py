@@ -110,7 +110,7 @@ def rates_figure(
     spiking, variables = _rated(traces, populations)
     window = window_of(traces)
     recorded = stretches(window.spans, window.limits)
-    longest = max(stop - start for start, stop in recorded)
+    longest = max((stop - start for start, stop in recorded), default=0.0)
     if bin == BIN:  # the default is for short recordings, too
         bin = min(bin, longest)
     if spiking and bin > longest + INSTANT:
