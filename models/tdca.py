@@ -234,7 +234,8 @@ def _circuit(
     synapses(f"W{top}", f"b{top}", last, out, fan_in=cells[top - 1])
     output = Cell(
         "output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), ("I_basal", "I_apical"),
-        inputs=("y",) if given_credit else (), parameters=slow, pools=(Pool("total", "exp(u)"), Pool("mean_credit", "r*v_a")),
+        inputs=("y",) if given_credit else (), parameters=slow,
+        pools=(Pool("top", "u", reduce="max"), Pool("total", "exp(u - top)"), Pool("mean_credit", "r*v_a")),
     )  # fmt: skip
     populations.append(Population(out, classes, output))
     names: tuple[str, ...] = ()
@@ -292,7 +293,7 @@ _MESSENGER = """
 _OUTPUT = """
     du/dt = (-u + I_basal)/tau_s : 1
     dv_a/dt = (-v_a + I_apical)/tau_a : 1
-    r = exp(u)/total : 1
+    r = exp(u - top)/total : 1
     delta = r*(v_a - mean_credit) : 1
     I_basal : 1
     I_apical : 1

@@ -13,10 +13,12 @@ import numpy as np
 
 from neurosim.backends import LEVELS, STEADY, engine_class
 from neurosim.backends.result import Result, ResultBuilder, largest_by_phase
+from neurosim.backends.settings import own_settings
 from neurosim.circuit import Circuit
 from neurosim.describe.quantities import unit as shown_unit
 from neurosim.equations import seconds, unit_text
 from neurosim.errors import NeurosimError, UnsupportedError, check_list
+from neurosim.files import user_path
 from neurosim.plan import Plan
 from neurosim.protocol import Windows
 from neurosim.simulation import simulate, stimuli
@@ -49,19 +51,23 @@ class Comparison:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``report.md``, ``report.json`` and ``traces.png`` into a folder, which is made where it is missing."""
-        from neurosim.plot import save_comparison
+        from neurosim.plot import save_comparison, save_traces
 
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "report.md", folder / "report.json"]
         paths[0].write_text(self.markdown())
         paths[1].write_text(json.dumps(self.report, indent=2) + "\n")
         if self.traces:
             paths.append(folder / "traces.png")
-            save_comparison(self.traces, paths[-1], ends=self.ends)
+            if len(self.traces) + len(self.ends) > 1:
+                save_comparison(self.traces, paths[-1], ends=self.ends)
+            else:
+                save_traces(next(iter(self.traces.values())), paths[-1])
         return paths
 
 
+@own_settings()
 def compare(
     circuit: Circuit,
     images: Any = None,
@@ -159,6 +165,7 @@ def compare(
         "settling_by_variable": moved,
         "range": ranges,
         "unsettled": {level: held[level].unsettled for level in levels if level == STEADY},
+        "unstable": {level: held[level].unstable for level in levels if level == STEADY},
         "order": {level: None if level == STEADY else _order(circuit, run, level, states) for level in levels},
         "update_cosine": {
             level: cosines_with_gradient(circuit, start, held[level].collected, fields) for level in levels
@@ -272,10 +279,12 @@ def _order(circuit: Circuit, run: Any, level: str, states: list[str]) -> float |
 def choose_levels(plan: Plan, levels: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """The levels to compare, each once, and why others are left out where none are named: ``{level: reason}``.
 
+    One level alone is compared with nothing, but its update with the gradient.
+
     Raises
     ------
     NeurosimError
-        An unknown level, or fewer than two.
+        An unknown level, or none that can run the circuit.
     """
     check_list("levels", levels)
     for level in levels or ():
@@ -283,10 +292,10 @@ def choose_levels(plan: Plan, levels: Sequence[str] | None = None) -> tuple[list
     reasons = {} if levels else {level: _why_not(plan, level) for level in LEVELS}
     left_out = {level: reason for level, reason in reasons.items() if reason}
     chosen = [level for level in dict.fromkeys(levels or LEVELS) if level not in left_out]
-    if len(chosen) < 2:
+    if not chosen:
         others = "".join(f" Left out: {level}: {reason.rstrip('.')}." for level, reason in left_out.items())
         raise NeurosimError(
-            f"Got the levels {chosen}; wanted at least two to compare. Known: {', '.join(LEVELS)}.{others}"
+            f"Got no level to compare; expected at least one of: {', '.join(LEVELS)}.{others}"
         )
     return chosen, left_out
 
@@ -331,8 +340,8 @@ def _markdown(report: dict[str, Any]) -> str:
             for level, why in report.get("left_out", {}).items()
             for line in (f"Left out: {level}: {why.rstrip('.')}.", "")
         ),
-        *_pair_table(report),
-        "",
+        *(_pair_table(report) + [""] if report["pairs"] else []),
+        *_unsettled(report),
         *_weight_table(report),
         "",
         *_state_table(report),
@@ -385,6 +394,20 @@ def _pair_table(report: dict[str, Any]) -> list[str]:
     return _table(header + ["of spike times"] * spiking, rows)
 
 
+def _unsettled(report: dict[str, Any]) -> list[str]:
+    """A line where the steady level found no steady state, or one that no run in time reaches."""
+    lines = []
+    for level, count in report["unsettled"].items():
+        unstable = report["unstable"][level]
+        if count:
+            lines += [
+                f"{level}: {count} pairs of sample and phase did not settle"
+                + (f", {unstable} of them at an unstable fixed point." if unstable else "."),
+                "",
+            ]
+    return lines
+
+
 def _weight_table(report: dict[str, Any]) -> list[str]:
     """How far weights moved on the first level, and what that is to its differences from the others."""
     if not report["weight_change"]:
@@ -406,7 +429,7 @@ def _state_table(report: dict[str, Any]) -> list[str]:
         return []
 
     def worst(name: str) -> float:
-        return max(_share(pair["by_variable"][name], largest[name]) for pair in pairs)
+        return max((_share(pair["by_variable"][name], largest[name]) for pair in pairs), default=0.0)
 
     kept = sorted(largest, key=worst, reverse=True)[:MOST_STATES]
     rows = []

@@ -24,7 +24,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class OneToOne:
-    """Cell k reaches cell k: ``I_k = w_k r_k``, w of shape (n,), 1 unless given."""
+    """Cell k reaches cell k: ``I_k = w_k r_k``, w of shape (n,), 1 unless given.
+
+    A rule changes w_k by the mean over the samples of its terms in cell k of either population.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +196,10 @@ class Like:
 
 @dataclass(frozen=True)
 class Tied:
-    """`factor` times the weights of another projection, straight or transposed; kept so at every step."""
+    """`factor` times the weights of another projection, straight or transposed; kept so at every step.
+
+    Of one connectivity with it: `Dense` to `Dense`, `OneToOne` to `OneToOne`.
+    """
 
     to: str
     transpose: bool = False

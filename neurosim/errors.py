@@ -33,6 +33,10 @@ class DivergenceError(NeurosimError):
         self.result = result
 
 
+class NeurosimWarning(UserWarning):
+    """A circuit that runs, but hardly as it was meant."""
+
+
 def check_list(what: str, given: Any, error: type[NeurosimError] = NeurosimError) -> None:
     """Refuse one text where a list of names is wanted: its letters would be taken for names."""
     if isinstance(given, str):

@@ -12,6 +12,7 @@ Early or late is derived by reachability from the ports, never declared.
 from __future__ import annotations
 
 import copy
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -42,10 +43,10 @@ from neurosim.connectivity import (
     Uniform,
 )
 from neurosim.equations import (
+    TIMES,
     CellEquations,
     NotSeparable,
     Term,
-    TIMES,
     amount,
     check_constants,
     check_divisors,
@@ -54,6 +55,7 @@ from neurosim.equations import (
     check_noise,
     dimensions_of,
     is_condition,
+    is_linear,
     is_noise,
     linear_rates,
     name_coefficients,
@@ -70,7 +72,15 @@ from neurosim.equations import (
     with_margins,
 )
 from neurosim.equations.units import DIMENSIONLESS, Dimension, Quantity
-from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, check_list, suggest, unknown
+from neurosim.errors import (
+    CircuitError,
+    NeurosimError,
+    NeurosimWarning,
+    UnsupportedError,
+    check_list,
+    suggest,
+    unknown,
+)
 from neurosim.plasticity import PlasticityRule
 from neurosim.protocol import LABELS, WINDOW_FIELDS, Phase, RandomSign, Windows
 
@@ -765,11 +775,9 @@ class Plan:
             raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
         elif isinstance(projection.weights, Like):
             self._like(projection, (n_pre, n_post), ())
-        plastic = isinstance(kind, Dense | Conv2d | PerMap) and projection.tied is None
-        if projection.rule is not None and not plastic:
-            raise CircuitError(
-                f"{where}: only dense weights, or those of a convolution, of its own can be plastic; put the rule on '{root}' or use Dense()."
-            )
+        if projection.rule is not None and (isinstance(kind, Kernel) or projection.tied is not None):
+            cure = f"put the rule on '{root}'" if projection.tied is not None else "use Dense() with weights=Given(...)"
+            raise CircuitError(f"{where}: only weights of its own can be plastic; {cure}.")
         shape = self._weight_shape(projection, source, target, where)
         weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
         if projection.tied is not None:
@@ -829,8 +837,15 @@ class Plan:
         if root not in by_name:
             raise CircuitError(f"{where}: tied to an unknown projection. {unknown('projection', root, by_name)}")
         other = by_name[root]
-        if other.tied is not None or not isinstance(other.connectivity, Dense):
-            raise CircuitError(f"{where}: tied to '{root}', which has no dense weights of its own; tie to their owner.")
+        if other.tied is not None or not isinstance(other.connectivity, Dense | OneToOne):
+            raise CircuitError(
+                f"{where}: tied to '{root}', which has no dense or one-to-one weights of its own; tie to their owner."
+            )
+        if type(other.connectivity) is not type(projection.connectivity):
+            raise CircuitError(
+                f"{where}: {type(projection.connectivity).__name__} tied to '{root}', which is "
+                f"{type(other.connectivity).__name__}; expected the same connectivity."
+            )
         if root not in self.projections:  # the owner may stand later in the list
             self.projections[root] = self._projection(other)
         shape = (self.projections[root].n_pre, self.projections[root].n_post)
@@ -1301,6 +1316,23 @@ class Plan:
                     f"'{projection.rule.rule.name}' of projection '{projection.name}': dt <= 2 tau = {2e3 * tau:g} ms. "
                     "Choose a smaller dt."
                 )
+
+    def warn_of_growth(self, level: str) -> None:
+        """Warn of cells whose own equations, linear and without a threshold, grow away from every fixed point."""
+        for phase in self.phases:
+            for p in self.populations.values():
+                numbers = {n: phase.shared[n] for n in p.shared}
+                if p.spiking or not p.ode or not is_linear(p.ode, p.subexpressions, numbers, p.parameters):
+                    continue
+                fastest = float(np.max(linear_rates(p.ode, p.subexpressions, numbers | p.parameters).real))
+                if fastest > 0:
+                    warnings.warn(
+                        f"{level}: the cells of population '{p.name}' are unstable in phase '{phase.name}': their own "
+                        f"equations have the eigenvalue {fastest:g}/s, so they grow e-fold in {1e3 / fastest:g} ms and reach "
+                        "no steady state. Check the signs of their equations and constants.",
+                        NeurosimWarning,
+                        stacklevel=2,
+                    )
 
     def check_rules(self, level: str) -> None:
         """Refuse rules that do not split into factors, by name; brian2:equations alone runs them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurosim.backends import STEADY
+from neurosim.backends.settings import own_settings
 from neurosim.circuit import Circuit
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError, check_list
@@ -100,6 +101,7 @@ def step_size(dt: str) -> float:
     return value
 
 
+@own_settings()
 def simulate(
     circuit: Circuit,
     images: Any = None,
@@ -185,7 +187,7 @@ def simulate(
         method=solver, progress=progress,
     )  # fmt: skip
     if recorder is None:
-        return engine.present(fields, learn=plasticity)
+        return _finite(engine.present(fields, learn=plasticity))
     recording = Recording(recorder, circuit.plan, batch_size, step, dtype, labels_of_run)
     try:
         result = engine.present(fields, learn=plasticity, record=recording)
@@ -199,6 +201,18 @@ def simulate(
         raise
     recording.close(result.weights.__getitem__)
     result.traces = recording.traces()
+    return _finite(result)
+
+
+def _finite(result: Result) -> Result:
+    """The result, unless learning left weights that are not finite."""
+    for name, weights in result.weights.items():
+        if not np.isfinite(weights).all():
+            raise DivergenceError(
+                f"{result.level}: the weights of '{name}' are not finite at the end of the run. Lower the learning rate, "
+                "or look for a division by zero in its rule.",
+                result,
+            )
     return result
 
 

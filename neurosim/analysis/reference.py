@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from neurosim.analysis.alignment import cosine
+from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.circuit import Circuit
 from neurosim.connectivity import Conv2d
@@ -176,6 +177,7 @@ def _as_kernels(weights: torch.Tensor) -> torch.Tensor:
     return weights.detach().T.contiguous().T.requires_grad_(True)
 
 
+@own_settings()
 def cosines_with_gradient(
     circuit: Circuit,
     weights: Mapping[str, np.ndarray],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -47,7 +48,10 @@ class Result:
     steps, seconds
         Number of Euler steps (steady level: sweeps) and wall-clock time of the run.
     unsettled
-        Steady level: number of (sample, phase) pairs that missed the tolerance.
+        Steady level: number of (sample, phase) pairs that missed the tolerance, or whose fixed point is unstable.
+    unstable
+        Steady level: number of (sample, phase) pairs at whose fixed point some cell grows away from it: its own
+        equations, with its drives held, have an eigenvalue with a positive real part there.
     """
 
     level: str
@@ -61,6 +65,7 @@ class Result:
     steps: int = 0
     seconds: float = 0.0
     unsettled: int = 0
+    unstable: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -122,6 +127,30 @@ class ResultBuilder:
     @property
     def states(self) -> list[tuple[str, str]]:
         return [(p.name, x) for p in self.plan.populations.values() for x in p.ode]
+
+    @cached_property
+    def followed(self) -> list[tuple[str, str]]:
+        """What is sent or read out beside states, and has to be finite as they have."""
+        found = {(p.name, v): None for p in self.plan.populations.values() for v in self.plan.sent(p.name)}
+        if self.plan.circuit.readout is not None:
+            found[self.plan.variable(self.plan.circuit.readout.variable)] = None
+        return [key for key in found if key not in self.states]
+
+    def check_finite(
+        self, finite: Callable[[str, str], bool], result: Callable[[], Result], recorded: bool = True
+    ) -> None:
+        """Raise `DivergenceError` where a state, or what is sent, read out or recorded, is not finite.
+
+        `finite(population, variable)` looks at one of them (True where it is not computed yet), `result()` is what the
+        run has gathered. What is sent is named before a state that it drove to infinity.
+        """
+        bad = {key for key in (*self.states, *self.followed) if not finite(*key)}
+        found = self.recording.not_finite() if self.recording is not None and recorded else None
+        if not bad and found is None:
+            return
+        broken = {population for population, variable in bad if variable in self.plan.populations[population].ode}
+        causes = [key for key in self.followed if key in bad and key[0] not in broken]
+        self.diverged(*(causes or [key for key in (*self.states, *self.followed) if key in bad] or [found])[0], result())
 
     def wanted(self, phase: PhasePlan) -> list[tuple[str, str]]:
         """What `finish` reads at the end of a phase."""

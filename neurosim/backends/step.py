@@ -79,6 +79,21 @@ def shared_values(p: PopulationPlan, phase: PhasePlan) -> dict[str, Any]:
     }
 
 
+class Pairs:
+    """The weights of a one-to-one projection, as a kernel of its own kind: one product per cell."""
+
+    def product(self, pre: Any, post: Any, winners: Any = None) -> Any:
+        """Sum over the samples of post * pre, per cell."""
+        return (pre * post).sum(0)
+
+
+def kernels_of(plan: Plan, arrays: Any) -> dict[str, Any]:
+    """What multiplies the factors of rules whose weights are no dense matrix, by projection."""
+    kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
+    one_to_one = [q for q in plan.projections.values() if isinstance(q.connectivity, OneToOne) and q.rule is not None]
+    return kernels | {q.name: Pairs() for q in one_to_one}
+
+
 @dataclass
 class Part:
     """One term of a rule on one projection: in each step, W += scale * pre^T post (times W where `weighted`)."""
@@ -136,7 +151,7 @@ class Stepper:
             None  # whether a row of the recording can be joined from what is recorded, as it lies in memory
         )
         plan.check_no_overlaps(level)
-        self.kernels = {q.name: arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
+        self.kernels = kernels_of(plan, arrays)
         self.winners: dict[str, Any] = {}  # of the pools of convolutions
         self.filtered: dict[str, Any] = {}  # traces of the filtered rules
         self.counts = plan.steps(dt)
@@ -237,7 +252,7 @@ class Stepper:
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
             # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.
             gains = name in self.collected or (not shared and self.batch <= 2 * projection.n_pre)
-            plain = rule.rule.bounds == (None, None) and rule.filter is None and not projection.shared_kernel
+            plain = rule.rule.bounds == (None, None) and rule.filter is None and name not in self.kernels
             plastic.append(Plastic(self, projection, parts, static and gains and plain))
         return plastic
 
@@ -339,7 +354,7 @@ class Stepper:
                 )
             if last and self.learn == "on":
                 self._apply("phase", phase.plastic)
-            if self.kept.step % CHECK_EVERY == 0 or last:
+            if self.kept.step % CHECK_EVERY == 0 or k == 0 or last:
                 self.check_finite()
             yield
 
@@ -389,6 +404,8 @@ class Stepper:
 
             def drive() -> None:
                 out[...] = s[variable] * weights
+                if q.factor != 1.0:
+                    out.__imul__(q.factor)
         elif q.shared_kernel:
             kernel = self.kernels[q.name]
 
@@ -480,11 +497,12 @@ class Stepper:
         return np.array(self.arrays.to_numpy(self.arrays.expand(self.state[population][variable], shape)))
 
     def check_finite(self) -> None:
-        """Raise `DivergenceError` when a state is not finite; what was recorded goes with it."""
-        for p in self.plan.populations.values():
-            for x in p.ode:
-                if not self.arrays.finite(self.state[p.name][x]):
-                    self.kept.diverged(p.name, x, self.result())
+        """Raise `DivergenceError` when something is not finite; what was recorded goes with it."""
+        self.kept.check_finite(self._finite, self.result)
+
+    def _finite(self, population: str, variable: str) -> bool:
+        value = self.state[population].get(variable, 0.0)
+        return bool(np.isfinite(value)) if isinstance(value, int | float) else self.arrays.finite(value)
 
     def result(self) -> Result:
         """What the run has gathered so far."""
@@ -517,6 +535,12 @@ class Plastic:
     def _post(self, part: Part) -> Any:
         return self.stepper.expand(self._target[part.post], self._shapes[1])
 
+    def _product(self, pre: Any, post: Any) -> Any:
+        """The sum over samples of pre^T post, in the shape of the weights."""
+        if self.kernel is None:
+            return self.arrays.outer(pre, post, 1.0)
+        return self.kernel.product(pre, post, self.stepper.winners.get(self.projection.name))
+
     def start(self) -> None:
         """Lazy, first step: how a post factor will reach the drive."""
         sent = self.stepper.expand(self._source[self.projection.variable], self._shapes[0])
@@ -544,7 +568,7 @@ class Plastic:
             return
         weighted = [p for p in self.parts if p.weighted]
         decay = [
-            self.arrays.outer(self._pre(p), self._post(p), p.scale) * self.weights
+            self._product(self._pre(p), self._post(p)) * (p.scale * self.weights)
             if p.decay is None
             else self.weights * (p.scale * self.stepper.batch * p.decay)
             for p in weighted
@@ -557,8 +581,7 @@ class Plastic:
             if part.weighted:
                 continue
             if self.kernel is not None:
-                winners = self.stepper.winners[self.projection.name]
-                product = self.kernel.product(self._pre(part), self._post(part), winners)
+                product = self._product(self._pre(part), self._post(part))
                 into *= keep
                 self.arrays.add_scaled(into, product, share * part.scale)
             else:

@@ -130,6 +130,7 @@ def _summary(circuit: Any, result: Any, labels: Any) -> dict[str, Any]:
         "accuracy": right,
         "settling": result.settling,
         "unsettled": result.unsettled,
+        "unstable": result.unstable,
         "spikes": {population: len(spikes.time) for population, spikes in result.spikes.items()},
     }
 

@@ -23,7 +23,7 @@ from neurosim.equations.render import (
     substitute,
 )
 from neurosim.equations.separate import NotSeparable, Term, separate, shared_name
-from neurosim.equations.steady import linear_rates, linear_terms, solve_steady
+from neurosim.equations.steady import is_linear, linear_rates, linear_terms, solve_steady
 from neurosim.equations.units import amount, dimensions_of, is_condition, quantity, seconds, unit_text
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "dimensions_of",
     "evaluate",
     "is_condition",
+    "is_linear",
     "is_noise",
     "linear_rates",
     "linear_terms",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -222,6 +222,33 @@ def affine_right_hand_sides(ode: Mapping[str, str], subexpressions: Mapping[str,
 def _affine(ode_items: Items, subexpression_items: Items) -> tuple[tuple[str, sympy.Expr], ...]:
     ode, subexpressions = dict(ode_items), dict(subexpression_items)
     return tuple(_inline(ode, subexpressions, _known(ode, subexpressions, {}), {}).items())
+
+
+def is_linear(
+    ode: Mapping[str, str], subexpressions: Mapping[str, str], numbers: Mapping[str, float], constants: Collection[str]
+) -> bool:
+    """Whether a cell is linear in its states, with coefficients that are `numbers` or follow from `constants` alone."""
+    return _is_linear(_items(ode), _items(subexpressions), _items(numbers), frozenset(constants))
+
+
+@lru_cache(512)
+def _is_linear(
+    ode_items: Items, subexpression_items: Items, number_items: Items, constants: frozenset[str]
+) -> bool:  # fmt: skip
+    ode, subexpressions, numbers = dict(ode_items), dict(subexpression_items), dict(number_items)
+    states = {_symbol(x) for x in ode}
+    known = _known(ode, subexpressions, numbers)
+    follows = set(states)  # states, and the subexpressions that stay as names and follow from states
+    for name, text in subexpressions.items():
+        if (name in known and str_to_sympy(text).free_symbols & follows) or str_to_sympy(text).free_symbols & (follows - states):
+            follows.add(_symbol(name))
+    for rhs in _inline(ode, subexpressions, known, numbers).values():
+        if rhs.free_symbols & (follows - states) or any(_opaque(rhs, x) for x in states & rhs.free_symbols):
+            return False
+        slopes = set().union(*(sympy.diff(rhs, x).free_symbols for x in states))
+        if {str(s) for s in slopes} - constants:
+            return False
+    return True
 
 
 def linear_rates(

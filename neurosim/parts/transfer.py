@@ -5,14 +5,17 @@ from __future__ import annotations
 from neurosim.equations import substitute
 from neurosim.errors import unknown
 
+#: log(1 + exp(u)), written so that exp does not overflow.
+SOFTPLUS = "0.5*(u + abs(u)) + log1p(exp(-abs(u)))"
 #: rate of a potential u (in units of v_0 above rest, see `neurosim.parts.pyramidal`)
 TRANSFER = {
     "logistic": "1/(1 + exp(-u))",
     "tanh": "tanh(u)",
     "hard_sigmoid": "clip(u, 0, 1)",
     "relu": "clip(u, 0, inf)",
-    "softplus": "log1p(exp(u))",
-    "soft_relu": "0.1*log1p(exp(u - 3))",  # the teacher's of the dendritic microcircuit, 0.1 log(1 + exp(u - 3))
+    "softplus": SOFTPLUS,
+    # the teacher's of the dendritic microcircuit, 0.1 log(1 + exp(u - 3))
+    "soft_relu": f"0.1*({substitute(SOFTPLUS, {'u': '(u - 3)'})})",
     "linear": "u",
 }
 

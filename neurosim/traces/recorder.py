@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from neurosim.equations import unit_text
 from neurosim.errors import NeurosimError, check_list, suggest, unknown
+from neurosim.files import user_path
 from neurosim.traces.layout import Layout, phase_columns, phase_spans
 from neurosim.traces.traces import PhaseSpan, Spikes, Traces
 
@@ -123,6 +123,7 @@ class _Gathered:
         self.spikes: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
         self.snapshots: list[tuple[int, dict[str, np.ndarray]]] = []
         self.written = False
+        self.looked = 0  # rows that were looked at for NaN
 
 
 class Recording:
@@ -185,12 +186,13 @@ class Recording:
         else:
             from neurosim.traces.file import TraceFile, copy_until
 
-            path = Path(recorder.path)
+            path = user_path(recorder.path)
             self._sink = copy_until(path, resume["lengths"], layout) if resume else TraceFile(path, layout)
         # HDF5 writes without holding Python's lock: the simulation goes on meanwhile.
         self._writer = ThreadPoolExecutor(1, "neurosim-recording")
         self._writing: Future[None] | None = None
         self._failed = False
+        self._not_finite: tuple[str, str] | None = None  # found in rows that were handed on
         self._error: Exception | None = None  # of the writer, until it is raised
         self._batch = batch
         self._trial, self._next = (resume["trial"], resume["step"]) if resume else (0, 0)
@@ -252,6 +254,18 @@ class Recording:
             self.flush()
         return self._gathered, self._gathered.filled
 
+    def not_finite(self) -> tuple[str, str] | None:
+        """The first variable that was NaN or infinite in a row since this was asked last; None where all were finite."""
+        gathered = self._gathered
+        rows = gathered.rows[gathered.looked : gathered.filled]
+        gathered.looked = gathered.filled
+        found, self._not_finite = self._not_finite, None
+        if found is None and not np.isfinite(rows.sum() if rows.dtype == np.float64 else rows).all():
+            found = next(
+                ((c.population, c.variable) for c in self.columns if not np.isfinite(rows[:, :, c.where]).all()), None
+            )
+        return found
+
     def end_row(self, step: int) -> None:
         """The row is filled; one that was interrupted before does not count."""
         gathered = self._gathered
@@ -298,6 +312,7 @@ class Recording:
         """
         if self._failed:
             return
+        self._not_finite = self.not_finite()
         self._wait()
         self._other.clear()
         self._handed = self._gathered

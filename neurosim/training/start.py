@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from neurosim import data as datasets
+from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import Workers, is_first
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
 from neurosim.training.config import TrainConfig, resolve
@@ -42,6 +43,7 @@ from neurosim.training.track import Tracker, require_tensorboard
 from neurosim.training.trainer import Trainer
 
 
+@own_settings()
 def train(
     model: str,
     out: str | os.PathLike[str] | None = None,
@@ -94,6 +96,7 @@ def start(
     track: bool = False,
 ) -> Run | dict[str, Any]:
     """As `train`, by a configuration."""
+    out = None if out is None else user_path(out)
     if track:
         require_tensorboard()
         if out is None:
@@ -148,7 +151,7 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
     NeurosimError
         No run folder, a run that failed, or a checkpoint that is damaged or does not belong to the configuration.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / CONFIG).is_file():
         raise NeurosimError(
             f"'{folder}' is no run folder: it has no {CONFIG}. Start the run again with `neurosim train`."

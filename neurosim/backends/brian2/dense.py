@@ -15,9 +15,9 @@ import numpy as np
 
 from neurosim.backends.brian2.arrays import NumpyArrays
 from neurosim.backends.brian2.network import (
+    brian2_settings,
     brian2_unit,
     clear_spike_train,
-    codegen_target,
     namespace_of,
     run_network,
     spike_operation,
@@ -45,6 +45,7 @@ class DenseEngine:
         plan.check_weights(weights)
         plan.check_rules(LEVEL)
         plan.check_step(options.dt)
+        plan.warn_of_growth(LEVEL)
         plan.steps(options.dt)  # refused before Brian2's objects are made, which complain when they are dropped
         if options.dtype != "float64":
             raise UnsupportedError(
@@ -52,15 +53,15 @@ class DenseEngine:
             )
         self.plan, self.options = plan, options
         self.arrays = NumpyArrays()
-        self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
         self.groups: dict[str, b2.NeuronGroup] = {}
         self.views: dict[str, dict[str, np.ndarray]] = {}
         self.synapses: list[b2.Synapses] = []
-        with codegen_target(options.codegen):
+        with brian2_settings(options.codegen):
+            self.clock = b2.Clock(options.dt * b2.second, name="ns_clock")
             for p in plan.populations.values():
                 self._group(p.name)
             self._weights = {name: self._container(name, w) for name, w in weights.items()}
-        self.network = b2.Network(*self.groups.values(), *self.synapses)
+            self.network = b2.Network(*self.groups.values(), *self.synapses)
         self.noise, self.trial = Noise(plan, options.seed, options.batch, options.dt), 0
         for obj in (
             *self.synapses,
@@ -99,7 +100,7 @@ class DenseEngine:
         synapses = b2.Synapses(
             source[: projection.n_pre], target[: projection.n_post], "w : 1", clock=self.clock, name=f"ns_w_{name}"
         )
-        with codegen_target("numpy"):  # connecting is done once: nothing to gain from compiling it
+        with brian2_settings("numpy"):  # connecting is done once: nothing to gain from compiling it
             synapses.connect()
         self.synapses.append(synapses)
         view = synapses.variables["w"].get_value().reshape(projection.n_pre, projection.n_post)

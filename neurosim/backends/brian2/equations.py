@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.network import (
+    brian2_settings,
     brian2_unit,
     clear_spike_train,
-    codegen_target,
     namespace_of,
     run_network,
     spike_operation,
@@ -54,6 +54,7 @@ class EquationsEngine:
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
         plan.check_step(options.dt)
+        plan.warn_of_growth(LEVEL)
         plan.steps(options.dt)  # refused before Brian2's objects are made, which complain when they are dropped
         if options.batch != 1:
             raise UnsupportedError(
@@ -117,7 +118,7 @@ class EquationsEngine:
     ) -> Result:  # fmt: skip
         started = time.perf_counter()
         trials = check_stimuli(self.plan, stimuli, 1)
-        with codegen_target(self.options.codegen):
+        with brian2_settings(self.options.codegen):
             run = _Run(
                 self.plan, self._weights, self.options, stimuli, trials, self.noise, learn, record, ends, self.trial,
             )  # fmt: skip
@@ -410,7 +411,7 @@ class _Run:
                     self.now = (phase, k == mark, last)
                     yield
                     self.kept.step += 1
-                    if self.kept.step % CHECK_EVERY == 0:
+                    if self.kept.step % CHECK_EVERY == 0 or k == 0 or last:
                         self._check_finite()
                 for population, hold in phase.holds:
                     self.groups[population].variables[f"ns_take_{hold.name}"].get_value()[...] = False
@@ -494,9 +495,7 @@ class _Run:
                 self._set(q.name, weights)
 
     def _check_finite(self) -> None:
-        for population, x in self.kept.states:
-            if not np.isfinite(self.groups[population].variables[x].get_value().sum()):
-                self.kept.diverged(population, x, self._result())
+        self.kept.check_finite(lambda p, x: bool(np.isfinite(self._look(p, x).sum())), self._result)
 
     def _result(self) -> Result:
         weights = {q.name: self._get(q.name) for q in self.plan.projections.values() if q.root == q.name}

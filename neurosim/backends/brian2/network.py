@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import brian2 as b2
+import numpy as np
 from brian2.core.preferences import prefs
 from brian2.groups.group import CodeRunner
 
@@ -22,17 +23,44 @@ TARGETS = ("numpy", "cython")
 
 
 
+#: Preferences of Brian2 that a run relies on; a script may have set others.
+RELIED_ON: dict[str, Any] = {
+    "codegen.loop_invariant_optimisations": True,
+    "codegen.string_expression_target": "numpy",
+    "core.default_float_dtype": np.float64,
+    "core.default_integer_dtype": np.int32,
+    "core.network.default_schedule": ["start", "groups", "thresholds", "synapses", "resets", "end"],
+    "legacy.refractory_timing": False,
+}
+
+
 @contextlib.contextmanager
-def codegen_target(target: str) -> Iterator[None]:
-    """Use a code generation target for the objects built or run inside."""
+def brian2_settings(target: str) -> Iterator[None]:
+    """Build or run Brian2's objects inside with this code generation target and the preferences that a run relies on.
+
+    Raises
+    ------
+    NeurosimError
+        An unknown target; a device other than Brian2's runtime, which a script has set.
+    """
     if target not in TARGETS:
         raise unknown("code generation target", target, TARGETS)
-    before = prefs["codegen.target"]
-    prefs["codegen.target"] = target
+    device = b2.get_device()
+    if device is not b2.all_devices["runtime"]:
+        name = next((n for n, d in b2.all_devices.items() if d is device), type(device).__name__)
+        raise NeurosimError(
+            f"Brian2's device is '{name}', set by set_device('{name}'), and neurosim runs on 'runtime'. Call "
+            "brian2.set_device('runtime') before."
+        )
+    wanted = RELIED_ON | {"codegen.target": target}
+    before = {name: prefs[name] for name in wanted}
     try:
+        for name, value in wanted.items():
+            prefs[name] = value
         yield
     finally:
-        prefs["codegen.target"] = before
+        for name, value in before.items():
+            prefs[name] = value
 
 
 def state_lines(p: PopulationPlan) -> list[str]:
@@ -105,7 +133,7 @@ def run_network(
         False  # Brian2 would end the run without an error, as if it were complete
     )
     try:
-        with codegen_target(options.codegen):
+        with brian2_settings(options.codegen):
             network.run(steps * clock.dt, namespace={})
     finally:
         b2.prefs.core.stop_on_keyboard_interrupt = catches
@@ -119,9 +147,9 @@ def run_network(
 
 
 __all__ = [
+    "brian2_settings",
     "brian2_unit",
     "clear_spike_train",
-    "codegen_target",
     "namespace_of",
     "run_network",
     "spike_operation",

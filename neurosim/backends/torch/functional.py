@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from neurosim.backends.step import constants_of, pooled, shared_values
+from neurosim.backends.step import constants_of, kernels_of, pooled, shared_values
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.order import steady_states
 from neurosim.connectivity import OneToOne
@@ -70,7 +70,7 @@ class FunctionalTrial:
         self._texts: dict[Variable, str] = {}  # of the factors
         for name, seconds in self.learn.items():
             self._factors[name] = self._rule(plan.projections[name], phase.shared, seconds)
-        self._kernels = {q.name: self.arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel}
+        self._kernels = kernels_of(plan, self.arrays)
         self._programs: dict[tuple[Variable, ...], tuple[list[Line], set[str]]] = {}
 
     def _refuse(self) -> None:
@@ -271,7 +271,7 @@ class FunctionalTrial:
             post, pre = self._of(values, post_name), self._of(values, pre_name)
             rows = max(len(post), len(pre))
             # A factor that is the same for all samples is multiplied once, with the sum of the other.
-            if q.shared_kernel:
+            if name in self._kernels:
                 winners = values[q.source].get(f"ns_winners_{name}")
                 change = self._kernels[name].product(
                     pre.expand(rows, -1), post.expand(rows, -1) * (scale / rows), winners

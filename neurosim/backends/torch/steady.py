@@ -4,7 +4,7 @@ Per cell and phase SymPy solves the compartments for their steady state, with ra
 (`neurosim.equations.steady`). Across the network one *sweep* visits the populations in breadth-first depth from the clamped
 sources: drives from the present rates, late variables, new states, new rates. Sweeps repeat until no state moves by more
 than the tolerance, by default with Anderson acceleration per sample (depth 6, undamped; Walker & Ni 2011). A sample that misses
-the tolerance is counted in `Result.unsettled`, never passed over in silence.
+the tolerance, or at whose fixed point a cell is unstable, is counted in `Result.unsettled`, never passed over in silence.
 
 With the method ``relaxation`` the circuit's own published scheme takes the place of this solver (`neurosim.protocol.Relaxation`): a fixed
 number of sweeps, the residual reported as it is.
@@ -32,12 +32,13 @@ from tqdm import tqdm
 
 from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
-from neurosim.backends.step import Learn, constants_of, pooled, shared_values
+from neurosim.backends.step import Learn, Pairs, constants_of, kernels_of, pooled, shared_values
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, check_pools, pool_text, split, union
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution
 from neurosim.backends.torch.order import numbers_in, order_of_states, steady_states
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
+from neurosim.backends.torch.stability import CellStability
 from neurosim.backends.torch.workers import Workers
 from neurosim.connectivity import OneToOne
 from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
@@ -173,14 +174,13 @@ class SteadyEngine:
             )
         self._label: int | None = None  # that `_values` reads
         self._initial: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
-        self._kernels: dict[str, Convolution | BiasPerMap] = {
-            q.name: self.arrays.shared_kernel(q) for q in plan.projections.values() if q.shared_kernel
-        }
+        self._kernels: dict[str, Convolution | BiasPerMap | Pairs] = kernels_of(plan, self.arrays)
         self._functions = self.arrays.functions | {
             "ns_pool_batch": self._pool_batch, "ns_overlap": self._overlap,
             "ns_overlap_of_labels": lambda x: self._overlap(x, False),
         }  # fmt: skip
         self._compiled: dict[tuple[str, int], Sweeps] = {}
+        self._stabilities: dict[tuple[str, int, str], CellStability] = {}
         self.transform: Transform | None = None
         self.workers: Workers | None = None
         self.noise, self.trial = None, 0
@@ -203,7 +203,8 @@ class SteadyEngine:
         plastic = {q.name for q in self.plan.plastic()}
         self._units = {
             q.name for q in self.plan.projections.values()
-            if isinstance(q.connectivity, OneToOne) and q.name not in plastic and bool((self._weights[q.root] == 1).all())
+            if isinstance(q.connectivity, OneToOne) and q.root not in plastic and q.factor == 1.0
+            and bool((self._weights[q.root] == 1).all())
         }  # fmt: skip
         self._compiled.clear()
 
@@ -373,14 +374,22 @@ class SteadyEngine:
             self._steps_of[key] = None
             return None
         steps = []
+        waiting = {name: set(texts) for name, texts in solutions.items()}
         for name, states in order:
             p = plan.populations[name]
+            waiting[name] -= set(states)
             texts = {x: solutions[name][x] for x in states}
             needed = p.closure({n for text in texts.values() for n in names_in(text)})
             sent = plan.sent(name)
             late = p.blocks({n for text in texts.values() for n in names_in(text)})[1]
             known = {n for t in solutions[name].values() for n in names_in(t)}
-            early = [a for a in p.blocks(known | sent)[0] if set(states) & p.closure([a.name])]
+            # What follows from these states, and from none that is still to come.
+            follows = {a.name: p.closure([a.name]) for a in p.blocks(known | sent)[0]}
+            early = [
+                a
+                for a in p.blocks(known | sent)[0]
+                if set(states) & follows[a.name] and not waiting[name] & follows[a.name]
+            ]
             lines = [pooled(a) for a in late] + [(f"ns_new_{x}", text) for x, text in texts.items()]
             steps.append(
                 Step(
@@ -425,7 +434,7 @@ class SteadyEngine:
         started = time.perf_counter()
         kept = self._kept(ends)
         self._record = record
-        unsettled = 0
+        unsettled, unstable = 0, 0
         self._changes, self._products, self._exact = {}, {}, {}
         samples = check_stimuli(self.plan, stimuli, 1) * (1 if stimuli else self.options.batch)
         first = True
@@ -435,7 +444,8 @@ class SteadyEngine:
             for start in range(0, samples, self.options.batch):
                 fields = {n: v[start : start + self.options.batch] for n, v in stimuli.items()}
                 try:
-                    unsettled += self._trial(fields, learn, kept, first)
+                    missed, grown = self._trial(fields, learn, kept, first)
+                    unsettled, unstable = unsettled + missed, unstable + grown
                 except DivergenceError:
                     if record is not None:
                         self._write_rows(record)  # of the phases before
@@ -445,17 +455,20 @@ class SteadyEngine:
         result = kept.result(self.weights() if ends else {}, {})
         if learn == "held":
             result.collected = {name: self.arrays.to_numpy(c).copy() for name, c in self._changes.items()}
-        result.unsettled, result.seconds = unsettled, time.perf_counter() - started
+        result.unsettled, result.unstable, result.seconds = unsettled, unstable, time.perf_counter() - started
         return result
 
-    def _trial(self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool) -> int:
+    def _trial(
+        self, fields: dict[str, Any], learn: Learn, kept: ResultBuilder, first: bool
+    ) -> tuple[int, int]:  # fmt: skip
+        """Present one batch; the numbers of samples, over its phases, that did not settle and that are unstable."""
         batch = len(next(iter(fields.values()), range(self.options.batch)))
         fields = {n: self.arrays.asarray(v) for n, v in fields.items()}
         if self._labels:
             fields = self._rows(fields)
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
-        unsettled, residual, before = 0, 0.0, None
+        unsettled, unstable, residual, before = 0, 0, 0.0, None
         if self._record is not None:
             self._record.begin_trial(lambda name: self.arrays.to_numpy(self._weights[name]))
         relax = self._relax if self.options.method != "relaxation" else self._follow
@@ -472,8 +485,8 @@ class SteadyEngine:
                 shown = fields if self._labels else self.plan.fields(phase, fields, self.options.seed, self.trial)
                 self._enter(phase, before, shown)
                 residual, missed = relax(program, phase, kept)
-                unsettled += missed
             else:  # this is the fixed point of the phase before, with its residual
+                missed = None
                 self._share(phase)
             for p in program:
                 if not p.states:  # no sweep visits it
@@ -482,6 +495,11 @@ class SteadyEngine:
             for population, hold in phase.holds:
                 self.state[population][hold.name] = self.state[population][hold.of] + 0.0
             kept.begin(phase)
+            self._check_finite(phase, kept)
+            if missed is not None:  # settled anew, not the fixed point of the phase before
+                grown = self._unstable(program, phase)
+                unsettled += int((missed | grown).sum())
+                unstable += int(grown.sum())
             for k, same in enumerate(self._same(phase)):
                 self._label = k
                 kept.finish(same, self._values, residual)
@@ -493,7 +511,30 @@ class SteadyEngine:
         self.trial += 1
         if self._record is not None:
             self._write_rows(self._record)
-        return unsettled
+        return unsettled, unstable
+
+    def _unstable(self, program: list[PopulationProgram], phase: PhasePlan) -> torch.Tensor:
+        """The samples at whose fixed point some cell grows."""
+        found = self._none()
+        for p in program:
+            cells = self._stability(p, phase)
+            if cells.always is not None:
+                found = found | cells.always
+            elif not bool(found.all()):
+                grown = cells.unstable(self.state[p.name]).any(dim=-1)
+                found = found | (grown.any(dim=1) if self._labels else grown).expand(self.batch)
+        return found
+
+    def _none(self) -> torch.Tensor:
+        return torch.zeros(self.batch, dtype=torch.bool, device=self.arrays.device)
+
+    def _stability(self, p: PopulationProgram, phase: PhasePlan) -> CellStability:
+        key = (phase.name, phase.sign, p.name)
+        if key not in self._stabilities:
+            self._stabilities[key] = CellStability.of(
+                self.plan.populations[p.name], phase, p.states, self._functions, self._constants[p.name]
+            )
+        return self._stabilities[key]
 
     def _keep_row(self, phase: PhasePlan) -> None:
         """The values at the end of a phase, of a recording that wants it."""
@@ -602,12 +643,14 @@ class SteadyEngine:
 
     # ---------------------------------------------------------------- fixed point
 
-    def _relax(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
-        """Settle; returns the largest residual and the number of samples that missed the tolerance."""
+    def _relax(
+        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder
+    ) -> tuple[float, torch.Tensor]:  # fmt: skip
+        """Settle; returns the largest residual and which samples missed the tolerance."""
         steps = self._steps_in_order(phase, program)
         if steps is not None:
             self._settle_in_order(steps, program, phase, kept)
-            return 0.0, 0
+            return 0.0, self._none()
         return self._sweep_until_settled(program, phase, kept)
 
     def _settle_in_order(
@@ -647,14 +690,14 @@ class SteadyEngine:
 
     def _sweep_until_settled(
         self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder
-    ) -> tuple[float, int]:
+    ) -> tuple[float, torch.Tensor]:
         """Sweep until no state moves by more than the tolerance."""
         moving = [p for p in program if p.states]
         for p in program:
             p.early(self.state[p.name])
             self._seen[p.name] += 1 if p.states else 0
         if not moving:
-            return 0.0, 0
+            return 0.0, self._none()
         options = self.options
         history: list[tuple[torch.Tensor, torch.Tensor]] = []
         residual = None
@@ -668,7 +711,7 @@ class SteadyEngine:
             if not np.isfinite(largest):
                 self._report_divergence(moving, phase, kept)
             if largest <= options.tolerance:
-                return largest, 0
+                return largest, self._none()
             if inputs is not None and sweep:
                 history.append((inputs, self._gather(moving)))
                 recent = history[-ANDERSON_DEPTH - 1 :]
@@ -679,10 +722,10 @@ class SteadyEngine:
                 else:
                     self._scatter(moving, _anderson(recent))
         assert residual is not None
-        return float(residual.max()), int((residual > options.tolerance).sum())
+        return float(residual.max()), residual > options.tolerance
 
-    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, int]:
-        """The circuit's published scheme; returns the largest distance of a state from its steady state, and 0."""
+    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, torch.Tensor]:
+        """The circuit's published scheme; returns the largest distance of a state from its steady state, and no sample."""
         scheme = self.plan.circuit.relaxation
         assert scheme is not None
         if phase.name not in scheme.sweeps:
@@ -718,7 +761,7 @@ class SteadyEngine:
             largest = self.workers.largest(largest)
         if not np.isfinite(largest):
             self._report_divergence(order, phase, kept)
-        return largest, 0
+        return largest, self._none()
 
     def _sweeps(self, phase: PhasePlan, order: list[PopulationProgram]) -> Sweeps:
         key = (phase.name, phase.sign)
@@ -763,6 +806,26 @@ class SteadyEngine:
                 if not finite:
                     kept.begin(phase)
                     kept.diverged(p.name, x, kept.result(self.weights(), {}))
+
+    def _check_finite(self, phase: PhasePlan, kept: ResultBuilder) -> None:
+        """Raise `DivergenceError` where what is sent, read out or recorded in a settled phase is not finite."""
+        keys = list(kept.followed)
+        if self._record is not None and self._record.wants(phase):
+            keys += self._record.variables
+        known = {key: self.state[key[0]][key[1]] for key in keys if key[1] in self.state[key[0]]}
+        sums = [v.sum() for v in known.values() if isinstance(v, torch.Tensor)]
+        finite = all(np.isfinite(v) for v in known.values() if not isinstance(v, torch.Tensor))
+        finite = finite and (not sums or bool(torch.isfinite(torch.stack(sums).sum())))
+        if self.workers is not None:
+            finite = self.workers.largest(float(not finite)) == 0
+        if finite:
+            return
+        for (population, variable), v in known.items():
+            good = bool(torch.isfinite(v).all()) if isinstance(v, torch.Tensor) else np.isfinite(v)
+            if self.workers is not None:
+                good = self.workers.largest(float(not good)) == 0
+            if not good:
+                kept.diverged(population, variable, kept.result(self.weights(), {}))
 
     def _sweep(self, moving: list[PopulationProgram]) -> torch.Tensor:
         """One visit to each population; the largest move of a state, per sample."""
@@ -905,7 +968,9 @@ class SteadyEngine:
                     winners = self._winners.get(projection.name)
                     products += [(g, f if winners is None else (f, winners), scale) for g, f, scale in found]
                     continue
-                parts = [self.arrays.outer(g, f, scale) * weights for g, f, scale in found]
+                kernel = self._kernels.get(projection.name)
+                products_of = kernel.product if isinstance(kernel, Pairs) else lambda g, f: self.arrays.outer(g, f, 1.0)
+                parts = [products_of(g, f) * (scale * weights) for g, f, scale in found]
                 for part in parts if self.workers is not None else ():
                     self.workers.average(part)  # type: ignore[union-attr]
             for part in parts:
@@ -947,7 +1012,7 @@ class SteadyEngine:
 
     def _multiply(
         self, products: list[Product], into: torch.Tensor, rate: float, fresh: bool = False,
-        kernel: Convolution | BiasPerMap | None = None,
+        kernel: Convolution | BiasPerMap | Pairs | None = None,
     ) -> None:  # fmt: skip
         """Add products times `rate`; `fresh`: in place of what was there.
 

@@ -76,6 +76,7 @@ class TrajectoryEngine:
         plan.check_weights(weights)
         plan.check_rules(LEVEL)
         plan.check_step(options.dt)
+        plan.warn_of_growth(LEVEL)
         self.plan, self.options = plan, options
         self.arrays = TorchArrays(options.dtype, options.device)
         self._weights = {name: self.arrays.asarray(w) for name, w in weights.items()}

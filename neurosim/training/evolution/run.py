@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from neurosim import data, registry
+from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import is_first
 from neurosim.errors import NeurosimError
 from neurosim.evolved import NAME, Evolved
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
@@ -58,6 +59,7 @@ def strategy_of(config: EvolveConfig, theta: torch.Tensor) -> Strategy:
     return PEPG(theta, population=config.population, sigma=config.sigma, seed=config.seed, **rate)
 
 
+@own_settings()
 def run(
     config: EvolveConfig, out: Path, data_dir: str | None = None, *, resume: bool = False, overwrite: bool = False, minutes: float | None = None,
     progress: bool = True, command: str = "", track: bool = False,
@@ -66,6 +68,7 @@ def run(
 
     Test accuracies are read when all generations are done, not where `minutes` ended them.
     """
+    out = user_path(out)
     check_minutes(minutes)  # like all that follows, before anything is written
     origin = _origin(out) if resume else {}
     began_with = origin.get("data_dir")

@@ -1,0 +1,84 @@
+"""Whether the cells grow away from a fixed point: eigenvalues of their own equations there, drives and pools held.
+
+A fixed point that `torch:steady` finds may be one that no run in time ever reaches. Where a cell's equations are
+linear in its states the answer is the same for all samples; elsewhere the Jacobian is taken at each sample's point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from neurosim.backends.torch.order import numbers_in
+from neurosim.equations import compile_block, is_linear, linear_rates, names_in
+from neurosim.plan import PhasePlan, PopulationPlan
+
+#: An eigenvalue counts as positive above this share of the largest entry, by floating-point type.
+ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass
+class CellStability:
+    """Stability of one population's cells in one phase; `always` is set where it is the same for all samples."""
+
+    states: list[str]
+    always: bool | None
+    right_hand_sides: Callable[[dict[str, Any]], None]
+
+    @classmethod
+    def of(
+        cls, p: PopulationPlan, phase: PhasePlan, moving: list[str], functions: Mapping[str, Any],
+        constants: Mapping[str, Any],
+    ) -> CellStability:  # fmt: skip
+        """Of the cells of a population whose states `moving` settle in a phase."""
+        if p.spiking or not moving:
+            return cls([], False, lambda values: None)
+        numbers = numbers_in(p, phase)
+        ode = {x: p.ode[x] for x in moving}
+        if is_linear(ode, p.subexpressions, numbers, p.parameters):
+            rates = linear_rates(ode, p.subexpressions, numbers | p.parameters)
+            return cls(moving, bool((rates.real > 0).any()), lambda values: None)
+        needed = p.closure({n for rhs in ode.values() for n in names_in(rhs)})
+        follow = [a for a in p.assignments if a.name in needed and not a.over and set(moving) & p.closure([a.name])]
+        lines = [(a.name, a.expression) for a in follow] + [(f"ns_rhs_{x}", rhs) for x, rhs in ode.items()]
+        return cls(moving, None, compile_block(lines, functions, constants))
+
+    def unstable(self, values: Mapping[str, Any]) -> torch.Tensor:
+        """Of each sample (and label) and cell, whether it grows away from the point that `values` holds."""
+        point = tuple(values[x] for x in self.states)
+
+        def change(*states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            local = {**values, **dict(zip(self.states, states, strict=True))}
+            self.right_hand_sides(local)
+            return tuple(_like(local[f"ns_rhs_{x}"], states[0]) for x in self.states)
+
+        columns = []
+        for k in range(len(point)):
+            direction = tuple(torch.ones_like(x) if j == k else torch.zeros_like(x) for j, x in enumerate(point))
+            columns.append(torch.stack(torch.func.jvp(change, point, direction)[1], dim=-1))
+        return grows(torch.stack(torch.broadcast_tensors(*columns), dim=-1))
+
+
+def _like(value: Any, shaped: torch.Tensor) -> torch.Tensor:
+    return value + torch.zeros_like(shaped)
+
+
+def grows(jacobian: torch.Tensor) -> torch.Tensor:
+    """Of matrices (..., k, k), whether an eigenvalue has a positive real part; up to k = 3 by Routh and Hurwitz' conditions."""
+    k = jacobian.shape[-1]
+    share = ROUND_OFF[jacobian.dtype]
+    scale = jacobian.abs().amax(dim=(-2, -1)).clamp_min(torch.finfo(jacobian.dtype).tiny)
+    j = jacobian / scale[..., None, None]
+    trace = j.diagonal(dim1=-2, dim2=-1).sum(-1)
+    if k == 1:
+        return trace > share
+    if k > 3:
+        return torch.linalg.eigvals(j).real.amax(-1) > share
+    determinant = torch.linalg.det(j)
+    if k == 2:
+        return (trace > share) | (determinant < -share)
+    minors = 0.5 * (trace**2 - (j @ j).diagonal(dim1=-2, dim2=-1).sum(-1))
+    return (trace > share) | (determinant > share) | (trace * minors > determinant + share)
