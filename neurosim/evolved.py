@@ -11,6 +11,7 @@ import numpy as np
 
 from neurosim import tensors
 from neurosim.errors import NeurosimError
+from neurosim.files import user_path
 
 KIND = "evolved weights"
 #: The file in a folder of `neurosim evolve`.
@@ -39,7 +40,7 @@ class Evolved:
     def save(self, path: str | Path) -> Path:
         """Write the file, complete or not at all."""
         about = {"kind": KIND, "model": self.model, "settings": dict(self.settings), "facts": dict(self.facts)}
-        return tensors.save(Path(path), self.weights, about)
+        return tensors.save(user_path(path), self.weights, about)
 
 
 def load_evolved(path: str | Path) -> Evolved:
@@ -50,7 +51,7 @@ def load_evolved(path: str | Path) -> Evolved:
     NeurosimError
         No such file, or one that is truncated, damaged, of a newer version or something else.
     """
-    path = Path(str(path))  # of a folder named 5, a setting is the number
+    path = user_path(str(path))  # of a folder named 5, a setting is the number
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise NeurosimError(f"There is no file '{path}' of evolved weights; `neurosim evolve` writes one.")

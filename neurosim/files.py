@@ -9,6 +9,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a person gives: ``~`` and ``~name`` at its beginning are the home folders.
+
+    A shell does so by itself, but not after an equals sign (``--out=~/runs``), in a file, or in Python.
+    """
+    return Path(user_text(path))
+
+
+def user_text(path: str | os.PathLike[str]) -> str:
+    """As `user_path`, otherwise letter by letter as it was given: of what need not be a path."""
+    text = os.path.expanduser(os.fspath(path))
+    # `Path` drops the `./` by which a person says that a folder here is called `~`.
+    return os.path.abspath(text) if text.startswith("./") and str(Path(text))[0] == "~" else text
+
+
 #: What a disk without room says.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

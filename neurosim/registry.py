@@ -16,6 +16,7 @@ from typing import Any
 
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError, suggest, unknown
+from neurosim.files import user_text
 
 
 def names() -> list[str]:
@@ -78,7 +79,7 @@ def model(name: str) -> Model:
 
 
 def _from_file(text: str) -> Model:
-    path, _, function = text.partition(":")
+    path, _, function = user_text(text).partition(":")
     function = function or "circuit"
     if not Path(path).is_file():
         raise NeurosimError(f"There is no file '{path}' (asked for by the model '{text}').")

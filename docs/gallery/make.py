@@ -38,7 +38,7 @@ from neurosim import (
     train,
 )
 from neurosim.errors import NeurosimError, unknown
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.models import bac_firing, counter_current, dendritic_microcircuit, ghost_units
 from neurosim.parts import bac_pyramidal, current_step
 from neurosim.plot.style import style
@@ -319,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="draw these pictures (default: all)")
     parser.add_argument(
-        "--out", type=Path, default=HERE, metavar="DIR", help="folder of the pictures (default: docs/gallery)"
+        "--out", type=user_path, default=HERE, metavar="DIR", help="folder of the pictures (default: docs/gallery)"
     )
     parser.add_argument("--list", action="store_true", help="name the pictures and draw none")
     options = parser.parse_args()

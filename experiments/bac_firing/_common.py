@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from neurosim import Cell, Circuit, OneToOne, Phase, Population, Projection, Protocol
+from neurosim.files import user_path
 from neurosim.parts import bac_pyramidal
 from neurosim.plot.style import PALETTE
 from neurosim.traces import Spikes
@@ -27,7 +28,9 @@ SOMA, BASAL, APICAL = PALETTE["blue"], PALETTE["orange"], PALETTE["vermillion"]
 def command_line(text: str) -> argparse.Namespace:
     """The options that every experiment has."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: results/ beside it)")
+    parser.add_argument(
+        "--out", type=user_path, default=RESULTS, help="folder of the results (default: results/ beside it)"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     return options

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 
 from neurosim.analysis.report import save, select, table
 from neurosim.analysis.weights import angle
+from neurosim.files import user_path
 from neurosim.models import corinfomax
 from neurosim.plot.style import GREY, LINES, PALETTE, empty_figure, style
 from neurosim.training.config import read_toml
@@ -135,7 +136,10 @@ def draw_angles(found: list[dict[str, Any]]) -> Figure:
 def main() -> None:
     command = parser(__doc__ or "")
     command.add_argument(
-        "--runs", type=Path, default=HERE / "results", help="folder of the run folders (default: results/ beside this)"
+        "--runs",
+        type=user_path,
+        default=HERE / "results",
+        help="folder of the run folders (default: results/ beside this)",
     )
     options = parse(command)
     found = runs(options.runs)

@@ -12,6 +12,7 @@ from _common import NAMES, parse
 from matplotlib.figure import Figure
 
 from neurosim.analysis.report import mean_sd, save, select, table
+from neurosim.files import user_path
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
 from neurosim.training import load
 from neurosim.training.table import collect
@@ -156,7 +157,7 @@ def run(
 
 def add_runs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--runs", type=Path, nargs="+", metavar="DIR",
+        "--runs", type=user_path, nargs="+", metavar="DIR",
         help="run folders, or folders of run folders; each run replaces the row of the same data set, method and seed",
     )  # fmt: skip
     command.add_argument("--fresh", action="store_true", help="forget the rows of earlier collections")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from tqdm import tqdm
 
 from neurosim import data
 from neurosim.analysis.report import save, table
+from neurosim.files import user_path
 from neurosim.plot.style import empty_figure, style
 from neurosim.training import TrainConfig, Trainer, load, resolve
 
@@ -120,7 +120,7 @@ def draw(rows: dict[str, np.ndarray]) -> Figure:
 def main() -> None:
     command = parser(__doc__ or "")
     command.add_argument(
-        "--run", type=Path, help="folder of a finished training of the autoencoder (default: train now)"
+        "--run", type=user_path, help="folder of a finished training of the autoencoder (default: train now)"
     )
     options = parse(command)
     if options.run is not None:

@@ -20,6 +20,7 @@ from _common import MODEL, follow, parse, parser
 from matplotlib.figure import Figure
 
 from neurosim.analysis.report import column, mean_sd, save, table
+from neurosim.files import user_path
 from neurosim.plot.style import empty_figure, style
 from neurosim.training import load, resolve
 from neurosim.training.config import label
@@ -91,7 +92,7 @@ def of_runs(folders: list[Path], out: Path) -> None:
 def main() -> None:
     command = parser(__doc__ or "", seeds=3)
     command.add_argument(
-        "--runs", type=Path, nargs="+", metavar="DIR", help="draw the kernels of these run folders instead"
+        "--runs", type=user_path, nargs="+", metavar="DIR", help="draw the kernels of these run folders instead"
     )
     options = parse(command)
     if options.runs:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from neurosim.analysis.report import as_json, save, select, table
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import user_path
 from neurosim.plot.style import GREY, LINES, empty_figure, style
 from neurosim.simulation import versions
 from neurosim.training import Trainer, load, resolve
@@ -250,7 +251,7 @@ def main() -> None:
     command = parser(__doc__ or "")
     command.add_argument(
         "--mnist",
-        type=Path,
+        type=user_path,
         nargs="+",
         default=[],
         metavar="RUN_DIR",

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from neurosim import Circuit, data
 from neurosim.analysis import ReferenceNet, cosine
 from neurosim.analysis.report import column
+from neurosim.files import user_path
 from neurosim.models import ghost_units
 from neurosim.simulation import build_engine, stimuli
 
@@ -34,7 +35,7 @@ def command_line(text: str) -> argparse.Namespace:
     """The options that every experiment has."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, 0 to SEEDS - 1, of the initial weights")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=user_path, default=RESULTS, help="folder of the results")
     parser.add_argument("--jobs", type=int, default=2, help="processes, each with one thread")
     options = parser.parse_args()
     if min(options.seeds, options.jobs) < 1:

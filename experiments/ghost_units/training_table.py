@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import user_path
 from neurosim.plot import learning_curves
 from neurosim.plot.style import GREY, PALETTE, empty_figure, save_figure, style
 from neurosim.simulation import versions
@@ -514,7 +515,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 (default 5, MNIST 3)")
     p.add_argument("--quick", action="store_true", help="2 seeds, 2 epochs, few samples: only shows that it runs")
     p.add_argument(
-        "--out", type=Path, metavar="DIR", help="output folder (default: results beside this file; quick: runs/quick)"
+        "--out",
+        type=user_path,
+        metavar="DIR",
+        help="output folder (default: results beside this file; quick: runs/quick)",
     )
     p.add_argument("--resume", action="store_true", help="keep stored runs of the same configuration, run the others")
     return p

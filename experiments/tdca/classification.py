@@ -28,6 +28,7 @@ from neurosim import data, registry
 from neurosim.analysis import command_line
 from neurosim.analysis.report import mean_sd, save, table
 from neurosim.evolved import NAME, load_evolved
+from neurosim.files import user_path
 from neurosim.plot.style import LINES, empty_figure, style
 from neurosim.training.evolution.classification import UNSEEN, evaluate
 from neurosim.training.evolution.config import resolved
@@ -285,7 +286,7 @@ def draw(plan: Mapping[str, Any], rows: list[dict[str, Any]], cosines: Mapping[s
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results")
     command.add_argument("--data", default="digits", choices=tuple(NAMES), help="data set (default: digits)")
-    command.add_argument("--runs", type=Path, help="folder of the evolutions (default: runs/tdca/DATA)")
+    command.add_argument("--runs", type=user_path, help="folder of the evolutions (default: runs/tdca/DATA)")
     command.add_argument(
         "--minutes",
         type=float,

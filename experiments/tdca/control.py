@@ -26,6 +26,7 @@ from matplotlib.lines import Line2D
 
 from neurosim.analysis import command_line
 from neurosim.analysis.report import mean_sd, save, select, table
+from neurosim.files import user_path
 from neurosim.plot.style import LINES, empty_figure, style
 from neurosim.training.evolution.control import TEST, UNSEEN, Control, drawn_action, evaluate
 
@@ -233,7 +234,7 @@ def evolution(tests: list[dict[str, Any]]) -> Figure:
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results", seeds=1)
     command.add_argument(
-        "--runs", type=Path, default=Path("runs/tdca"), help="folder of the evolutions (default: runs/tdca)"
+        "--runs", type=user_path, default=Path("runs/tdca"), help="folder of the evolutions (default: runs/tdca)"
     )
     command.add_argument("--quick", action="store_true", help="4 generations, to see that it runs; results and runs go to runs/quick")  # fmt: skip
     if command.parse_args().quick:

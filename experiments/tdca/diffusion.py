@@ -28,6 +28,7 @@ from neurosim import data
 from neurosim.analysis import command_line
 from neurosim.analysis.report import collect, mean_sd, save, select, table
 from neurosim.evolved import load_evolved
+from neurosim.files import user_path
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.training.evolution.classification import UNSEEN
 from neurosim.training.run import METRICS
@@ -210,7 +211,7 @@ def draw(rows: list[Any], widths: list[Any]) -> Figure:
 
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results", seeds=2)
-    command.add_argument("--runs", type=Path, default=Path("runs/tdca/diffusion"), help="folder of the evolutions")
+    command.add_argument("--runs", type=user_path, default=Path("runs/tdca/diffusion"), help="folder of the evolutions")
     command.add_argument("--finished", action="store_true", help="evolve nothing: report the evolutions that are there")
     command.add_argument("--quick", action="store_true", help="a minute, to see that it runs; results go to runs/quick")
     if command.parse_args().quick:

@@ -31,6 +31,7 @@ from neurosim import data, registry
 from neurosim.analysis import command_line
 from neurosim.analysis.report import collect, listed, mean_sd, save, select, table
 from neurosim.errors import DivergenceError
+from neurosim.files import user_path
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.simulation import build_engine, step_size, stimuli
 from neurosim.training import Trainer, resolve
@@ -211,7 +212,9 @@ def draw(rows: list[dict[str, Any]], kinds: list[str]) -> Figure:
 
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results", seeds=2)
-    command.add_argument("--runs", type=Path, default=Path("runs/tdca/inside_brian2"), help="folder of the evolutions")
+    command.add_argument(
+        "--runs", type=user_path, default=Path("runs/tdca/inside_brian2"), help="folder of the evolutions"
+    )
     command.add_argument("--epochs", type=int, default=40, help="length of training (default: 40)")
     command.add_argument("--messenger-epochs", type=int, default=20, help="the same with the messenger (default: 20)")
     command.add_argument("--dt", default="2*ms", help="Euler step of Brian2 (default: 2*ms)")

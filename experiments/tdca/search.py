@@ -25,6 +25,7 @@ from tqdm import tqdm
 from neurosim.analysis import command_line
 from neurosim.analysis.report import mean_sd, save, select, table
 from neurosim.environments.landscapes import SHIFT, Landscape
+from neurosim.files import user_path
 from neurosim.plot.style import LINES, empty_figure, style
 from neurosim.training.evolution.search import Search, evaluate, scores
 
@@ -239,7 +240,7 @@ def paths(search: Search, theta: np.ndarray, rates: dict[str, float], starts: in
 def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results")
     command.add_argument(
-        "--runs", type=Path, default=Path("runs/tdca"), help="folder of the evolutions (default: runs/tdca)"
+        "--runs", type=user_path, default=Path("runs/tdca"), help="folder of the evolutions (default: runs/tdca)"
     )
     command.add_argument("--seeds", type=int, help="evolution seeds of each case, 0 to SEEDS - 1 (default: 3 of one function, 2 of its family, 1 of the others)")  # fmt: skip
     command.add_argument("--quick", action="store_true", help="10 generations, to see that it runs; results and runs go to runs/quick")  # fmt: skip

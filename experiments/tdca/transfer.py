@@ -32,6 +32,7 @@ from neurosim.analysis import command_line
 from neurosim.analysis.report import collect, mean_sd, save, select, table
 from neurosim.data import Dataset
 from neurosim.evolved import NAME, load_evolved
+from neurosim.files import user_path
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.training.evolution.classification import UNSEEN, evaluate
 from neurosim.training.evolution.lifetime import Learners, Life
@@ -316,7 +317,7 @@ def main() -> None:
     command = command_line.parser(__doc__ or "", HERE / "results")
     command.add_argument(
         "--runs",
-        type=Path,
+        type=user_path,
         default=Path("runs/tdca"),
         help="folder of the evolutions, DATA/unrolled in it (default: runs/tdca)",
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from neurosim.files import user_path
+
 
 def parser(text: str, results: Path, seeds: int | None = None) -> argparse.ArgumentParser:
     """``--out`` (default `results`), and ``--seeds`` (default `seeds`) unless the experiment is a single run."""
@@ -16,7 +18,7 @@ def parser(text: str, results: Path, seeds: int | None = None) -> argparse.Argum
             "--seeds", type=_count, default=seeds, help=f"number of seeds, 0 to SEEDS - 1 (default: {seeds})"
         )
     found.add_argument(
-        "--out", type=Path, default=results, help="folder of the results (default: results/ beside this)"
+        "--out", type=user_path, default=results, help="folder of the results (default: results/ beside this)"
     )
     return found
 

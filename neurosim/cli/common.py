@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurosim.errors import NeurosimError
+from neurosim.files import user_text
 
 #: Recordings of `neurosim simulate` and `neurosim train` in their folders.
 RECORDINGS = ("traces.h5", "recording.h5")
@@ -37,11 +38,13 @@ class Commands:
 def model_argument(sub: argparse.ArgumentParser) -> None:
     name = "a name from `neurosim list`, or file.py:function"
     if sub.prog.endswith(" train"):
-        sub.add_argument("model", nargs="?", metavar="MODEL", help=f"{name}, or an experiment file (.toml)")
+        sub.add_argument(
+            "model", nargs="?", type=user_text, metavar="MODEL", help=f"{name}, or an experiment file (.toml)"
+        )
     elif sub.prog.endswith(" evolve"):
-        sub.add_argument("model", nargs="?", metavar="MODEL", help=name)
+        sub.add_argument("model", nargs="?", type=user_text, metavar="MODEL", help=name)
     else:
-        sub.add_argument("model", metavar="MODEL", help=name)
+        sub.add_argument("model", type=user_text, metavar="MODEL", help=name)
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="a parameter of model, protocol or schedule; may be repeated (--set mode=learned --set sizes=784,500,10)",
@@ -53,7 +56,7 @@ def shared_arguments(sub: argparse.ArgumentParser, level: str | None) -> None:
 
     model_argument(sub)
     sub.add_argument("--data", metavar="NAME", help="data set (default digits)")
-    sub.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    sub.add_argument("--data-dir", type=user_text, metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
     sub.add_argument("--samples", type=int, metavar="N", help="number of samples (default 4; train: all)")
     sub.add_argument("--seed", type=int, help="seed of weights and order (default 0)")
     default = "torch:steady" if sub.prog.endswith(" train") else level or "all"
@@ -65,14 +68,14 @@ def shared_arguments(sub: argparse.ArgumentParser, level: str | None) -> None:
         metavar="TARGET",
         help="Brian2's target: numpy (default) or cython (compiles first)",
     )
-    sub.add_argument("--weights", metavar="RUN_DIR", help="settings and weights of a trained run")
-    sub.add_argument("--out", metavar="DIR", help="output folder (default runs/COMMAND-MODEL-TIME)")
+    sub.add_argument("--weights", type=user_text, metavar="RUN_DIR", help="settings and weights of a trained run")
+    sub.add_argument("--out", type=user_text, metavar="DIR", help="output folder (default runs/COMMAND-MODEL-TIME)")
     sub.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
 
 
 def dynamics_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--stimuli", metavar="FILE.npz", help="stimuli of your own in place of --data: arrays images (samples, pixels) and, where the circuit clamps a target, labels: class numbers (samples,) or values (samples, classes)"
+        "--stimuli", type=user_text, metavar="FILE.npz", help="stimuli of your own in place of --data: arrays images (samples, pixels) and, where the circuit clamps a target, labels: class numbers (samples,) or values (samples, classes)"
     )  # fmt: skip
     sub.add_argument("--dt", metavar="TIME", help="Euler step (default: the circuit's)")
     sub.add_argument("--batch-size", type=int, default=1, metavar="B", help="samples presented at once (default 1)")

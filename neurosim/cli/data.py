@@ -6,6 +6,7 @@ import argparse
 import textwrap
 
 from neurosim.cli.common import Commands
+from neurosim.files import user_text
 
 
 def add(commands: Commands) -> None:
@@ -15,15 +16,16 @@ def add(commands: Commands) -> None:
         "  neurosim data\n"
         "  neurosim data fetch cifar10 --data-dir DATA\n",
     )  # fmt: skip
-    data.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    data.add_argument("--data-dir", type=user_text, metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
     fetch = data.add_subparsers(metavar="fetch").add_parser(
         "fetch", help="download a data set", description="Download a data set; one that broke off goes on where it stopped."
     )  # fmt: skip
     fetch.add_argument("name", metavar="NAME", help="mnist, fashion_mnist, cifar10, cifar100 or stl10")
     # Without a default, so that what stands before "fetch" is kept.
     fetch.add_argument(
-        "--data-dir", metavar="DIR", default=argparse.SUPPRESS, help="folder of data sets (default: NEUROSIM_DATA)"
-    )
+        "--data-dir", type=user_text, metavar="DIR", default=argparse.SUPPRESS,
+        help="folder of data sets (default: NEUROSIM_DATA)",
+    )  # fmt: skip
     fetch.add_argument("--url", metavar="URL", help="folder to take the files from, in place of the standard one")
     fetch.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     fetch.set_defaults(run=_fetch)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neurosim.cli.common import Commands, check_files, circuit_of, model_argument
 from neurosim.errors import NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_text, write_whole
 
 
 def add(commands: Commands) -> None:
@@ -23,12 +23,13 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     model_argument(describe)
     describe.add_argument("--data", metavar="NAME", help="data set that the preset's sizes are for (default digits)")
-    describe.add_argument("--weights", metavar="RUN_DIR", help="describe the circuit of a trained run")
+    describe.add_argument("--weights", type=user_text, metavar="RUN_DIR", help="describe the circuit of a trained run")
     describe.add_argument(
         "--format", metavar="FORMAT", help="text, markdown, latex or bibtex (default: by the file's suffix, else text)"
     )
     describe.add_argument(
         "--to",
+        type=user_text,
         metavar="FILE",
         help="write a file (.txt, .md, .tex, .bib) in place of printing; run pdflatex twice on a .tex, for its references",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neurosim.cli.common import Commands, model_argument, output_folder
 from neurosim.errors import NeurosimError
+from neurosim.files import user_text
 
 
 def add(commands: Commands) -> None:
@@ -23,10 +24,13 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     model_argument(evolve)
     evolve.add_argument(
-        "--resume", metavar="DIR", help="go on with an evolution that was stopped or killed; needs no other argument"
-    )
+        "--resume", type=user_text, metavar="DIR",
+        help="go on with an evolution that was stopped or killed; needs no other argument",
+    )  # fmt: skip
     evolve.add_argument("--data", metavar="NAME", help="data set that learners classify (default digits)")
-    evolve.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    evolve.add_argument(
+        "--data-dir", type=user_text, metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)"
+    )
     evolve.add_argument(
         "--strategy", metavar="NAME", help="pepg (default), cmaes, or meta_gradient: through whole lives, not biologically plausible"
     )  # fmt: skip
@@ -39,7 +43,7 @@ def add(commands: Commands) -> None:
     evolve.add_argument("--seed", type=int, help="seed of the start, the search and the learners (default 0)")
     evolve.add_argument("--dtype", help="of the learners: float32 (default) or float64")
     evolve.add_argument("--device", help="cpu or cuda (default cpu)")
-    evolve.add_argument("--out", metavar="DIR", help="output folder (default runs/evolve-MODEL-TIME)")
+    evolve.add_argument("--out", type=user_text, metavar="DIR", help="output folder (default runs/evolve-MODEL-TIME)")
     evolve.add_argument(
         "--track",
         action="store_true",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neurosim.cli.common import RECORDINGS, Commands, check_files, recorder_options, recording_in
 from neurosim.errors import NeurosimError
+from neurosim.files import user_text
 
 #: Suffixes that can be written.
 SUFFIXES = (".nwb", ".csv")
@@ -21,8 +22,10 @@ def add(commands: Commands) -> None:
         "  neurosim export runs/traces/traces.h5 --to traces.nwb\n"
         "  neurosim export runs/traces --to pyr1.csv --record pyr1.u --cells pyr1=0,3 --phases nudged\n",
     )  # fmt: skip
-    export.add_argument("path", metavar="PATH", help="a traces.h5 or recording.h5, or the folder that holds it")
-    export.add_argument("--to", required=True, metavar="FILE", help="file to write, .nwb or .csv")
+    export.add_argument(
+        "path", type=user_text, metavar="PATH", help="a traces.h5 or recording.h5, or the folder that holds it"
+    )
+    export.add_argument("--to", type=user_text, required=True, metavar="FILE", help="file to write, .nwb or .csv")
     export.add_argument("--record", nargs="+", metavar="NAME", help="variables and projections to write (default: all)")
     export.add_argument(
         "--cells", action="append", default=[], metavar="POP=K,K",

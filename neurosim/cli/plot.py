@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neurosim.cli.common import RECORDINGS, Commands, recording_in
 from neurosim.errors import NeurosimError, unknown
+from neurosim.files import user_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ def add(commands: Commands) -> None:
     plot = commands.add("plot", _plot, "Draw a figure: of traces, of run folders, or of a model.")
     plot.epilog = f"kinds of figures, with an example each:\n{listed}\n"
     plot.add_argument(
-        "paths", nargs="+", metavar="PATH", help="traces.h5, run folders of `neurosim train`, folders of `neurosim evolve`, or a MODEL"
+        "paths", nargs="+", type=user_text, metavar="PATH", help="traces.h5, run folders of `neurosim train`, folders of `neurosim evolve`, or a MODEL"
     )  # fmt: skip
     plot.add_argument("--kind", metavar="KIND", help="see below (default: by what the path is)")
     plot.add_argument(
@@ -55,13 +56,14 @@ def add(commands: Commands) -> None:
     plot.add_argument("--before", action="store_true", help="cka: also before training")
     plot.add_argument(
         "--data-dir",
+        type=user_text,
         metavar="DIR",
         help="cka, tsne, cosine: folder of data sets (default: the run's, or NEUROSIM_DATA)",
     )
     plot.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="network: a setting of the model; may be repeated"
     )  # fmt: skip
-    plot.add_argument("--to", metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
+    plot.add_argument("--to", type=user_text, metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
 
 
 def _plot(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from neurosim.cli.common import Commands
 from neurosim.errors import NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_text, write_whole
 
 
 def add(commands: Commands) -> None:
@@ -21,8 +21,12 @@ def add(commands: Commands) -> None:
         "  neurosim sweep compare.toml --workers 4\n"
         "  neurosim sweep compare.toml --scheduler tcp://node1:8786\n",
     )  # fmt: skip
-    sweep.add_argument("file", metavar="FILE", help="an experiment file with seeds, [[run]] tables or a [grid]")
-    sweep.add_argument("--out", metavar="DIR", help="folder of the runs (default runs/FILE without its ending)")
+    sweep.add_argument(
+        "file", type=user_text, metavar="FILE", help="an experiment file with seeds, [[run]] tables or a [grid]"
+    )
+    sweep.add_argument(
+        "--out", type=user_text, metavar="DIR", help="folder of the runs (default runs/FILE without its ending)"
+    )
     sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the number of cores)")
     sweep.add_argument(
         "--scheduler", metavar="ADDRESS",
@@ -31,7 +35,7 @@ def add(commands: Commands) -> None:
     sweep.add_argument(
         "--tries", type=int, default=2, metavar="K", help="go on K times with a run that dies (default 2)"
     )
-    sweep.add_argument("--data-dir", metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
+    sweep.add_argument("--data-dir", type=user_text, metavar="DIR", help="folder of data sets (default: NEUROSIM_DATA)")
     sweep.add_argument("--only", metavar="TEXT", help="only runs with TEXT in the name of their folder")
     sweep.add_argument("--dry-run", action="store_true", help="list the runs and how far they are, and train none")
 
@@ -40,9 +44,11 @@ def add(commands: Commands) -> None:
         "  neurosim table runs/compare\n"
         "  neurosim table runs/compare --baseline feedback_alignment --format latex --to table.tex\n",
     )  # fmt: skip
-    table.add_argument("folders", nargs="+", metavar="DIR", help="folders with run folders in or below them")
+    table.add_argument(
+        "folders", nargs="+", type=user_text, metavar="DIR", help="folders with run folders in or below them"
+    )
     table.add_argument("--format", default="markdown", metavar="FORMAT", help="markdown (default), latex or csv")
-    table.add_argument("--to", metavar="FILE", help="file to write (default: print)")
+    table.add_argument("--to", type=user_text, metavar="FILE", help="file to write (default: print)")
     table.add_argument("--baseline", metavar="NAME", help="the method to compare with (default backprop)")
     table.add_argument(
         "--metric",

@@ -18,6 +18,7 @@ from neurosim.cli.common import (
     shared_arguments,
 )
 from neurosim.errors import NeurosimError
+from neurosim.files import user_text
 
 
 def add(commands: Commands) -> None:
@@ -34,8 +35,9 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     shared_arguments(train, level=None)
     train.add_argument(
-        "--resume", metavar="RUN_DIR", help="go on with a run that was stopped or killed; needs no other argument"
-    )
+        "--resume", type=user_text, metavar="RUN_DIR",
+        help="go on with a run that was stopped or killed; needs no other argument",
+    )  # fmt: skip
     train.add_argument(
         "--track", action="store_true", help="show the run in TensorBoard: events in RUN_DIR/tensorboard (extra track)"
     )
@@ -50,6 +52,7 @@ def add(commands: Commands) -> None:
 
     train.add_argument(
         "--credits",
+        type=user_text,
         metavar="SOURCE",
         help="tdca: a file or folder of `neurosim evolve`, or bp, fa, dfa (as --set credits=SOURCE)",
     )

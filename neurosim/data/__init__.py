@@ -22,6 +22,7 @@ from neurosim.data.normalise import normalise
 from neurosim.data.source import Source
 from neurosim.data.stl10 import STL10
 from neurosim.errors import unknown
+from neurosim.files import user_path
 
 __all__ = ["SPLITS", "DataError", "Dataset", "Status", "fetch", "load", "names", "normalise", "status"]
 
@@ -197,7 +198,7 @@ def _source(name: str) -> Source:
 
 def _own(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     """The folder or archive that ``images:PATH`` names."""
-    path = Path(name.removeprefix(images.PREFIX)).expanduser()
+    path = user_path(name.removeprefix(images.PREFIX))
     given = given_directory(data_dir)
     places = [path, given / path] if given and not path.is_absolute() else [path]
     for place in places:
@@ -236,4 +237,4 @@ def _named(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, st
 def given_directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     """Return `data_dir`, else what ``NEUROSIM_DATA`` names; None where neither is given."""
     named = (os.environ.get(ENVIRONMENT) or None) if data_dir is None else data_dir
-    return None if named is None else Path(named).expanduser()
+    return None if named is None else user_path(named)

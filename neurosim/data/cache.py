@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 
 ENVIRONMENT = "NEUROSIM_CACHE"
 
@@ -30,8 +30,8 @@ _FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
 def directory() -> Path:
     """Return the folder of the cache; it need not exist."""
     if given := os.environ.get(ENVIRONMENT):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurosim"
+        return user_path(given)
+    return user_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurosim"
 
 
 def through(name: str, place: Path, read: Callable[[Path], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:

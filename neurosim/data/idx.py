@@ -19,6 +19,7 @@ import numpy as np
 
 from neurosim.data.dataset import DataError
 from neurosim.data.source import MEND, Arrays, Source, lacking, not_found, unreadable
+from neurosim.files import user_path
 
 # The four files, in the order of IdxSource.md5. Some copies spell the dash before "idx" as a dot.
 FILES = (
@@ -131,7 +132,7 @@ def read_idx(path: Path | str, *, shape: tuple[int, ...] | None = None, md5: str
         longer than its header says, or fails the checksum. The message names the file, what was got, what is
         wanted and the mend.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         with open(path, "rb") as file:
             zipped = file.read(2) == _GZIP_MAGIC

@@ -11,14 +11,14 @@ import numpy as np
 
 from neurosim.errors import NeurosimError
 from neurosim.export.layout import require_content, require_folder
-from neurosim.files import whole_file
+from neurosim.files import user_path, whole_file
 from neurosim.traces import Traces
 from neurosim.traces.file import BLOCK
 
 
 def tables(traces: Traces, path: str | os.PathLike[str]) -> dict[str, Path]:
     """The files that `to_csv` writes: ``values``, ``phases`` and, of circuits that spike, ``spikes``."""
-    path = Path(path)
+    path = user_path(path)
     parts = ("phases", "spikes") if traces.spikes else ("phases",)
     return {"values": path, **{part: _beside(path, part) for part in parts}}
 
@@ -55,7 +55,7 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
         Empty traces, traces of weights alone, another suffix, or a folder that does not exist; a ``traces.spikes.csv``
         that is there while the traces have no spikes, which would seem to be theirs.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() != ".csv":
         raise NeurosimError(f"Cannot write a table as '{path}'; wanted a name that ends in .csv.")
     require_content(traces)

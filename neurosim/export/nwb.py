@@ -27,7 +27,7 @@ from neurosim.export.layout import (
     spikes_of,
     trains,
 )
-from neurosim.files import reserve, whole_file
+from neurosim.files import reserve, user_path, whole_file
 from neurosim.traces import PhaseSpan, Traces
 from neurosim.traces.file import blocks
 from neurosim.traces.layout import phase_spans
@@ -75,7 +75,7 @@ def to_nwb(traces: Traces, path: str | os.PathLike[str]) -> Path:
         The disk is full; an earlier file is left as it was.
     """
     pynwb = optional("pynwb", "nwb")
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() != ".nwb":
         raise NeurosimError(f"Cannot write an NWB file as '{path}'; wanted a name that ends in .nwb.")
     require_content(traces)
@@ -290,7 +290,7 @@ def from_nwb(path: str | os.PathLike[str]) -> Traces:
         version.
     """
     pynwb = optional("pynwb", "nwb")
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise NeurosimError(f"There is no NWB file '{path}'; neurosim.export.to_nwb writes one.")
     try:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from neurosim.errors import NeurosimError
+from neurosim.files import user_path
 
 #: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
 PALETTE = {
@@ -117,7 +118,7 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     NeurosimError
         Neither PNG nor PDF nor SVG, or a folder that does not exist.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
         got = f"the suffix '{path.suffix}'" if path.suffix else "no suffix"
         raise NeurosimError(f"Cannot save a figure as '{path}' ({got}); wanted one of {', '.join(SUFFIXES)}.")

@@ -13,6 +13,7 @@ import numpy as np
 
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, check_list, unknown
+from neurosim.files import user_path
 
 #: Seconds: times nearer than this are equal.
 INSTANT = 1e-9
@@ -291,7 +292,7 @@ class Traces:
         """Write one HDF5 file, complete or not at all (temporary file, then rename)."""
         from neurosim.traces.file import save
 
-        return save(self, Path(path))
+        return save(self, user_path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Traces:
@@ -306,7 +307,7 @@ class Traces:
         """
         from neurosim.traces.file import load
 
-        return load(Path(path))
+        return load(user_path(path))
 
 
 def _cut(spans: Iterable[PhaseSpan], time: tuple[float, float] | None) -> list[PhaseSpan]:

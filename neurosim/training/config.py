@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from neurosim import registry
 from neurosim.backends import STEADY
 from neurosim.errors import NeurosimError, suggest, unknown
+from neurosim.files import user_path
 from neurosim.traces import Recorder
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def read_toml(path: str | Path, more: Collection[str] = ()) -> dict[str, Any]:
     NeurosimError
         No such file, no TOML, or an unknown key (the nearest known one is named).
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise NeurosimError(f"There is no file '{path}'.")
     try:

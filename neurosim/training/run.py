@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save
 from neurosim import registry
 from neurosim.circuit import Circuit, Silent
 from neurosim.errors import NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.training.config import TrainConfig
 
 CONFIG, ORIGIN, METRICS, TIMING = "config.toml", "run.json", "metrics.jsonl", "timing.jsonl"
@@ -59,7 +59,7 @@ def load(folder: str | os.PathLike[str]) -> Run:
     NeurosimError
         No run folder, or a damaged file in it.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise NeurosimError(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from neurosim.errors import NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training.config import (
     SWEEP_KEYS,
@@ -117,7 +117,7 @@ def folders(configs: Sequence[TrainConfig], out: Path) -> dict[Path, TrainConfig
     placed: dict[Path, TrainConfig] = {}
     for config in configs:
         name = label(config) + (f"-data={config.data}" if several else "")
-        folder = out / re.sub(r"[^\w.,=+-]+", "_", name).lstrip(".") / f"seed{config.seed}"
+        folder = user_path(out) / re.sub(r"[^\w.,=+-]+", "_", name).lstrip(".") / f"seed{config.seed}"
         if folder in placed:
             raise NeurosimError(
                 f"Two runs would share the folder '{folder}'; they differ in {', '.join(differing(config, placed[folder]))}. "

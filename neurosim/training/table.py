@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from neurosim.errors import NeurosimError, unknown
+from neurosim.files import user_path
 from neurosim.training.config import TrainConfig, differing, flat, label, pair
 from neurosim.training.run import CONFIG, RESULT, read_origin, read_result
 
@@ -81,7 +82,7 @@ def collect(folders: Iterable[str | Path]) -> list[Row]:
     NeurosimError
         No run there; several settings or the same seed twice under one name and data set.
     """
-    folders = [Path(folder) for folder in folders]
+    folders = [user_path(folder) for folder in folders]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise NeurosimError(f"There is no folder '{missing[0]}'; give folders of `neurosim sweep` or `neurosim train`.")

@@ -24,7 +24,7 @@ from neurosim.connectivity import Given
 from neurosim.data.augment import Augment
 from neurosim.data.normalise import black
 from neurosim.errors import DivergenceError, NeurosimError, unknown
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.simulation import step_size, stimuli, versions
 from neurosim.traces import Recorder
 from neurosim.traces.recorder import Recording
@@ -431,7 +431,7 @@ class Trainer:
 
         Returns the rows of metrics. On Ctrl-C (or SIGTERM) a checkpoint is written first; on divergence the folder keeps the last one.
         """
-        folder = folder if self.workers.first else None
+        folder = user_path(folder) if folder is not None and self.workers.first else None
         epochs = tqdm(
             total=self.config.epochs, initial=self.at.epoch - 1, desc="epochs", unit="epoch", disable=not self.progress, position=0,
         )  # fmt: skip
@@ -532,10 +532,11 @@ class Trainer:
             "timing": self.timing,
             "recording": self._recorded if self.recording is None else self.recording.position(),
         }
-        checkpoint.save(folder, tensors, state)
+        checkpoint.save(user_path(folder), tensors, state)
 
     def restore(self, folder: Path) -> None:
         """Take up the checkpoint of a run folder; the files of metrics are written anew, up to it."""
+        folder = user_path(folder)
         tensors, state = checkpoint.load(folder)
         path = folder / checkpoint.NAME
         # Not compared as text: a checkpoint of before a key was there means that key's default.

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from neurosim import tensors
 from neurosim.backends.torch.workers import Workers
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.files import write_whole
+from neurosim.files import user_path, write_whole
 from neurosim.training import checkpoint, interrupt
 from neurosim.training.evolution.strategy import Strategy, finite, whole
 from neurosim.training.run import METRICS, TIMING, as_lines
@@ -131,7 +131,7 @@ def evolve(
     started = time.monotonic()
     whole("generations", generations, 1)
     check_minutes(minutes)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else user_path(out)
     if track:
         require_tensorboard()
     if folder is None and (resume or overwrite):
@@ -213,7 +213,7 @@ def load(folder: str | os.PathLike[str]) -> Evolution:
     NeurosimError
         No folder of an evolution, or a damaged checkpoint.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / checkpoint.NAME).is_file():
         raise _nothing_in(folder)
     arrays, _ = _read(folder)

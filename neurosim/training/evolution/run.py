@@ -135,6 +135,7 @@ def _table(path: Path, mend: str) -> dict[str, Any]:
 
 def kept(folder: Path) -> EvolveConfig:
     """The configuration of the evolution in a folder."""
+    folder = user_path(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise NeurosimError(
