@@ -44,7 +44,7 @@ from neurosim import (
     Uniform,
 )
 from neurosim.errors import NeurosimError, unknown
-from neurosim.models.counter_current import PAPER
+from neurosim.models.counter_current import PAPER, PROTOCOL
 
 NORMALISE = ("batch", "none")
 #: Time of the gate in which the rules read the rates (ms).
@@ -238,8 +238,9 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     one_channel = {"channels": (1, 16, 32), "pixels": {"digits": 8}.get(dataset, 28)}
     stl10 = {"pixels": 96, "crop": 4, "flip": True, "padding": "edge"}
     maps = {"cifar10": {}, "cifar10_jpeg": {}, "cifar100": {}, "stl10": stl10}.get(dataset, one_channel)
+    protocol = {} if dataset == "digits" else PROTOCOL
     return {
         "optimiser": "sgd", "optimise": ("forward", "feedback"), "select": "best", "batch_size": 32, "epochs": 4, "learning_rate": 0.01,
         "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "final_rate": 1e-3, "warm_up": 100, "clip": 0.2, "clip_by": "rule",
-        "centralise": True, **maps,
+        "centralise": True, **protocol, **maps,
     }  # fmt: skip

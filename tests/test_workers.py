@@ -50,6 +50,17 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "whole matrix, sparse": (
         "corinfomax", {"sizes": (64, 8, 10), "lateral": "woodbury", "lam": 0.99, "constraint": "sparse"}, {"optimiser": "none"}
     ),
+    "smaller last batch": (
+        "ghost_units", GHOST,
+        {"limit": 150, "last_batch": "keep", "validation": "random", "validation_share": 0.5},
+    ),
+    "smaller last batch, overlap": (
+        "counter_current", {"sizes": (64, 12, 10), "loss": "normalised"},
+        {"limit": 150, "last_batch": "keep", "epochs": 2},
+    ),
+    "smaller last batch, backprop": (
+        "ghost_units", GHOST, {"limit": 150, "last_batch": "keep", "method": "backprop"}
+    ),
     "backprop, clipped": ("ghost_units", GHOST, {"method": "backprop", "clip": 1e-3}),
     "direct feedback alignment": ("ghost_units", GHOST, {"method": "direct_feedback_alignment"}),
 }  # fmt: skip
@@ -92,7 +103,9 @@ def worker(out: Path) -> None:
     data.load = lambda *a, **k: few  # type: ignore[assignment]
     found: dict[str, Any] = {"trained": {case: trained(case) for case in CASES}, "refused": {}}
     for what, more in (
-        ("odd batch", {"batch_size": 15}), ("trajectory", {"level": "torch:trajectory", "optimiser": "none", "clip": None, "decay": 1.0})
+        ("odd batch", {"batch_size": 15}),
+        ("odd last batch", {"limit": 149, "last_batch": "keep"}),
+        ("trajectory", {"level": "torch:trajectory", "optimiser": "none", "clip": None, "decay": 1.0})
     ):  # fmt: skip
         try:
             Trainer(configure("adam, clipped", **more), progress=False)
@@ -181,6 +194,15 @@ def test_clipping_acts(monkeypatch):
 def test_a_batch_that_cannot_be_shared(pair):
     for found in pair:
         assert found["refused"]["odd batch"] == "batch_size = 15 cannot be shared by 2 workers; wanted a multiple."
+
+
+def test_a_last_batch_that_cannot_be_shared(pair):
+    for found in pair:
+        assert found["refused"]["odd last batch"] == (
+            "last_batch = 'keep': the last batch of an epoch has 5 samples, which 2 workers cannot "
+            "share; wanted a multiple. Use --set last_batch=drop, or another batch_size or number of "
+            "workers."
+        )
 
 
 def test_levels_in_time_are_refused(pair):

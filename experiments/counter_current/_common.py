@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from neurosim import Circuit, data
+from neurosim import Circuit
 from neurosim.analysis import command_line
 from neurosim.backends.engine import Engine
 from neurosim.errors import DivergenceError
@@ -76,11 +76,10 @@ def follow(
 ) -> Trainer:
     """Train until the last of `updates` (batches); at each of them, 0 for before the first, call ``read(update, trainer, weights)``."""
     trainer = Trainer(config, progress=False)
-    batches = len(trainer.splits["train"]["image"]) // config.batch_size
     with tqdm(total=max(updates), unit="update", desc=f"seed {config.seed}") as bar:
 
         def between() -> None:
-            done = (trainer.at.epoch - 1) * batches + trainer.at.batches
+            done = (trainer.at.epoch - 1) * trainer.batches + trainer.at.batches
             bar.update(done - bar.n)
             if done in updates:
                 read(done, trainer, trainer.engine.weights())
@@ -89,7 +88,7 @@ def follow(
 
         try:
             between()
-            for number in range(1, -(-max(updates) // batches) + 1):
+            for number in range(1, -(-max(updates) // trainer.batches) + 1):
                 trainer.epoch(number, between=between)
         except _Enough:
             pass
@@ -118,8 +117,8 @@ class Streams:
 
 
 def validation(config: TrainConfig, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first samples of the validation set, normalised as the run sees them, and their labels."""
-    images, labels = data.normalise(data.load(config.data), config.normalise).split("validation")
+    """The first samples of the run's validation set, normalised as it sees them, and their labels."""
+    images, labels = config.dataset().split("validation")
     return images[:samples], labels[:samples]
 
 
