@@ -355,7 +355,7 @@ def gapped(phases, *, rows=True) -> Traces:
     return Traces(
         time if rows else np.empty(0), {"n.I": np.ones((len(time), 1, 1))} if rows else {}, {"n.I": "amp"} if rows else {},
         [PhaseSpan(f"p{k}", 0, a * 1e-3, b * 1e-3) for k, (a, b) in enumerate(phases)], {}, {"n": Spikes(spikes, none, none)},
-        {"n": np.array([0, 1])} if not rows else {},
+        spike_cells={"n": np.array([0, 1])} if not rows else {},
     )  # fmt: skip
 
 

@@ -171,8 +171,10 @@ def test_steady_level_has_a_row_at_the_end_of_each_chosen_phase(choice):
 
 
 @pytest.mark.parametrize("level", (DENSE, TRAJECTORY))
-def test_spikes_of_chosen_cells_in_chosen_phases(tmp_path, level):
-    """A cell spikes in each n-th step, n the first with I (1 - (1 - dt/tau)^n) > theta, and its potential begins at 0 again."""
+def test_spikes_have_a_selection_of_their_own(tmp_path, level):
+    """Chosen cells, phases, trials and rows of variables leave the spikes as they are; `spikes` chooses them.
+
+    A cell spikes in each n-th step, n the first with I (1 - (1 - dt/tau)^n) > theta, and its potential begins at 0 again."""
     cell = Cell(
         "lif", "dv/dt = (I - v)/tau : 1\n I : 1\n", ports=("I",), rate="spike_train", threshold="v > 1", reset="v = 0",
         parameters={"tau": "10*ms"},
@@ -183,19 +185,31 @@ def test_spikes_of_chosen_cells_in_chosen_phases(tmp_path, level):
     )  # fmt: skip
     weights = {"W": np.ones(3)}
     currents = np.array([[0.9, 1.7, 4.0], [2.2, 1.2, 3.1]])
-    wanted = [
+    every = [
         (trial * 120 + k, trial, cell)
-        for trial in (0, 1) for cell in (0, 2) for k in range(50, 120)
+        for trial in (0, 1) for cell in (0, 1, 2) for k in range(120)
         if currents[trial, cell] > 1
         and (k + 1) % next(n for n in range(1, 200) if currents[trial, cell] * relaxed(np.array(n)) > 1) == 0
     ]  # fmt: skip
-    assert len(wanted) > 20
-    for path in (None, tmp_path / "spikes.h5"):
-        recorder = Recorder(["p.v"], cells={"p": [2, 0]}, phases=["two"], path=path)
-        spikes = simulate(circuit, currents, level=level, weights=weights, record=recorder).traces.spikes["p"]
+    assert len(every) > 40
+    for path, spikes, cells in (
+        (None, {}, (0, 1, 2)),
+        (tmp_path / "all.h5", {}, (0, 1, 2)),
+        (None, {"p": [2, 0]}, (0, 2)),
+        (tmp_path / "two.h5", {"p": [2, 0]}, (0, 2)),
+        (tmp_path / "none.h5", {"p": []}, ()),
+    ):
+        wanted = [spike for spike in every if spike[2] in cells]
+        recorder = Recorder(["p.v"], cells={"p": [1]}, phases=["two"], trials=2, stride=7, path=path, spikes=spikes)
+        result = simulate(circuit, currents, level=level, weights=weights, record=recorder)
+        traces = result.traces
+        assert traces["p.v"].shape[-1] == 1 and {span.name for span in traces.phases} == {"two"}
+        assert sorted(traces.spike_cells.get("p", [])) == sorted(cells)
+        assert traces.spike_span == pytest.approx((0.0, 0.24))
+        spikes = result.spikes["p"]
         found = sorted(zip(np.round(spikes.time / DT).astype(int), spikes.sample, spikes.cell, strict=True))
         assert found == sorted(wanted)
-        assert np.abs(spikes.time - np.round(spikes.time / DT) * DT).max() < 1e-12
+        assert np.abs(spikes.time - np.round(spikes.time / DT) * DT).max(initial=0.0) < 1e-12
 
 
 # ------------------------------------------------------------------ a choice is an index into the whole
@@ -1323,9 +1337,9 @@ def test_training_leaves_files_alone_that_are_of_no_run(tmp_path):
 
 def test_chosen_cells_of_spikes_stay_named():
     traces = simulate(
-        bac_firing.circuit(duration="110*ms"), level=DENSE, record=Recorder([], cells={"both": [0]})
+        bac_firing.circuit(duration="110*ms"), level=DENSE, record=Recorder([], spikes={"both": [0]})
     ).traces
-    assert list(traces.select(time=(0.0, 0.1)).cells["both"]) == [0]
+    assert list(traces.select(time=(0.0, 0.1)).spike_cells["both"]) == [0]
     with pytest.raises(NeurosimError, match=r"Cells \[99\] of 'both' were not recorded"):
         traces.select(cells={"both": [99]})
 

@@ -67,7 +67,12 @@ def spacing(time: np.ndarray) -> float | None:
 
 
 def observed(traces: Traces) -> list[tuple[float, float]]:
-    """When something was recorded, in seconds: the phases, those that touch joined to one; the extent of rows and spikes without phases."""
+    """When spikes were kept, in seconds.
+
+    As the recording says, else the phases, those that touch joined to one; the extent of rows and spikes without phases.
+    """
+    if traces.spike_span is not None:
+        return [traces.spike_span]
     spans = sorted((span.start, span.stop) for span in traces.phases)
     if not spans:
         moments = _moments(traces)
@@ -98,8 +103,10 @@ def trains(traces: Traces) -> Iterator[Train]:
     batch = traces.batch
     for population, spikes in traces.spikes.items():
         times, samples, cells = (np.asarray(column) for column in (spikes.time, spikes.sample, spikes.cell))
-        recorded = any(name.partition(".")[0] == population for name in traces.values) or population in traces.cells
-        numbers = np.union1d(traces.cells_of(population) if recorded else [], cells).astype(np.int64)
+        known = traces.spike_cells.get(population, [])
+        if not len(known) and any(name.partition(".")[0] == population for name in traces.values):
+            known = traces.cells_of(population)
+        numbers = np.union1d(known, cells).astype(np.int64)
         unit = samples % batch * len(numbers) + np.searchsorted(numbers, cells)
         order = np.lexsort((times, unit))
         edges = np.searchsorted(unit[order], np.arange(batch * len(numbers) + 1))

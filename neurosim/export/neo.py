@@ -51,6 +51,8 @@ def to_neo(traces: Traces) -> Any:
         units=dict(traces.units),
         cells={population: np.asarray(cells) for population, cells in traces.cells.items()},
         spiking=list(traces.spikes),
+        spike_cells={population: np.asarray(cells) for population, cells in traces.spike_cells.items()},
+        spike_span=traces.spike_span,
         weights={projection: np.asarray(weights) for projection, weights in traces.weights.items()},
         weight_trials=np.asarray(traces.weight_trials),
     )
@@ -173,6 +175,8 @@ def from_neo(block: Any) -> Traces:
         cells,
         weights,
         notes.get("weight_trials", np.empty(0, dtype=np.int64)),
+        spike_cells=dict(notes.get("spike_cells", {})),
+        spike_span=notes.get("spike_span"),
     )
 
 

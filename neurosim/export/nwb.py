@@ -131,6 +131,8 @@ def _notes(traces: Traces) -> dict[str, Any]:
         "batch": traces.batch,
         "cells": {population: np.asarray(cells).tolist() for population, cells in traces.cells.items()},
         "spiking": list(traces.spikes),
+        "spike_span": traces.spike_span,
+        "spike_cells": {population: np.asarray(cells).tolist() for population, cells in traces.spike_cells.items()},
         "weights": {name: list(weights.shape[1:]) for name, weights in traces.weights.items()},
     }
 
@@ -336,6 +338,8 @@ def _traces(file: Any, path: Path) -> Traces:
         {population: np.array(cells, dtype=np.int64) for population, cells in notes["cells"].items()},
         weights,
         trials,
+        spike_cells={p: np.array(cells, dtype=np.int64) for p, cells in notes.get("spike_cells", {}).items()},
+        spike_span=tuple(notes["spike_span"]) if notes.get("spike_span") else None,
     )
 
 

@@ -1,4 +1,7 @@
-"""Electrodes: currents at given times. Connect one with `OneToOne` to a cell's current port; `t` counts from the start."""
+"""Electrodes: currents at given times, counted from the start of each trial.
+
+Connect one with `OneToOne` to a cell's current port.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from neurosim.errors import NeurosimError
 
 
 def current_step(amplitude: str = "100*pA", onset: str = "0*ms", duration: str = "5*ms") -> Cell:
-    """A current step: I = amplitude for onset <= t < onset + duration, else 0.
-
-    Give onset and duration in whole steps (`grid` keeps round-off in t from moving the edges by one).
-    """
+    """A current step in each trial: I = amplitude for onset <= t_trial < onset + duration, else 0."""
     return Cell(
         "current step",
-        "I = amplitude*int(t > onset - grid)*int(t < onset + duration - grid) : amp",
+        "I = amplitude*int(t_trial >= onset)*int(t_trial < onset + duration) : amp",
         rate="I",
-        parameters={"amplitude": amplitude, "onset": onset, "duration": duration, "grid": "1*us"},
+        parameters={"amplitude": amplitude, "onset": onset, "duration": duration},
     )
 
 
 def epsc(peak: str = "100*pA", onset: str = "0*ms", rise: str = "1*ms", decay: str = "8*ms") -> Cell:
-    """An excitatory postsynaptic current of given peak: I = peak f(s)/max f, f(s) = exp(-s/decay) - exp(-s/rise), s = t - onset."""
+    """An excitatory postsynaptic current of given peak in each trial.
+
+    I = peak f(s)/max f, f(s) = exp(-s/decay) - exp(-s/rise), s = t_trial - onset.
+    """
     fast, slow = seconds(rise), seconds(decay)
     if not 0 < fast < slow:
         raise NeurosimError(f"rise = {rise}, decay = {decay}: wanted 0 < rise < decay.")
@@ -31,7 +34,7 @@ def epsc(peak: str = "100*pA", onset: str = "0*ms", rise: str = "1*ms", decay: s
     return Cell(
         "EPSC",
         """
-        since = (t - onset)*int(t > onset) : second
+        since = (t_trial - onset)*int(t_trial > onset) : second
         I = peak*scale*(exp(-since/decay) - exp(-since/rise)) : amp
         """,
         rate="I",

@@ -37,7 +37,7 @@ def bac_pyramidal() -> Cell:
         dk/dt = (k_inf - k)/tau_k : 1
         i_Ca = g_Ca*m*(E_Ca - V_a) : amp
         i_K = g_K*k*(E_K - V_a) : amp
-        i_bAP = I_bAP*int(t - lastspike > delay + grid)*int(t - lastspike < delay + width + grid) : amp
+        i_bAP = I_bAP*int(t - lastspike > delay)*int(t - lastspike <= delay + width) : amp
         m_inf = 1/(1 + exp((V_m - V_a)/D_m)) : 1
         k_inf = 1/(1 + exp((V_k - V_a)/D_k)) : 1
         n_inf = 1/(1 + exp((V_n - V_b)/D_n)) : 1
@@ -57,7 +57,6 @@ def bac_pyramidal() -> Cell:
             "V_m": "-28*mV", "D_m": "4*mV", "tau_m": "2*ms", "V_k": "-30*mV", "D_k": "4*mV", "tau_k": "30*ms",
             "V_n": "-40*mV", "D_n": "5*mV",
             "I_bAP": "2600*pA", "delay": "0.5*ms", "width": "1.5*ms",
-            "grid": "1*us",  # edges lie on the grid of steps: keeps round-off in t from moving them
         },
         threshold="V_s > V_peak",
         reset="V_s = V_reset; w_ad += b_w",

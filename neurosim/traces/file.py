@@ -6,7 +6,8 @@ Layout (version 3)::
     time                    (rows,) s
     POPULATION/VARIABLE     (rows, samples of the batch, cells); unit, population, axes, indices (numbers of the cells)
     phases/{name, trial, start, stop}
-    spikes/POPULATION/{time, sample, cell}
+    spikes_until            (writings,) s: spikes were kept from 0 to the last of these
+    spikes/POPULATION/{time, sample, cell}; indices (numbers of the cells whose spikes are kept)
     weights/PROJECTION      (snapshots, *shape)
     weight_trials           (snapshots,)
 
@@ -49,7 +50,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Rows that nobody asked for are read along where they are no more than these in a row.
 GAP = 8
 #: Groups and datasets that are not populations.
-RESERVED = ("time", "phases", "spikes", "weights", "weight_trials")
+RESERVED = ("time", "phases", "spikes", "spikes_until", "weights", "weight_trials")
 
 
 class TraceFile:
@@ -155,7 +156,7 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
     groups = [*(name.partition(".")[0] for name in layout.variables), "phases", "spikes", "weights"]
     for group in dict.fromkeys(groups):
         file.create_group(group, track_order=True)
-    for population in layout.spiking:
+    for population in layout.spike_cells:
         file.create_group(f"spikes/{population}")
     make("time", (), "f8").attrs["unit"] = "s"
     for name, shape in layout.variables.items():
@@ -169,12 +170,14 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
     longest = max((len(name.encode()) for name in layout.phases), default=1)
     for name, kind in (("name", f"S{longest}"), ("trial", "i8"), ("start", "f8"), ("stop", "f8")):
         make(f"phases/{name}", (), kind, SHORT)
-    for population in layout.spiking:
+    for population, cells in layout.spike_cells.items():
         make(f"spikes/{population}/time", (), "f8", SHORT).attrs["unit"] = "s"
         for name in ("sample", "cell"):
             make(f"spikes/{population}/{name}", (), "i8", SHORT)
-        if population in layout.cells:
-            file["spikes"][population].attrs["indices"] = layout.cells[population]  # type: ignore[index]
+        if len(cells):
+            file["spikes"][population].attrs["indices"] = cells  # type: ignore[index]
+    if layout.spike_cells:
+        make("spikes_until", (), "f8", SHORT).attrs["unit"] = "s"
     make("weight_trials", (), "i8", SHORT)
     for name, shape in layout.weights.items():
         make(f"weights/{name}", shape, layout.dtype).attrs["unit"] = layout.units.get(name, "1")
@@ -281,7 +284,7 @@ def save(traces: Traces, path: Path) -> Path:
         {name: tuple(traces.values[name].shape[1:]) for name in names},
         traces.units,
         traces.cells,
-        list(traces.spikes),
+        {p: np.asarray(traces.spike_cells.get(p, np.empty(0, dtype=np.int64))) for p in traces.spikes},
         {name: tuple(w.shape[1:]) for name, w in traces.weights.items()},
         str(np.result_type(*kinds)) if kinds else "float64",
         traces.metadata,
@@ -293,6 +296,8 @@ def save(traces: Traces, path: Path) -> Path:
         for k in range(len(traces.weight_trials)):
             file.grow({f"weights/{name}": w[k : k + 1] for name, w in traces.weights.items()})
         file.grow({"weight_trials": traces.weight_trials} | phase_columns(traces.phases))
+        if traces.spikes and traces.spike_span is not None:
+            file.grow({"spikes_until": np.array(traces.spike_span[1:])})
         for population, spikes in traces.spikes.items():
             file.grow({f"spikes/{population}/{name}": getattr(spikes, name) for name in ("time", "sample", "cell")})
     return path
@@ -362,12 +367,15 @@ def _traces(file: Any, path: Path) -> Traces:
         if not data.attrs.get("all", np.array_equal(indices, np.arange(data.shape[-1]))):  # not in layouts 1 and 2
             cells[population] = indices
     phases = phase_spans(*(file["phases"][name][()] for name in ("name", "trial", "start", "stop")))
-    spikes = {}
+    spikes, spike_cells = {}, {}
     for population, group in file["spikes"].items() if "spikes" in file else ():  # not in layout 1
         count = min(len(group[name]) for name in ("time", "sample", "cell"))
         spikes[population] = Spikes(*(group[name][:count] for name in ("time", "sample", "cell")))
         if "indices" in group.attrs:
-            cells[population] = np.asarray(group.attrs["indices"])
+            spike_cells[population] = np.asarray(group.attrs["indices"])
+    span = None
+    if "spikes_until" in file and len(file["spikes_until"]):
+        span = 0.0, float(file["spikes_until"][-1])
     matrices, trials = {}, np.empty(0, dtype=np.int64)
     if "weights" in file:
         group = file["weights"]
@@ -376,7 +384,7 @@ def _traces(file: Any, path: Path) -> Traces:
         matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
         units |= {name: str(data.attrs.get("unit", "1")) for name, data in group.items()}
     metadata = json.loads(str(file.attrs["metadata"]))
-    return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file)
+    return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file, spike_cells, span)
 
 
 def _variables(file: Any) -> dict[str, Any]:

@@ -23,8 +23,8 @@ class Layout:
         Of each, and of the weights.
     cells
         ``{population: numbers of the recorded cells}``.
-    spiking
-        Populations whose spikes are kept.
+    spike_cells
+        ``{population: numbers of the cells whose spikes are kept}``.
     weights
         ``{projection: shape}``.
     dtype
@@ -38,7 +38,7 @@ class Layout:
     variables: Mapping[str, tuple[int, int]]
     units: Mapping[str, str]
     cells: Mapping[str, np.ndarray]
-    spiking: Sequence[str]
+    spike_cells: Mapping[str, np.ndarray]
     weights: Mapping[str, tuple[int, ...]]
     dtype: str
     metadata: Mapping[str, Any]

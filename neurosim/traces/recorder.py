@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,13 +38,16 @@ class Recorder:
         Names such as ``"pyr1.u"``: states, subexpressions and ports of a population. A projection's name, such as ``"W1"``, records its
         weights at the start of each recorded trial and at the end of the run.
     cells
-        ``{population: numbers of cells}`` (default: all cells).
+        ``{population: numbers of cells}`` whose variables are recorded (default: all cells). Spikes are chosen by `spikes`.
     stride
         Record every `stride`-th Euler step, counted from the start of the run. The steady level has one row per phase, at its end.
     phases
         Names of phases (default: all); ``settle`` names all windows of ``settle[0]``, ``settle[1]``, ...
     trials
         Record every `trials`-th trial, a trial being one presentation of a batch of samples.
+    spikes
+        ``{population: numbers of cells}`` whose spikes are kept, ``[]`` for none (default: all spikes of all spiking populations).
+        `cells`, `stride`, `phases` and `trials` choose rows of variables and leave the spikes as they are.
     path
         HDF5 file that rows are streamed to while the run goes on, readable at any moment with `Traces.load` (None: memory). A file that is
         there is replaced.
@@ -61,6 +64,7 @@ class Recorder:
     phases: Sequence[str] = ()
     trials: int = 1
     path: str | os.PathLike[str] | None = None
+    spikes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what in ("variables", "phases"):
@@ -71,8 +75,11 @@ class Recorder:
             value = getattr(self, what)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise NeurosimError(f"{what} = {value!r}; wanted a whole number of at least 1.")
-        if not isinstance(self.cells, Mapping):
-            raise NeurosimError(f"cells = {self.cells!r}; wanted a table of populations: {{'pyr1': [0, 1]}}.")
+        for what in ("cells", "spikes"):
+            if not isinstance(getattr(self, what), Mapping):
+                raise NeurosimError(
+                    f"{what} = {getattr(self, what)!r}; wanted a table of populations: {{'pyr1': [0, 1]}}."
+                )
 
     def resolve(self, plan: Plan) -> Resolved:
         """What it records of a circuit.
@@ -87,7 +94,18 @@ class Recorder:
             raise NeurosimError(
                 "There is nothing to record: name variables such as 'population.variable', or projections; `neurosim describe` lists them."
             )
-        return Resolved(variables, projections, _cells(self, plan, variables), _phases(self, plan))
+        recorded = dict.fromkeys(p for p, _ in variables)
+        spiking = {p.name: p.n for p in plan.populations.values() if p.spiking}
+        for population in self.cells:
+            if population in spiking and population not in recorded:
+                raise NeurosimError(
+                    f"cells names '{population}', of which no variable is recorded; its spikes are chosen by "
+                    f"spikes={{'{population}': {list(self.cells[population])}}}."
+                )
+        chosen = _numbers("spikes", self.spikes, plan, spiking, least=0)
+        kept = {name: chosen.get(name, np.arange(n)) for name, n in spiking.items()}
+        cells = _numbers("cells", self.cells, plan, recorded, least=1)
+        return Resolved(variables, projections, cells, _phases(self, plan), kept)
 
 
 class Resolved(NamedTuple):
@@ -97,6 +115,7 @@ class Resolved(NamedTuple):
     projections: list[str]
     cells: dict[str, np.ndarray]
     phases: set[str] | None  # None: all
+    spikes: dict[str, np.ndarray]  # cells of each spiking population
 
 
 class Column(NamedTuple):
@@ -124,6 +143,7 @@ class _Gathered:
         self.snapshots: list[tuple[int, dict[str, np.ndarray]]] = []
         self.written = False
         self.looked = 0  # rows that were looked at for NaN
+        self.spikes_until: float | None = None
 
 
 class Recording:
@@ -158,7 +178,9 @@ class Recording:
     ):
         self.recorder, self.plan, self.dt = recorder, plan, dt
         #: Variables as (population, name), and projections, that are recorded.
-        self.variables, self.projections, cells, self._phases = recorder.resolve(plan)
+        self.variables, self.projections, cells, self._phases, spikes = recorder.resolve(plan)
+        # None: all cells
+        self._spikes = {p: None if len(k) == plan.populations[p].n else k for p, k in spikes.items()}
         counts = plan.steps(dt)
         self._counts = {phase.name: count for phase, count in zip(plan.phases, counts, strict=True)}
         shapes = {
@@ -166,7 +188,6 @@ class Recording:
         }
         units = {f"{p}.{v}": unit_text(plan.populations[p].dimensions[v]) for p, v in self.variables}
         units |= {name: unit_text(plan.projections[name].weight_dimension) for name in self.projections}
-        spiking = [p.name for p in plan.populations.values() if p.spiking]
         bytes_each = sum(int(np.prod(s)) for s in shapes.values()) * np.dtype(dtype).itemsize
         capacity = min(max(GATHERED // max(bytes_each, 1), 1), MOST_ROWS)
         ends = np.cumsum([0, *(shapes[f"{p}.{v}"][1] for p, v in self.variables)]).tolist()
@@ -179,7 +200,7 @@ class Recording:
         self._gathered, self._other = (_Gathered(capacity, batch, ends[-1], dtype) for _ in range(2))
         self._handed: _Gathered | None = None  # to the writer
         weights = {name: tuple(plan.projections[name].weight_shape) for name in self.projections}
-        layout = Layout(shapes, units, cells, spiking, weights, dtype, metadata or {}, list(self._counts))
+        layout = Layout(shapes, units, cells, spikes, weights, dtype, metadata or {}, list(self._counts))
         self._sink: Any
         if recorder.path is None:
             self._sink = _Memory(layout)
@@ -275,12 +296,14 @@ class Recording:
 
     def note_spikes(self, population: str, step: int, sample: np.ndarray, cell: np.ndarray) -> None:
         """Spikes in this step; `sample` counts within the batch."""
-        if self._running is None or not len(cell):
-            return
-        wanted = self.recorder.cells.get(population)
+        wanted = self._spikes[population]
         if wanted is not None:
             chosen = np.isin(cell, wanted)
             sample, cell = sample[chosen], cell[chosen]
+        if not len(cell):
+            return
+        if time.monotonic() - self._written > FLUSH_AFTER:
+            self.flush()
         times = np.full(len(cell), (self._offset + step) * self.dt)
         self._gathered.spikes.setdefault(population, []).append((times, self._trial * self._batch + sample, cell))
 
@@ -313,6 +336,8 @@ class Recording:
         if self._failed:
             return
         self._not_finite = self.not_finite()
+        if self._spikes:
+            self._gathered.spikes_until = self._next * self.dt
         self._wait()
         self._other.clear()
         self._handed = self._gathered
@@ -332,6 +357,8 @@ class Recording:
         for population, noted in gathered.spikes.items():
             for name, parts in zip(("time", "sample", "cell"), zip(*noted, strict=True), strict=True):
                 columns[f"spikes/{population}/{name}"] = np.concatenate(parts)
+        if gathered.spikes_until is not None:
+            columns["spikes_until"] = np.array([gathered.spikes_until])
         if gathered.snapshots:
             columns["weight_trials"] = np.array([trial for trial, _ in gathered.snapshots])
             for name in self.projections:
@@ -397,7 +424,9 @@ class _Memory:
         empty = {"time": times, "weight_trials": numbers, **phase_columns([])}
         empty |= {n.replace(".", "/"): np.empty((0, *shape), layout.dtype) for n, shape in layout.variables.items()}
         empty |= {f"weights/{name}": np.empty((0, *shape), layout.dtype) for name, shape in layout.weights.items()}
-        for p in layout.spiking:
+        if layout.spike_cells:
+            empty["spikes_until"] = times
+        for p in layout.spike_cells:
             empty |= {f"spikes/{p}/time": times, f"spikes/{p}/sample": numbers, f"spikes/{p}/cell": numbers}
         self._parts = {name: [column] for name, column in empty.items()}
 
@@ -421,10 +450,12 @@ class _Memory:
             dict(layout.units),
             phase_spans(*(whole[name] for name in phase_columns([]))),
             dict(layout.metadata),
-            {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in layout.spiking},
+            {p: Spikes(*(whole[f"spikes/{p}/{x}"] for x in ("time", "sample", "cell"))) for p in layout.spike_cells},
             dict(layout.cells),
             {name: whole[f"weights/{name}"] for name in layout.weights},
             whole["weight_trials"],
+            spike_cells={p: np.asarray(k) for p, k in layout.spike_cells.items() if len(k)},
+            spike_span=(0.0, float(whole["spikes_until"][-1])) if len(whole.get("spikes_until", ())) else None,
         )
 
 
@@ -454,19 +485,25 @@ def _names(recorder: Recorder, plan: Plan) -> tuple[list[tuple[str, str]], list[
     return variables, projections
 
 
-def _cells(recorder: Recorder, plan: Plan, variables: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
-    recorded = dict.fromkeys([p for p, _ in variables] + [p.name for p in plan.populations.values() if p.spiking])
+def _numbers(
+    what: str, given: Mapping[str, Sequence[int]], plan: Plan, known: Iterable[str], least: int
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Numbers of cells by population, checked; at `least` so many of each."""
     found = {}
-    for population, cells in recorder.cells.items():
-        if population not in recorded:
-            raise unknown("recorded population", population, recorded)
+    for population, cells in given.items():
+        if population not in known:
+            raise unknown("recorded population" if what == "cells" else "spiking population", population, known)
         chosen, n = np.asarray(cells), plan.populations[population].n
-        if chosen.ndim != 1 or not len(chosen):
-            raise NeurosimError(f"cells of '{population}' = {cells!r}; wanted a list of at least one number.")
+        if chosen.ndim != 1 or len(chosen) < least:
+            some = " of at least one number" if least else " of numbers"
+            raise NeurosimError(f"{what} of '{population}' = {cells!r}; wanted a list{some}.")
+        if not len(chosen):
+            found[population] = np.empty(0, dtype=np.int64)
+            continue
         if not np.issubdtype(chosen.dtype, np.integer) or chosen.min() < 0 or chosen.max() >= n:
-            raise NeurosimError(f"cells of '{population}' = {chosen.tolist()}; wanted whole numbers from 0 to {n - 1}.")
+            raise NeurosimError(f"{what} of '{population}' = {chosen.tolist()}; wanted whole numbers from 0 to {n - 1}.")
         if len(np.unique(chosen)) < len(chosen):
-            raise NeurosimError(f"cells of '{population}' = {chosen.tolist()}: one is named twice.")
+            raise NeurosimError(f"{what} of '{population}' = {chosen.tolist()}: one is named twice.")
         found[population] = chosen
     return found
 

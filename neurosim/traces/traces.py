@@ -63,6 +63,10 @@ class Traces:
         ``{population: Spikes}`` of the spiking populations.
     cells
         ``{population: (columns,) numbers of the recorded cells}``; a population that is not named was recorded whole.
+    spike_cells
+        ``{population: numbers of the cells whose spikes were kept}``, silent cells included.
+    spike_span
+        (start, stop) in seconds over which spikes were kept; None: over `phases`.
     weights
         ``{projection: (snapshots, *shape of its weights)}``.
     weight_trials
@@ -81,6 +85,8 @@ class Traces:
     weights: Mapping[str, Any] = field(default_factory=dict)
     weight_trials: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     file: Any = field(default=None, repr=False, compare=False)
+    spike_cells: Mapping[str, np.ndarray] = field(default_factory=dict)
+    spike_span: tuple[float, float] | None = None
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.values:
@@ -184,7 +190,7 @@ class Traces:
         if populations is not None:
             names = [name for name in names if name.partition(".")[0] in populations]
         matrices = [n for n in self.weights if (n in variables if variables is not None else populations is None)]
-        columns = self._columns(cells or {})
+        columns = self._columns(cells or {}, names)
         spans = self._spans(phases, trials)
         rows, intervals = self._rows(spans, interval, phases is not None or trials is not None)
         chosen = {
@@ -217,12 +223,18 @@ class Traces:
                 for p in dict.fromkeys([*(name.partition(".")[0] for name in names), *chosen])
                 if p in self.cells or p in columns
             },
+            spike_cells={
+                p: np.asarray((cells or {}).get(p, self.spike_cells.get(p)))
+                for p in chosen
+                if p in self.spike_cells or p in (cells or {})
+            },
+            spike_span=self.spike_span if time is phases is trials is None else None,
             weights={name: _part(self.weights[name], kept, None) for name in matrices},
             weight_trials=self.weight_trials[kept],
         )
 
-    def _columns(self, cells: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-        """``{population: columns of the chosen cells}``."""
+    def _columns(self, cells: Mapping[str, Sequence[int]], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """``{population: columns of the chosen cells}`` in the variables `names`; cells of spikes are only checked."""
         found = {}
         for population, wanted in cells.items():
             numbers = np.asarray(wanted)
@@ -230,10 +242,11 @@ class Traces:
                 raise NeurosimError(f"cells of '{population}' = {wanted!r}; wanted a list of whole numbers.")
             if len(np.unique(numbers)) < len(numbers):
                 raise NeurosimError(f"cells of '{population}' = {wanted!r}: one is named twice.")
-            if population not in self.cells and all(name.partition(".")[0] != population for name in self.values):
-                found[population] = numbers  # of its spikes: the traces do not say how many cells there are
-                continue
-            here = {int(cell): k for k, cell in enumerate(self.cells_of(population))}
+            of_spikes = all(name.partition(".")[0] != population for name in names)
+            if of_spikes and population not in self.spike_cells:
+                continue  # the traces do not say how many cells there are
+            recorded = self.spike_cells[population] if of_spikes else self.cells_of(population)
+            here = {int(cell): k for k, cell in enumerate(recorded)}
             missing = [int(cell) for cell in wanted if int(cell) not in here]
             if missing or not len(wanted):
                 some = ", ".join(map(str, list(here)[:8])) + (", ..." if len(here) > 8 else "")
@@ -242,7 +255,8 @@ class Traces:
                     if missing
                     else f"No cell of '{population}' is named; wanted at least one."
                 )
-            found[population] = np.array([here[int(cell)] for cell in wanted])
+            if not of_spikes:
+                found[population] = np.array([here[int(cell)] for cell in wanted])
         return found
 
     def _spans(self, phases: Sequence[str] | None, trials: Sequence[int] | None) -> list[PhaseSpan]:
