@@ -4,7 +4,10 @@ J.-H. Chen, C.-L. Liu, Z. Wang, "Biologically Plausible Training of Deep Neural 
 arXiv 2208.01416 (v1 2022, v2 2024). READ in the abstracts: a learner without a loss, a smaller top-down net that sees output and target and emits one
 credit per neuron, two levels of training, credit diffusion. READ in the authors' code (classification only): both nets, the local rule, evolution and
 its constants. NOT FOUND: the paper's body, its results, the kernel of diffusion. OURS: the rate circuit and its times, apical tufts, release sites,
-every kernel, convolutions, the inner layers' own credits, the credit sources `bp`, `fa`, `dfa` as circuits.
+every kernel, convolutions, the inner layers' own credits, the credit sources `bp`, `fa`, `dfa` as circuits; a floor of the fitness: the authors
+take the log of a probability that has underflowed to 0 as it is, so that one such sample makes a
+candidate's fitness -inf (READ), here such a probability counts as the smallest normal number of its
+type (a log of -87.3 in float32, -708.4 in float64).
 
     hidden     tau_s du/dt = -u + r_{l-1} W_l + b_l + kappa v_a      r = tanh(u)        delta = v_a (1 - r^2)
     output     tau_s du/dt = -u + r_{L-1} W_L + b_L                  r = softmax(u)     delta = r (v_a - sum_k r_k v_a,k)

@@ -24,6 +24,7 @@ from neurosim.data.validation import draw_validation
 from neurosim.errors import NeurosimError
 from neurosim.models import corinfomax, counter_current, counter_current_autoencoder
 from neurosim.training import TrainConfig, Trainer, checkpoint, resolve, resume
+from neurosim.training.evolution.lifetime import loss
 from neurosim.training.start import start
 from tests.test_resume import assert_same, stopped_after
 
@@ -558,3 +559,16 @@ def test_a_recording_holds_batches_of_one_size(tmp_path):
     assert traces["pyr1.u"].shape[1:] == (16, 8)
     assert len(run.metrics) == 2
     assert json.loads((Path(tmp_path) / "run" / "result.json").read_text())["test_accuracy"] >= 0
+
+
+# ------------------------------------------------------------ TDCA: what an underflow costs
+
+
+@pytest.mark.parametrize(("dtype", "floor"), [(torch.float32, 126), (torch.float64, 1022)])
+def test_a_probability_of_zero_costs_the_log_of_the_smallest_normal_number(dtype, floor):
+    """The page's departure: minus ln 2^-126 (2^-1022) for that sample; the authors' is infinite."""
+    answers = torch.tensor([[[0.0, 1.0], [0.5, 0.5]]], dtype=dtype)
+    wanted = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], dtype=dtype)
+    found = float(loss(answers, wanted, "cross_entropy"))
+    assert found == pytest.approx((floor + 1) * np.log(2) / 2, rel=1e-6)
+    assert torch.isinf(-(answers[0, 0, 0].log()))
