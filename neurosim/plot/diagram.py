@@ -373,7 +373,7 @@ def _part(boxes: Mapping[str, Box], entering: Entering, leaving: Leaving, column
     for column in columns:
         mine = [box for box in boxes.values() if box.column == column]
         start = [box.y for box in mine]
-        best: tuple[int, float] | None = None
+        best: tuple[tuple[int, int], float] | None = None
         for shift in (0.0, 0.035, -0.035, 0.055, -0.055, 0.075, -0.075):
             for box, y in zip(mine, start, strict=True):
                 box.y = y + shift
@@ -391,7 +391,9 @@ def _part(boxes: Mapping[str, Box], entering: Entering, leaving: Leaving, column
             ]
             left = [(n, y) for n, y, c, side in ends if c == column - 1 and side == "right"]
             right = [(n, y) for n, y, c, side in ends if c == column and side == "left"]
-            close = sum(abs(y - z) < 0.04 for n, y in left for m, z in right if n != m)
+            apart = [abs(y - z) for n, y in left for m, z in right if n != m]
+            # On one line is worse than any number of lines that are close.
+            close = sum(d < 0.015 for d in apart), sum(d < 0.04 for d in apart)
             if best is None or close < best[0]:
                 best = close, shift
         assert best is not None
