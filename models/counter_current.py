@@ -278,7 +278,7 @@ LOGIT = Cell(
     "class",
     """
     du/dt = (-u + I_basal)/tau : 1
-    r = exp(u)/total : 1
+    r = exp(u - top)/total : 1
     certain = y*r : 1
     error = R*(label - r) : 1
     I_basal : 1
@@ -289,9 +289,9 @@ LOGIT = Cell(
     ports=("I_basal",),
     inputs=("label", "R", "y"),
     parameters={"tau": f"{TAU}*ms"},
-    pools=(Pool("total", "exp(u)"),),
+    pools=(Pool("top", "u", reduce="max"), Pool("total", "exp(u - top)")),
 )
-"""Softmax by a divisive pool."""
+"""Softmax by a divisive pool; the largest potential cancels, and keeps exp from overflowing."""
 
 GATED = Cell(
     "gate",

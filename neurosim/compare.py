@@ -294,9 +294,7 @@ def choose_levels(plan: Plan, levels: Sequence[str] | None = None) -> tuple[list
     chosen = [level for level in dict.fromkeys(levels or LEVELS) if level not in left_out]
     if not chosen:
         others = "".join(f" Left out: {level}: {reason.rstrip('.')}." for level, reason in left_out.items())
-        raise NeurosimError(
-            f"Got no level to compare; expected at least one of: {', '.join(LEVELS)}.{others}"
-        )
+        raise NeurosimError(f"Got no level to compare; expected at least one of: {', '.join(LEVELS)}.{others}")
     return chosen, left_out
 
 
@@ -397,7 +395,7 @@ def _pair_table(report: dict[str, Any]) -> list[str]:
 def _unsettled(report: dict[str, Any]) -> list[str]:
     """A line where the steady level found no steady state, or one that no run in time reaches."""
     lines = []
-    for level, count in report["unsettled"].items():
+    for level, count in report.get("unsettled", {}).items():
         unstable = report["unstable"][level]
         if count:
             lines += [

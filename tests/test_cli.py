@@ -529,7 +529,6 @@ WRONG = [
     ((*SIMULATE, "--seed", "-1"), "seed = -1; wanted a whole number of at least 0"),
     ((*SIMULATE, "--stride", "0"), "stride = 0; wanted a whole number of at least 1"),
     ((*SIMULATE, "--weights", "nowhere"), "'nowhere' is no run folder: it has no config.toml"),
-    ((*COMPARE, "--levels", "brian2:dense"), "wanted at least two to compare"),
     ((*COMPARE, "--levels", "brian2:dense", "torch:stedy"), "Did you mean 'torch:steady'?"),
     ((*COMPARE, "--record", "pyr1.rho"), "Did you mean 'rho_a'?"),
     ((*COMPARE, "--batch-size", "2"), "brian2:equations presents one sample at a time"),

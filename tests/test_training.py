@@ -29,7 +29,7 @@ from neurosim.training.start import start
 from tests.oracles import ghost_units as oracle
 
 KEYS = [
-    "epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "ghost_residual", "unsettled",
+    "epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "ghost_residual", "unsettled", "unstable",
 ]  # fmt: skip
 SIZES = (64, 8, 10)
 SMALL = {"sizes": SIZES, "t_free": "30*ms", "t_nudged": "30*ms"}

@@ -412,7 +412,7 @@ def test_a_circuit_that_answers_with_images(tmp_path, method, capsys):
     for split, got in (("validation", run.result["validation_loss"]), ("test", run.result["test_loss"])):
         rates, images, _ = answers(run, split)
         assert got == pytest.approx(((rates - images) ** 2).mean(), rel=1e-9)
-    assert list(run.metrics[0]) == ["epoch", "train_loss", "validation_loss", "unsettled"]
+    assert list(run.metrics[0]) == ["epoch", "train_loss", "validation_loss", "unsettled", "unstable"]
     assert run.metrics[1]["train_loss"] < 0.8 * run.metrics[0]["train_loss"]
     text = "".join(path.read_text() for path in run.folder.iterdir() if path.suffix in (".json", ".jsonl"))
     assert "accuracy" not in text
@@ -443,7 +443,15 @@ def test_files_of_classifying_circuits_are_as_before(tmp_path):
     """Keys and their order, from before there were other answers."""
     run: Any = train(linear(tmp_path), tmp_path / "run", optimiser="none", limit=64, epochs=1, progress=False)
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
-    assert list(row) == ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "unsettled"]
+    assert list(row) == [
+        "epoch",
+        "train_loss",
+        "validation_loss",
+        "train_accuracy",
+        "validation_accuracy",
+        "unsettled",
+        "unstable",
+    ]
     labels, seconds = ["model", "data", "level", "seed"], ["seconds", "seconds_per_epoch"]
     assert list(run.result) == [*labels, "test_accuracy", "test_loss", "validation_accuracy", *seconds]
     rates, _, targets = answers(run, "test")

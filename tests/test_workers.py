@@ -58,6 +58,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "counter_current", {"sizes": (64, 12, 10), "loss": "normalised"},
         {"limit": 150, "last_batch": "keep", "epochs": 2},
     ),
+    "autoencoder": (
+        "counter_current_autoencoder", {"channels": (1, 4), "pixels": 8},
+        {"limit": 150, "last_batch": "keep", "learning_rate": 0.1, "epochs": 2},
+    ),
     "smaller last batch, backprop": (
         "ghost_units", GHOST, {"limit": 150, "last_batch": "keep", "method": "backprop"}
     ),

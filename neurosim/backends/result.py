@@ -150,7 +150,9 @@ class ResultBuilder:
             return
         broken = {population for population, variable in bad if variable in self.plan.populations[population].ode}
         causes = [key for key in self.followed if key in bad and key[0] not in broken]
-        self.diverged(*(causes or [key for key in (*self.states, *self.followed) if key in bad] or [found])[0], result())
+        self.diverged(
+            *(causes or [key for key in (*self.states, *self.followed) if key in bad] or [found])[0], result()
+        )
 
     def wanted(self, phase: PhasePlan) -> list[tuple[str, str]]:
         """What `finish` reads at the end of a phase."""

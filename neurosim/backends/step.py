@@ -247,7 +247,8 @@ class Stepper:
                 continue
             source = self.plan.populations[projection.source]
             static = projection.variable in source.static and all(
-                not part.weighted and names_in(part.expression) <= source.static | set(map(shared_name, phase.shared)) for part in parts
+                not part.weighted and names_in(part.expression) <= source.static | set(map(shared_name, phase.shared))
+                for part in parts
             )
             shared = sum(q.root == name for q in self.plan.projections.values()) > 1
             # Written later, a drive costs B^2 n_post in place of 2 B n_pre n_post: no gain for a bias in a batch.

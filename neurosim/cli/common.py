@@ -6,7 +6,7 @@ import argparse
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,10 @@ def recording_arguments(sub: argparse.ArgumentParser, trials: str) -> None:
         "--cells", action="append", default=[], metavar="POP=K,K", help="cells of a population that are recorded (pyr1=0,3,7; default all); may be repeated"
     )  # fmt: skip
     sub.add_argument(
+        "--spikes", action="append", default=[], metavar="POP=K,K",
+        help="cells of a population whose spikes are kept (exc=0,3,7; exc= for none; default all); may be repeated",
+    )  # fmt: skip
+    sub.add_argument(
         "--stride", type=int, metavar="K", help="record every K steps (default 1); torch:steady has one row per phase"
     )
     sub.add_argument("--phases", nargs="+", metavar="PHASE", help="record in these phases only")
@@ -99,23 +103,29 @@ def recording_arguments(sub: argparse.ArgumentParser, trials: str) -> None:
 
 def recorder_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those options of a `Recorder` that the command line names."""
-    cells: dict[str, list[int]] = {}
-    for text in arguments.cells:
-        population, _, numbers = text.partition("=")
-        try:
-            cells[population] = [int(k) for k in numbers.split(",")]
-        except ValueError:
-            raise NeurosimError(
-                f"--cells {text}: wanted a population and numbers of cells, such as pyr1=0,3,7."
-            ) from None
     given = {
         "variables": arguments.record,
-        "cells": cells,
+        "cells": _numbers_of_cells("cells", arguments.cells),
+        "spikes": _numbers_of_cells("spikes", getattr(arguments, "spikes", [])),
         "stride": arguments.stride,
         "phases": arguments.phases,
         "trials": arguments.trials,
     }
     return {name: value for name, value in given.items() if value not in (None, {})}
+
+
+def _numbers_of_cells(option: str, texts: Sequence[str]) -> dict[str, list[int]]:
+    """``POP=K,K`` as a table; ``POP=`` names no cell."""
+    cells: dict[str, list[int]] = {}
+    for text in texts:
+        population, _, numbers = text.partition("=")
+        try:
+            cells[population] = [int(k) for k in numbers.split(",")] if numbers or "=" not in text else []
+        except ValueError:
+            raise NeurosimError(
+                f"--{option} {text}: wanted a population and numbers of cells, such as pyr1=0,3,7."
+            ) from None
+    return cells
 
 
 def circuit_of(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any, Any, str, str]:

@@ -182,15 +182,13 @@ def _runs(paths: Sequence[Path], kind: str) -> list[Run]:
 
 def _samples(run: Run, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The first validation samples of the run's data set, normalised as it was trained."""
-    from neurosim import data
     from neurosim.training.run import read_origin
 
     count = SAMPLES if arguments.samples is None else arguments.samples
     folder = arguments.data_dir or read_origin(run.folder).get("data_dir")
     if folder and not arguments.data_dir and not Path(folder).is_dir():  # moved, or another machine
         folder = None
-    dataset = data.normalise(data.load(run.config.data, folder), run.config.normalise)
-    images, labels = dataset.split("validation")
+    images, labels = run.config.dataset(folder).split("validation")
     if arguments.samples is not None and not 1 <= count <= len(images):
         raise NeurosimError(
             f"--samples {count}: wanted between 1 and {len(images)}, the validation samples of {run.config.data}."

@@ -33,7 +33,10 @@ def name_coefficients(states: Mapping[str, str], moving: Collection[str]) -> tup
     if len(states) < 2:
         return dict(states), parts
     namer = _Namer(set(moving), parts)
-    found = {x: ast.unparse(ast.fix_missing_locations(namer.visit(ast.parse(text, mode="eval")))) for x, text in states.items()}
+    found = {
+        x: ast.unparse(ast.fix_missing_locations(namer.visit(ast.parse(text, mode="eval"))))
+        for x, text in states.items()
+    }
     return (found, {name: text for text, name in parts.items()}) if parts else (dict(states), {})
 
 
@@ -49,7 +52,8 @@ class _Namer(ast.NodeTransformer):
         if not names or names & self.moving:
             return self.generic_visit(node)
         nonlinear = any(
-            isinstance(n, ast.Call) or (isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div | ast.Pow)) for n in ast.walk(node)
+            isinstance(n, ast.Call) or (isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div | ast.Pow))
+            for n in ast.walk(node)
         )
         if not nonlinear:
             return node

@@ -240,7 +240,9 @@ def _is_linear(
     known = _known(ode, subexpressions, numbers)
     follows = set(states)  # states, and the subexpressions that stay as names and follow from states
     for name, text in subexpressions.items():
-        if (name in known and str_to_sympy(text).free_symbols & follows) or str_to_sympy(text).free_symbols & (follows - states):
+        if (name in known and str_to_sympy(text).free_symbols & follows) or str_to_sympy(text).free_symbols & (
+            follows - states
+        ):
             follows.add(_symbol(name))
     for rhs in _inline(ode, subexpressions, known, numbers).values():
         if rhs.free_symbols & (follows - states) or any(_opaque(rhs, x) for x in states & rhs.free_symbols):

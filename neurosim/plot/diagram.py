@@ -25,7 +25,7 @@ _MARGIN = 0.12
 LABEL, SMALL, MIDDLE = 6.5, 7.0, 8.5
 
 #: Before the name of a pool, which stands in the box below the ports.
-SUM = "Σ "
+SUM, MAXIMUM = "Σ ", "max "
 #: The population of biases, which has no box.
 ONE = "one"
 
@@ -234,7 +234,9 @@ def _boxes(circuit: Circuit, placed: Mapping[str, tuple[int, int]]) -> dict[str,
         ports.sort(key=lambda port: (_basal(port), plan.spiking is None and list(plan.ports).index(port)))
         # What cells of one population do to one another; pools that rules alone read are left out.
         acting = plan.closure(plan.names_of_ode() | circuit.plan.sent(name))
-        pools = [SUM + a.name for a in plan.assignments if a.over and a.name in acting]
+        pools = [
+            (MAXIMUM if a.reduce == "max" else SUM) + a.name for a in plan.assignments if a.over and a.name in acting
+        ]
         boxes[name] = Box(name, name, note, ports + pools, column, row)
     return boxes
 

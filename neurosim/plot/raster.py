@@ -41,7 +41,7 @@ def raster_figure(
     ----------
     traces
         What was recorded. Of more than two trials the first two are drawn, and the title says so. Of a population whose cells were
-        chosen (`Traces.cells`) these alone have rows.
+        chosen (`Traces.spike_cells`) these alone have rows.
     populations
         By default all that spike.
     sample, title
@@ -222,12 +222,12 @@ def counted_cells(traces: Traces, name: str) -> np.ndarray:
 
 def _counts(traces: Traces, name: str) -> bool:
     """Whether the traces say how many cells a population has."""
-    return name in traces.cells or any(population(n) == name for n in traces.values)
+    return name in traces.spike_cells or any(population(n) == name for n in traces.values)
 
 
 def spiking_cells(traces: Traces, name: str) -> np.ndarray:
-    """Numbers of the cells whose spikes are drawn; of a population without a recorded variable, as far as they spiked."""
-    numbers = numbers_of(traces, name)
+    """Numbers of the cells whose spikes are drawn; where the traces do not say, as far as they spiked."""
+    numbers = np.asarray(traces.spike_cells.get(name, numbers_of(traces, name)))
     return numbers if len(numbers) else np.arange(int(np.max(traces.spikes[name].cell, initial=0)) + 1)
 
 

@@ -384,7 +384,9 @@ def _traces(file: Any, path: Path) -> Traces:
         matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
         units |= {name: str(data.attrs.get("unit", "1")) for name, data in group.items()}
     metadata = json.loads(str(file.attrs["metadata"]))
-    return Traces(file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file, spike_cells, span)
+    return Traces(
+        file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file, spike_cells, span
+    )
 
 
 def _variables(file: Any) -> dict[str, Any]:

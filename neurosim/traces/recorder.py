@@ -501,7 +501,9 @@ def _numbers(
             found[population] = np.empty(0, dtype=np.int64)
             continue
         if not np.issubdtype(chosen.dtype, np.integer) or chosen.min() < 0 or chosen.max() >= n:
-            raise NeurosimError(f"{what} of '{population}' = {chosen.tolist()}; wanted whole numbers from 0 to {n - 1}.")
+            raise NeurosimError(
+                f"{what} of '{population}' = {chosen.tolist()}; wanted whole numbers from 0 to {n - 1}."
+            )
         if len(np.unique(chosen)) < len(chosen):
             raise NeurosimError(f"{what} of '{population}' = {chosen.tolist()}: one is named twice.")
         found[population] = chosen

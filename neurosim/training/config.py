@@ -419,7 +419,7 @@ def _wanted(name: str, value: Any) -> str:
         right = isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
         return "" if right else "a table of rules and their rates, numbers of at least 0"
     if name == "recorder":
-        return "" if isinstance(value, dict) else "a table: variables, cells, stride, phases, trials"
+        return "" if isinstance(value, dict) else "a table: variables, cells, spikes, stride, phases, trials"
     if name == "settings":
         return "" if isinstance(value, dict) else "a table of settings of the circuit"
     if name == "optimise":

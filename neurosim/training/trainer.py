@@ -60,6 +60,7 @@ class Position:
     loss: float = 0.0
     samples: float = 0.0
     unsettled: float = 0.0
+    unstable: float = 0.0
     seconds: float = 0.0
     residual: dict[str, float] = field(default_factory=dict)  # of a published relaxation, the largest by phase
 
@@ -302,9 +303,10 @@ class Trainer:
             result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
             wanted = _numpy(fields[self.readout.wanted])
             right, loss = self._score(result.readout, wanted)
-            sums = self.workers.total(right, loss, len(wanted), result.unsettled)
-            at.right, at.loss, at.samples, at.unsettled = (
-                old + new for old, new in zip((at.right, at.loss, at.samples, at.unsettled), sums, strict=True)
+            sums = self.workers.total(right, loss, len(wanted), result.unsettled, result.unstable)
+            before = at.right, at.loss, at.samples, at.unsettled, at.unstable
+            at.right, at.loss, at.samples, at.unsettled, at.unstable = (
+                old + new for old, new in zip(before, sums, strict=True)
             )
             for phase in self._relaxed:
                 at.residual[phase] = max(at.residual.get(phase, 0.0), result.settling[phase])
@@ -319,7 +321,7 @@ class Trainer:
         accuracy = {"train_accuracy": at.right / at.samples} if self.classifies else {}
         return {
             "train_loss": at.loss / at.samples, **accuracy, "samples": at.samples,
-            "unsettled": int(at.unsettled), **({"residual": dict(at.residual)} if self._relaxed else {}),
+            "unsettled": int(at.unsettled), "unstable": int(at.unstable), **({"residual": dict(at.residual)} if self._relaxed else {}),
         }  # fmt: skip
 
     @cached_property
@@ -474,7 +476,7 @@ class Trainer:
                         **{name: None for name in self.circuit.measures},
                         **{name: checked[name] for name in self.circuit.measures if name in checked},
                         **self.weight_measures(),
-                        **{key: row[key] for key in ("unsettled", "residual") if key in row},
+                        **{key: row[key] for key in ("unsettled", "unstable", "residual") if key in row},
                     }
                 )
                 self.timing.append(

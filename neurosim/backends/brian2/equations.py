@@ -191,9 +191,7 @@ class _Run:
         self._stages(p, group, late, "groups")
         if read_holds:  # rules read what was held before this step
             code = "\n".join(f"{_held_before(h)} = {h.name}" for h in read_holds)
-            group.run_regularly(
-                code, clock=self.clock, when="groups", order=HOLDS - 1, name=f"ns_{p.name}_held_before"
-            )
+            group.run_regularly(code, clock=self.clock, when="groups", order=HOLDS - 1, name=f"ns_{p.name}_held_before")
         for h in p.holds:
             take = f"ns_take_{h.name}"
             group.run_regularly(

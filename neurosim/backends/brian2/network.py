@@ -22,7 +22,6 @@ from neurosim.plan import Plan, PopulationPlan
 TARGETS = ("numpy", "cython")
 
 
-
 #: Preferences of Brian2 that a run relies on; a script may have set others.
 RELIED_ON: dict[str, Any] = {
     "codegen.loop_invariant_optimisations": True,

@@ -53,8 +53,7 @@ class FunctionalTrial:
             name: sum(p.seconds for p in plan.phases if name in p.plastic) for p in plan.phases for name in p.plastic
         }  # seconds for which a projection learns
         self._constants = {
-            p.name: constants_of(p, self.arrays, 0.0) | shared_values(p, phase)
-            for p in plan.populations.values()
+            p.name: constants_of(p, self.arrays, 0.0) | shared_values(p, phase) for p in plan.populations.values()
         }
         self._steady: dict[Variable, str] = {}
         for p in plan.populations.values():

@@ -63,7 +63,8 @@ def order_of_states(plan: Plan, solutions: Mapping[str, Mapping[str, str]]) -> l
                     needs[name, x] |= {(q.source, y) for y in solutions.get(q.source, {}) if y in sent}
     depth: dict[tuple[str, str], int] = {}
     while len(depth) < len(needs):
-        ready = {state for state, read in needs.items() if state not in depth and read <= set(depth)}
+        # A list: every process of a distributed training visits them in the same order.
+        ready = [state for state, read in needs.items() if state not in depth and read <= set(depth)]
         if not ready:
             return None
         depth |= {state: 1 + max((depth[y] for y in needs[state]), default=0) for state in ready}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from neurosim.backends.torch.order import numbers_in
 from neurosim.equations import compile_block, is_linear, linear_rates, names_in
@@ -48,22 +49,20 @@ class CellStability:
 
     def unstable(self, values: Mapping[str, Any]) -> torch.Tensor:
         """Of each sample (and label) and cell, whether it grows away from the point that `values` holds."""
-        point = tuple(values[x] for x in self.states)
-
-        def change(*states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            local = {**values, **dict(zip(self.states, states, strict=True))}
-            self.right_hand_sides(local)
-            return tuple(_like(local[f"ns_rhs_{x}"], states[0]) for x in self.states)
-
         columns = []
-        for k in range(len(point)):
-            direction = tuple(torch.ones_like(x) if j == k else torch.zeros_like(x) for j, x in enumerate(point))
-            columns.append(torch.stack(torch.func.jvp(change, point, direction)[1], dim=-1))
+        for x in self.states:  # one direction of forward-mode differentiation each
+            with forward_ad.dual_level():
+                start = values[x].contiguous()
+                local = {**values, x: forward_ad.make_dual(start, torch.ones_like(start))}
+                self.right_hand_sides(local)
+                slopes = [_slope(local[f"ns_rhs_{y}"], start) for y in self.states]
+            columns.append(torch.stack(torch.broadcast_tensors(*slopes), dim=-1))
         return grows(torch.stack(torch.broadcast_tensors(*columns), dim=-1))
 
 
-def _like(value: Any, shaped: torch.Tensor) -> torch.Tensor:
-    return value + torch.zeros_like(shaped)
+def _slope(value: Any, shaped: torch.Tensor) -> torch.Tensor:
+    slope = forward_ad.unpack_dual(value).tangent if isinstance(value, torch.Tensor) else None
+    return torch.zeros_like(shaped) if slope is None else slope
 
 
 def grows(jacobian: torch.Tensor) -> torch.Tensor:

@@ -724,7 +724,9 @@ class SteadyEngine:
         assert residual is not None
         return float(residual.max()), residual > options.tolerance
 
-    def _follow(self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> tuple[float, torch.Tensor]:
+    def _follow(
+        self, program: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder
+    ) -> tuple[float, torch.Tensor]:
         """The circuit's published scheme; returns the largest distance of a state from its steady state, and no sample."""
         scheme = self.plan.circuit.relaxation
         assert scheme is not None
