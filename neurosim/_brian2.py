@@ -19,7 +19,8 @@ def _import() -> None:
     from brian2.utils.logger import BrianLogger
 
     sys.excepthook = hook
-    logging.getLogger("py.warnings").removeHandler(BrianLogger.console_handler)
+    if BrianLogger.console_handler is not None:
+        logging.getLogger("py.warnings").removeHandler(BrianLogger.console_handler)
     if captured is None:
         logging.captureWarnings(False)
     logger = logging.getLogger("brian2")

@@ -338,7 +338,7 @@ def _markdown(report: dict[str, Any]) -> str:
             for level, why in report.get("left_out", {}).items()
             for line in (f"Left out: {level}: {why.rstrip('.')}.", "")
         ),
-        *(_pair_table(report) + [""] if report["pairs"] else []),
+        *([*_pair_table(report), ""] if report["pairs"] else []),
         *_unsettled(report),
         *_weight_table(report),
         "",

@@ -385,7 +385,7 @@ class Plan:
                 owner.setdefault(name, p.name)
         for name, value, where in given:
             inner = value.value if isinstance(value, RandomSign) else value
-            if isinstance(inner, str) or isinstance(inner, Quantity):
+            if isinstance(inner, str | Quantity):
                 try:
                     dimension = quantity(inner)[1]
                 except CircuitError as error:
@@ -1324,7 +1324,7 @@ class Plan:
                 numbers = {n: phase.shared[n] for n in p.shared}
                 if p.spiking or not p.ode or not is_linear(p.ode, p.subexpressions, numbers, p.parameters):
                     continue
-                fastest = float(np.max(linear_rates(p.ode, p.subexpressions, numbers | p.parameters).real))
+                fastest = float(np.max(np.real(linear_rates(p.ode, p.subexpressions, numbers | p.parameters))))
                 if fastest > 0:
                     warnings.warn(
                         f"{level}: the cells of population '{p.name}' are unstable in phase '{phase.name}': their own "

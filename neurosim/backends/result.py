@@ -136,23 +136,19 @@ class ResultBuilder:
             found[self.plan.variable(self.plan.circuit.readout.variable)] = None
         return [key for key in found if key not in self.states]
 
-    def check_finite(
-        self, finite: Callable[[str, str], bool], result: Callable[[], Result], recorded: bool = True
-    ) -> None:
+    def check_finite(self, finite: Callable[[str, str], bool], result: Callable[[], Result]) -> None:
         """Raise `DivergenceError` where a state, or what is sent, read out or recorded, is not finite.
 
         `finite(population, variable)` looks at one of them (True where it is not computed yet), `result()` is what the
         run has gathered. What is sent is named before a state that it drove to infinity.
         """
-        bad = {key for key in (*self.states, *self.followed) if not finite(*key)}
-        found = self.recording.not_finite() if self.recording is not None and recorded else None
-        if not bad and found is None:
-            return
+        bad = [key for key in (*self.states, *self.followed) if not finite(*key)]
+        found = self.recording.not_finite() if self.recording is not None else None
         broken = {population for population, variable in bad if variable in self.plan.populations[population].ode}
-        causes = [key for key in self.followed if key in bad and key[0] not in broken]
-        self.diverged(
-            *(causes or [key for key in (*self.states, *self.followed) if key in bad] or [found])[0], result()
-        )
+        causes = [key for key in self.followed if key in bad and key[0] not in broken] + bad
+        if causes or found is not None:
+            population, variable = causes[0] if causes else found  # type: ignore[misc]
+            self.diverged(population, variable, result())
 
     def wanted(self, phase: PhasePlan) -> list[tuple[str, str]]:
         """What `finish` reads at the end of a phase."""

@@ -20,7 +20,7 @@ MARGIN = "dt/1000.0"
 
 def timed_names(texts: Mapping[str, str]) -> set[str]:
     """The clocks, and the names of the expressions that follow from them."""
-    found = set(TIMES)
+    found: set[str] = set(TIMES)
     while more := {name for name, text in texts.items() if names_in(text) & found} - found:
         found |= more
     return found

@@ -66,8 +66,8 @@ def separate(rhs: str, parameters: Mapping[str, float] | None = None, shared: Co
     return tuple(
         Term(
             sympy_to_str(coefficient),
-            substitute(sympy_to_str(_strip(post.xreplace(own), "_post")), values),
-            substitute(sympy_to_str(_strip(pre.xreplace(own), "_pre")), values),
+            substitute(sympy_to_str(_strip(post, "_post", own)), values),
+            substitute(sympy_to_str(_strip(pre, "_pre", own)), values),
             power,
         )
         for (pre, power), parts in merged.items()
@@ -127,6 +127,7 @@ def _products(expression: sympy.Expr, rhs: str) -> list[Product]:
     return [(coefficient, post, pre, power)]
 
 
-def _strip(expression: sympy.Expr, suffix: str) -> sympy.Expr:
-    names = {s: _symbol(str(s).removesuffix(suffix)) for s in expression.free_symbols}
+def _strip(expression: sympy.Expr, suffix: str, own: Mapping[sympy.Symbol, sympy.Symbol]) -> sympy.Expr:
+    """A factor in the cell's own names; those of the rule itself (`own`) get others first."""
+    names = {s: own.get(s, _symbol(str(s).removesuffix(suffix))) for s in expression.free_symbols}  # type: ignore[call-overload]
     return expression.xreplace(names)  # type: ignore[return-value]

@@ -140,7 +140,7 @@ def _solve(
 
 
 def _eliminate(
-    matrix: sympy.Matrix, equations: list[sympy.Expr], moving: list[sympy.Symbol]
+    matrix: Any, equations: list[sympy.Expr], moving: list[sympy.Symbol]
 ) -> dict[str, str]:  # fmt: skip
     """The solution of many compartments, by Gaussian elimination with names for the entries of the matrix.
 
@@ -150,7 +150,7 @@ def _eliminate(
     n = len(moving)
     texts: dict[str, str] = {}
 
-    def named(entry: sympy.Expr) -> sympy.Expr:
+    def named(entry: Any) -> Any:
         if entry.is_Number or entry.is_Symbol:
             return entry
         name = f"ns_entry_{len(texts)}"
@@ -159,7 +159,7 @@ def _eliminate(
 
     origin = dict.fromkeys(moving, sympy.Integer(0))
     a = [[named(matrix[i, j]) for j in range(n)] for i in range(n)]
-    b = [named(-eq.xreplace(origin)) for eq in equations]
+    b = [named(sympy.Mul(-1, eq.xreplace(origin))) for eq in equations]  # type: ignore[arg-type]
     _check_rank(matrix)
     left, solved = set(range(n)), []
     while left:
@@ -187,7 +187,7 @@ def _eliminate(
     return {str(x): substitute(sympy_to_str(values[k]), texts) for k, x in enumerate(moving)}
 
 
-def _check_rank(matrix: sympy.Matrix) -> None:
+def _check_rank(matrix: Any) -> None:
     """Raise where the equations determine no state, at numbers taken at random."""
     rng = np.random.default_rng(0)
     symbols = sorted(matrix.free_symbols, key=str)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -41,7 +42,7 @@ class CellStability:
         ode = {x: p.ode[x] for x in moving}
         if is_linear(ode, p.subexpressions, numbers, p.parameters):
             rates = linear_rates(ode, p.subexpressions, numbers | p.parameters)
-            return cls(moving, bool((rates.real > 0).any()), lambda values: None)
+            return cls(moving, bool((np.real(rates) > 0).any()), lambda values: None)
         needed = p.closure({n for rhs in ode.values() for n in names_in(rhs)})
         follow = [a for a in p.assignments if a.name in needed and not a.over and set(moving) & p.closure([a.name])]
         lines = [(a.name, a.expression) for a in follow] + [(f"ns_rhs_{x}", rhs) for x, rhs in ode.items()]

@@ -877,7 +877,9 @@ class SteadyEngine:
         elif isinstance(q.connectivity, OneToOne):
             value = rates * weights
         elif q.shared_kernel:
-            value, self._winners[q.name] = self._kernels[q.name].drive(rates.flatten(0, -2), weights)
+            kernel = self._kernels[q.name]
+            assert not isinstance(kernel, Pairs)
+            value, self._winners[q.name] = kernel.drive(rates.flatten(0, -2), weights)
             value = value.unflatten(0, rates.shape[:-1])
         else:
             value = self.arrays.drive(rates, weights, q.transpose)
