@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 
@@ -64,7 +65,7 @@ def euler(tau: float, target: float, begin: float) -> np.ndarray:
 @pytest.fixture(scope="module")
 def compared() -> Comparison:
     """The torch level changed by known amounts: W by a third of its move, v by 1 % of its largest value (weights on)."""
-    real = neurosim.compare.__globals__["simulate"]
+    real = inspect.unwrap(neurosim.compare).__globals__["simulate"]
 
     def changed(*arguments, **settings):
         result = real(*arguments, **settings)
@@ -74,7 +75,7 @@ def compared() -> Comparison:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(neurosim.compare.__globals__, "simulate", changed)
+        patch.setitem(inspect.unwrap(neurosim.compare).__globals__, "simulate", changed)
         return neurosim.compare(circuit(), np.ones((1, 1)), levels=LEVELS, dt="1*ms", progress=False)
 
 
