@@ -516,7 +516,13 @@ class Plan:
         assignments = _pools_of_numbers(assignments, differ, n, shape)
         states, parts = name_coefficients(
             equations.states,
-            {*equations.states, *equations.noises, *_reached(assignments, set(equations.states))},
+            # A hold is not for naming: the equation of a state reads what is taken in this step, an expression does not.
+            {
+                *equations.states,
+                *equations.noises,
+                *_reached(assignments, set(equations.states)),
+                *(h.name for h in cell.holds),
+            },
         )
         assignments += [Assignment(name, text) for name, text in parts.items()]
         dimensions |= {name: dimensions_of(text, dimensions, where) for name, text in parts.items()}

@@ -36,8 +36,8 @@ def substitute(expression: str, replacements: Mapping[str, str]) -> str:
 def brian2_source(expression: str) -> str:
     """The expression for Brian2's code, without integers: on its paths ``2**(-1)`` is 0.
 
-    Whole numbers become floats; ``int(x)`` of a number is written as ``sign(x)*(abs(x) - abs(x) % 1)``,
-    which Brian2 does not cut to 32 bits.
+    Whole numbers become floats. Brian2 cuts ``int``, ``floor`` and ``ceil`` to 32 bits; here ``int(x)`` of a
+    number is ``sign(x)*(abs(x) - abs(x) % 1)``, and the others are that and at most one more or less.
     """
     tree = ast.fix_missing_locations(_WithoutIntegers().visit(ast.parse(expression.strip(), mode="eval")))
     return ast.unparse(tree)
@@ -53,14 +53,15 @@ class _Floats(ast.NodeTransformer):
 class _WithoutIntegers(_Floats):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != "int" or len(node.args) != 1:
+        if not isinstance(node.func, ast.Name) or node.func.id not in ("int", "floor", "ceil") or len(node.args) != 1:
             return node
         x = node.args[0]
         if isinstance(x, ast.Compare | ast.BoolOp) or (isinstance(x, ast.UnaryOp) and isinstance(x.op, ast.Not)):
             return ast.BinOp(ast.Constant(1.0), ast.Mult(), node)
-        size = ast.Call(ast.Name("abs", ast.Load()), [x], [])
-        whole = ast.BinOp(size, ast.Sub(), ast.BinOp(size, ast.Mod(), ast.Constant(1.0)))
-        return ast.BinOp(ast.Call(ast.Name("sign", ast.Load()), [x], []), ast.Mult(), whole)
+        text = f"({ast.unparse(x)})"
+        whole = f"sign({text})*(abs({text}) - abs({text}) % 1.0)"
+        more = {"int": "", "floor": f" - int({text} < {whole})", "ceil": f" + int({text} > {whole})"}[node.func.id]
+        return ast.parse(f"({whole}{more})", mode="eval").body
 
 
 def python_source(expression: str) -> str:

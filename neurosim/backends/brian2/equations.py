@@ -161,7 +161,7 @@ class _Run:
         stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises, *largest]
         stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
-        lines += [f"{n} : {brian2_unit(p.dimensions.get(n, p.dimensions[_port(n)]))}" for n in stored]
+        lines += [f"{n} : {brian2_unit(p.dimensions[n if n in p.dimensions else _port(n)])}" for n in stored]
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (shared)" for n in (*p.shared, *p.clocks)]
         lines += [
             f"{n} : {brian2_unit(p.dimensions[n])}\nns_{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd import forward_ad
 
 from neurosim.backends.torch.order import numbers_in
 from neurosim.equations import compile_block, is_linear, linear_rates, names_in
@@ -44,26 +43,27 @@ class CellStability:
             rates = linear_rates(ode, p.subexpressions, numbers | p.parameters)
             return cls(moving, bool((np.real(rates) > 0).any()), lambda values: None)
         needed = p.closure({n for rhs in ode.values() for n in names_in(rhs)})
-        follow = [a for a in p.assignments if a.name in needed and not a.over and set(moving) & p.closure([a.name])]
+        follow = [a for a in p.assignments if a.name in needed and not a.over]
         lines = [(a.name, a.expression) for a in follow] + [(f"ns_rhs_{x}", rhs) for x, rhs in ode.items()]
         return cls(moving, None, compile_block(lines, functions, constants))
 
     def unstable(self, values: Mapping[str, Any]) -> torch.Tensor:
         """Of each sample (and label) and cell, whether it grows away from the point that `values` holds."""
-        columns = []
-        for x in self.states:  # one direction of forward-mode differentiation each
-            with forward_ad.dual_level():
-                start = values[x].contiguous()
-                local = {**values, x: forward_ad.make_dual(start, torch.ones_like(start))}
-                self.right_hand_sides(local)
-                slopes = [_slope(local[f"ns_rhs_{y}"], start) for y in self.states]
-            columns.append(torch.stack(torch.broadcast_tensors(*slopes), dim=-1))
-        return grows(torch.stack(torch.broadcast_tensors(*columns), dim=-1))
-
-
-def _slope(value: Any, shaped: torch.Tensor) -> torch.Tensor:
-    slope = forward_ad.unpack_dual(value).tangent if isinstance(value, torch.Tensor) else None
-    return torch.zeros_like(shaped) if slope is None else slope
+        with torch.enable_grad():
+            point = {x: values[x].detach().clone().requires_grad_() for x in self.states}
+            local = {**values, **point}
+            self.right_hand_sides(local)
+            rows = []
+            for y in self.states:  # a cell's change follows from its own states, so a sum over cells keeps them apart
+                slopes = [None] * len(point)
+                if isinstance(local[f"ns_rhs_{y}"], torch.Tensor) and local[f"ns_rhs_{y}"].requires_grad:
+                    total = local[f"ns_rhs_{y}"].sum()
+                    slopes = torch.autograd.grad(total, [*point.values()], retain_graph=True, allow_unused=True)
+                rows.append(
+                    [torch.zeros_like(x) if g is None else g for g, x in zip(slopes, point.values(), strict=True)]
+                )
+        matrix = [torch.stack(torch.broadcast_tensors(*row), dim=-1) for row in rows]
+        return grows(torch.stack(torch.broadcast_tensors(*matrix), dim=-2))
 
 
 def grows(jacobian: torch.Tensor) -> torch.Tensor:
