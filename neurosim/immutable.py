@@ -27,13 +27,13 @@ class FrozenDict(dict[Any, Any]):
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict, (dict(self),)
+        return frozen, (dict(self),)
 
     def __copy__(self) -> FrozenDict:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
-        return self
+        return self  # what it holds stands still, too
 
 
 def frozen(value: Any) -> Any:
@@ -44,7 +44,9 @@ def frozen(value: Any) -> Any:
         return type(value)(*map(frozen, value)) if hasattr(value, "_fields") else tuple(map(frozen, value))
     if isinstance(value, np.generic) or not hasattr(value, "__array__"):
         return value
-    array = value.copy() if isinstance(value, np.ndarray) else np.array(value)  # a Brian2 quantity keeps its unit
+    array = (
+        value.copy() if isinstance(value, np.ndarray) else np.array(np.asarray(value))
+    )  # a Brian2 quantity keeps its unit
     array.setflags(write=False)
     return array
 
@@ -56,3 +58,8 @@ class Value:
         for item in fields(self):  # type: ignore[arg-type]
             if item.init:
                 object.__setattr__(self, item.name, frozen(getattr(self, item.name)))
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Of a copy or an unpickled description: NumPy's copies of read-only arrays are writable."""
+        for name, value in state.items():
+            object.__setattr__(self, name, frozen(value))

@@ -479,9 +479,9 @@ class Plan:
         dimensions = self._check_units(equations, assignments, population, dimensions, where)
         divided = [*equations.subexpressions.items(), *((f"d{x}/dt", rhs) for x, rhs in equations.states.items())]
         _check_divisions(divided, parameters, where)
-        check_constants(equations.states, equations.subexpressions, parameters, dimensions, where)
         follows = {a.name: a.expression for a in assignments} | {d.name: d.of for d in cell.derivatives}
         check_noise(equations.states, follows, where)
+        check_constants(equations.states, equations.subexpressions, parameters, dimensions, where)
         for name in cell.initial:
             if name not in equations.states:
                 raise CircuitError(

@@ -1,8 +1,8 @@
 """Small circuits for tests, built in one place: a change of the description language changes this module and no test.
 
-    cell("du/dt = (-u + I)/tau : 1\n r = tanh(u) : 1\n I : 1", tau="10*ms")      # I is a port, tau a parameter
-    net = circuit({"inp": (3, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", w)], clamps={"inp.r": "image"})
-    run(net, "torch:steady", x)
+cell("du/dt = (-u + I)/tau : 1\n r = tanh(u) : 1\n I : 1", tau="10*ms")      # I is a port, tau a parameter
+net = circuit({"inp": (3, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", w)], clamps={"inp.r": "image"})
+run(net, "torch:steady", x)
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def _pool(name: str, what: str | tuple[str, str]) -> Pool:
     return Pool(name, expression, over or "population", **({"reduce": reduce} if reduce != "sum" else {}))  # type: ignore[arg-type]
 
 
-def rule(equation: str, name: str = "rule", apply: str = "now", bounds: tuple[Any, Any] = (None, None), **parameters: Any):
+def rule(
+    equation: str, name: str = "rule", apply: str = "now", bounds: tuple[Any, Any] = (None, None), **parameters: Any
+):
     """A plasticity rule; `equation` is the right-hand side of dw/dt, keywords are its parameters."""
     return PlasticityRule(name, f"dw/dt = {equation}", parameters, apply, bounds)  # type: ignore[arg-type]
 
@@ -116,7 +118,9 @@ def circuit(
     )
 
 
-def alone(c: Cell, n: int = 3, duration: str = "20*ms", parameters: Mapping[str, Any] | None = None, **more: Any) -> Circuit:
+def alone(
+    c: Cell, n: int = 3, duration: str = "20*ms", parameters: Mapping[str, Any] | None = None, **more: Any
+) -> Circuit:
     """A circuit of one population ``p`` of `n` cells with nothing in front of it."""
     return circuit({"p": (n, c, parameters or {})}, phases=(phase("only", duration),), **more)
 

@@ -676,7 +676,7 @@ def test_errors_name_the_cure(make, message):
 
 
 def test_ties_of_convolutions_are_refused():
-    with pytest.raises(CircuitError, match=r"'V': tied to 'W', which has no dense weights of its own"):
+    with pytest.raises(CircuitError, match=r"'V': tied to 'W', which has no dense or one-to-one weights of its own"):
         Circuit(
             "c", (Population("x", (1, 2, 2), SOURCE), Population("p", (1, 2, 2), LEAKY)),
             (Projection("W", "x", "p.I", Conv2d(1), Constant(1)), Projection("V", "x", "p.I", Conv2d(1), tied=Tied("W"))),

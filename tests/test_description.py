@@ -715,13 +715,16 @@ def test_measures_name_what_there_is(measure, message):
         circuit(measures={"m": measure})
 
 
-def test_a_rule_may_not_hide_its_own_numbers_in_a_factor():
-    """A factor is computed by its cell: a number that only the rule knows would be looked for in the wrong place."""
+def test_a_factor_may_hold_numbers_of_the_rule():
+    """A factor is computed by its cell, and a number that only the rule knows comes along: as Brian2's synapses do it."""
     hidden = PlasticityRule("hebb", "dw/dt = eta*r_post*exp(-slope*r_pre)", {"eta": "20*Hz", "slope": 2.0})
-    for level in LEVELS[1:]:
-        with pytest.raises(UnsupportedError, match=r"mixes the rule's own 'slope' with variables of a cell.*slope_pre"):
-            plain = circuit(rule=hidden)
-            engine_class(level)(plain.plan, plain.initial_weights(), Options(dt=DT, progress=False)).present(STIMULUS)
+    plain, found = circuit(rule=hidden), []
+    for level in LEVELS:
+        engine = engine_class(level)(plain.plan, plain.initial_weights(), Options(dt=DT, progress=False))
+        found.append(engine.present(STIMULUS).weights["W"])
+    assert np.abs(found[0] - plain.initial_weights()["W"]).max() > 1e-4
+    for weights in found[1:]:
+        np.testing.assert_allclose(weights, found[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "torch:steady"])

@@ -21,20 +21,27 @@ from neurosim.errors import CircuitError
 VOLT, FARAD = quantity("1*volt")[1], quantity("1*farad")[1]
 
 
-def divisors(text: str) -> Iterator[sympy.Expr]:
-    """What an expression, or a term of it, is divided by; what stands inside functions is not looked at."""
-    stack = [str_to_sympy(text)]
+def divisors(text: str, subexpressions: Mapping[str, str]) -> Iterator[sympy.Expr]:
+    """What an expression, or a term of it, is divided by, also through subexpressions; functions are not looked into."""
+    stack = [(str_to_sympy(text), False)]
     while stack:
-        expression = stack.pop()
-        if isinstance(expression, sympy.Add | sympy.Mul):
-            stack.extend(expression.args)
+        expression, below = stack.pop()
+        if isinstance(expression, sympy.Symbol) and str(expression) in subexpressions:
+            stack.append((str_to_sympy(subexpressions[str(expression)]), below))
+        elif isinstance(expression, sympy.Mul) or (isinstance(expression, sympy.Add) and not below):
+            stack.extend((part, below) for part in expression.args)
         elif isinstance(expression, sympy.Pow) and expression.exp.is_negative:
-            yield from sympy.Mul.make_args(expression.base)
+            stack.extend((part, not below) for part in sympy.Mul.make_args(expression.base))
+        elif below:
+            yield expression
 
 
-def check_divisors(what: str, text: str, values: Mapping[str, Any], where: str, least: float = 0.0) -> None:
+def check_divisors(
+    what: str, text: str, values: Mapping[str, Any], where: str, least: float = 0.0,
+    subexpressions: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Refuse constants that divide a derivative and are not above `least` (0; or -inf, then 0 alone is refused)."""
-    for divisor in divisors(text):
+    for divisor in divisors(text, subexpressions or {}):
         names = sorted(str(s) for s in divisor.free_symbols)
         if not names or not set(names) <= set(values):
             continue
@@ -74,8 +81,8 @@ def check_constants(
         if dimensions.get(name) is FARAD and np.any(np.asarray(value) < 0):
             raise CircuitError(f"{where}: the capacitance {name} = {_shown(value)} F; expected a value above 0.")
     for name, text in states.items():
-        check_divisors(f"d{name}/dt", text, values, where)
-        _check_noise(name, text, values, where)
+        check_divisors(f"d{name}/dt", text, values, where, subexpressions=subexpressions)
+        _check_noise(name, text, subexpressions, values, where)
     negative = {n: v for n, v in values.items() if np.any(np.asarray(v) < 0) and dimensions.get(n) is not VOLT}
     if not negative:
         return
@@ -96,10 +103,15 @@ def check_constants(
                 )
 
 
-def _check_noise(name: str, text: str, values: Mapping[str, Any], where: str) -> None:
+def _check_noise(
+    name: str, text: str, subexpressions: Mapping[str, str], values: Mapping[str, Any], where: str
+) -> None:  # fmt: skip
     rhs = str_to_sympy(text)
+    inlined = {sympy.Symbol(n, real=True): str_to_sympy(t) for n, t in subexpressions.items()}
     for noise in (s for s in rhs.free_symbols if is_noise(str(s))):
-        strength = sympy.diff(rhs, noise)
+        strength: Any = sympy.diff(rhs, noise)
+        for _ in inlined:
+            strength = strength.xreplace(inlined)
         for factor in sympy.Mul.make_args(strength):
             if factor.is_Symbol and np.any(np.asarray(values.get(str(factor), 0.0)) < 0):
                 raise CircuitError(

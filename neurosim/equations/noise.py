@@ -34,9 +34,10 @@ def check_noise(states: Mapping[str, str], follows: Mapping[str, str], where: st
     for x, rhs in parsed.items():
         shown = f"'d{x}/dt = {states[x]}'"
         for noise in sorted((s for s in rhs.free_symbols if is_noise(str(s))), key=str):
-            strength = sympy.diff(rhs, noise)
             inside = rhs.atoms(sympy.Function, sympy.Pow, sympy.core.relational.Relational)
-            if any(noise in a.free_symbols for a in inside) or any(is_noise(str(s)) for s in strength.free_symbols):
+            linear = not any(noise in a.free_symbols for a in inside)
+            strength = sympy.diff(rhs, noise) if linear else rhs
+            if not linear or any(is_noise(str(s)) for s in strength.free_symbols):
                 raise CircuitError(
                     f"{where}: {noise} in {shown} stands in a function, a power or a product of noises, which has no "
                     f"limit as dt goes to 0. Write noise as a sum: dx/dt = ... + sigma*{noise}."

@@ -469,6 +469,7 @@ class SteadyEngine:
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, unstable, residual, before = 0, 0, 0.0, None
+        missed = self._none()
         if self._record is not None:
             self._record.begin_trial(lambda name: self.arrays.to_numpy(self._weights[name]))
         relax = self._relax if self.options.method != "relaxation" else self._follow
@@ -486,7 +487,6 @@ class SteadyEngine:
                 self._enter(phase, before, shown)
                 residual, missed = relax(program, phase, kept)
             else:  # this is the fixed point of the phase before, with its residual
-                missed = None
                 self._share(phase)
             for p in program:
                 if not p.states:  # no sweep visits it
@@ -496,10 +496,9 @@ class SteadyEngine:
                 self.state[population][hold.name] = self.state[population][hold.of] + 0.0
             kept.begin(phase)
             self._check_finite(phase, kept)
-            if missed is not None:  # settled anew, not the fixed point of the phase before
-                grown = self._unstable(program, phase)
-                unsettled += int((missed | grown).sum())
-                unstable += int(grown.sum())
+            grown = self._unstable(program, phase)
+            unsettled += int((missed | grown).sum())
+            unstable += int(grown.sum())
             for k, same in enumerate(self._same(phase)):
                 self._label = k
                 kept.finish(same, self._values, residual)
@@ -681,7 +680,7 @@ class SteadyEngine:
         if self.workers is not None:
             finite = self.workers.largest(float(not finite)) == 0
         if not finite:
-            self._report_divergence(moving, phase, kept)
+            self._report_divergence(phase, kept)
 
     def _new(self, s: dict[str, Any], population: str, x: str) -> torch.Tensor:
         """A state's new value, with all of its axes."""
@@ -709,7 +708,7 @@ class SteadyEngine:
             if self.workers is not None:  # all go on until the whole batch has settled
                 largest = self.workers.largest(largest)
             if not np.isfinite(largest):
-                self._report_divergence(moving, phase, kept)
+                self._report_divergence(phase, kept)
             if largest <= options.tolerance:
                 return largest, self._none()
             if inputs is not None and sweep:
@@ -762,7 +761,7 @@ class SteadyEngine:
         if self.workers is not None:
             largest = self.workers.largest(largest)
         if not np.isfinite(largest):
-            self._report_divergence(order, phase, kept)
+            self._report_divergence(phase, kept)
         return largest, self._none()
 
     def _sweeps(self, phase: PhasePlan, order: list[PopulationProgram]) -> Sweeps:
@@ -799,35 +798,34 @@ class SteadyEngine:
         p.solve(s)
         return torch.stack([torch.amax(torch.abs(s.pop(f"ns_new_{x}") - s[x])) for x in p.states]).amax()
 
-    def _report_divergence(self, moving: list[PopulationProgram], phase: PhasePlan, kept: ResultBuilder) -> None:
-        for p in moving:
-            for x in p.states:
-                finite = self.arrays.finite(self.state[p.name][x])
-                if self.workers is not None:  # all end here, also those whose own samples are finite
-                    finite = self.workers.largest(float(not finite)) == 0
-                if not finite:
-                    kept.begin(phase)
-                    kept.diverged(p.name, x, kept.result(self.weights(), {}))
+    def _report_divergence(self, phase: PhasePlan, kept: ResultBuilder) -> None:
+        """Raise `DivergenceError` for what is not finite; with workers, all end here."""
+
+        def finite(population: str, variable: str) -> bool:
+            good = self._is_finite(population, variable)
+            return good if self.workers is None else self.workers.largest(float(not good)) == 0
+
+        kept.begin(phase)
+        kept.check_finite(finite, lambda: kept.result(self.weights(), {}))
+
+    def _is_finite(self, population: str, variable: str) -> bool:
+        value = self.state[population].get(variable, 0.0)
+        return self.arrays.finite(value) if isinstance(value, torch.Tensor) else bool(np.isfinite(value))
 
     def _check_finite(self, phase: PhasePlan, kept: ResultBuilder) -> None:
         """Raise `DivergenceError` where what is sent, read out or recorded in a settled phase is not finite."""
-        keys = list(kept.followed)
-        if self._record is not None and self._record.wants(phase):
-            keys += self._record.variables
-        known = {key: self.state[key[0]][key[1]] for key in keys if key[1] in self.state[key[0]]}
-        sums = [v.sum() for v in known.values() if isinstance(v, torch.Tensor)]
-        finite = all(np.isfinite(v) for v in known.values() if not isinstance(v, torch.Tensor))
+        values = [self.state[p][v] for p, v in kept.followed if v in self.state[p]]
+        sums = [v.sum() for v in values if isinstance(v, torch.Tensor)]
+        finite = all(np.isfinite(v) for v in values if not isinstance(v, torch.Tensor))
         finite = finite and (not sums or bool(torch.isfinite(torch.stack(sums).sum())))
         if self.workers is not None:
             finite = self.workers.largest(float(not finite)) == 0
-        if finite:
-            return
-        for (population, variable), v in known.items():
-            good = bool(torch.isfinite(v).all()) if isinstance(v, torch.Tensor) else np.isfinite(v)
-            if self.workers is not None:
-                good = self.workers.largest(float(not good)) == 0
-            if not good:
-                kept.diverged(population, variable, kept.result(self.weights(), {}))
+        if not finite:
+            self._report_divergence(phase, kept)
+        if self._record is not None and self._record.wants(phase):
+            for population, variable in self._record.variables:
+                if not self._is_finite(population, variable):
+                    kept.diverged(population, variable, kept.result(self.weights(), {}))
 
     def _sweep(self, moving: list[PopulationProgram]) -> torch.Tensor:
         """One visit to each population; the largest move of a state, per sample."""
