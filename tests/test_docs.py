@@ -11,6 +11,7 @@ import importlib.util
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -302,9 +303,11 @@ def provoked() -> Iterator[str]:
         lambda: simulate(runaway(cubic), image, plasticity="onn"),
         lambda: registry.model("ghost_unit"),
     ):
-        with pytest.raises(NeurosimError) as raised:
+        with warnings.catch_warnings(record=True) as told, pytest.raises(NeurosimError) as raised:
+            warnings.simplefilter("always")
             attempt()
         yield str(raised.value)
+        yield from (str(warning.message) for warning in told)
 
 
 def test_messages_on_the_page_of_troubleshooting_are_those_of_the_program():
