@@ -53,7 +53,7 @@ class CellStability:
             point = {x: values[x].detach().clone().requires_grad_() for x in self.states}
             local = {**values, **point}
             self.right_hand_sides(local)
-            rows = []
+            rows: list[list[torch.Tensor]] = []
             for y in self.states:  # a cell's change follows from its own states, so a sum over cells keeps them apart
                 slopes = [None] * len(point)
                 if isinstance(local[f"ns_rhs_{y}"], torch.Tensor) and local[f"ns_rhs_{y}"].requires_grad:
@@ -62,23 +62,31 @@ class CellStability:
                 rows.append(
                     [torch.zeros_like(x) if g is None else g for g, x in zip(slopes, point.values(), strict=True)]
                 )
-        matrix = [torch.stack(torch.broadcast_tensors(*row), dim=-1) for row in rows]
-        return grows(torch.stack(torch.broadcast_tensors(*matrix), dim=-2))
+        return grows(rows)
 
 
-def grows(jacobian: torch.Tensor) -> torch.Tensor:
-    """Of matrices (..., k, k), whether an eigenvalue has a positive real part; up to k = 3 by Routh and Hurwitz' conditions."""
-    k = jacobian.shape[-1]
-    share = ROUND_OFF[jacobian.dtype]
-    scale = jacobian.abs().amax(dim=(-2, -1)).clamp_min(torch.finfo(jacobian.dtype).tiny)
-    j = jacobian / scale[..., None, None]
-    trace = j.diagonal(dim1=-2, dim2=-1).sum(-1)
+def grows(j: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Whether a matrix has an eigenvalue with a positive real part, entry by entry of tensors of one shape.
+
+    Up to three rows by Routh and Hurwitz' conditions on the characteristic polynomial, written out: decompositions of
+    many small matrices would take longer than the sweeps.
+    """
+    k = len(j)
+    share = ROUND_OFF[j[0][0].dtype]
+    entries = torch.broadcast_tensors(*(entry for row in j for entry in row))
+    scale = torch.stack(entries).abs().amax(0)
+    trace = sum(entries[:: k + 1], start=torch.zeros_like(entries[0]))
     if k == 1:
-        return trace > share
+        return trace > share * scale
     if k > 3:
-        return torch.linalg.eigvals(j).real.amax(-1) > share
-    determinant = torch.linalg.det(j)
+        matrix = torch.stack(entries, dim=-1).unflatten(-1, (k, k))
+        return torch.linalg.eigvals(matrix).real.amax(-1) > share * scale
     if k == 2:
-        return (trace > share) | (determinant < -share)
-    minors = 0.5 * (trace**2 - (j @ j).diagonal(dim1=-2, dim2=-1).sum(-1))
-    return (trace > share) | (determinant > share) | (trace * minors > determinant + share)
+        a, b, c, d = entries
+        return (trace > share * scale) | (a * d - b * c < -share * scale**2)
+    a, b, c, d, e, f, g, h, i = entries
+    minors = a * e - b * d + a * i - c * g + e * i - f * h
+    determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return (
+        (trace > share * scale) | (determinant > share * scale**3) | (trace * minors > determinant + share * scale**3)
+    )

@@ -469,7 +469,7 @@ class SteadyEngine:
         if first or self.plan.circuit.protocol.reset or self.batch != batch:
             self._reset(batch)
         unsettled, unstable, residual, before = 0, 0, 0.0, None
-        missed = self._none()
+        missed, counts = self._none(), (0, 0)
         if self._record is not None:
             self._record.begin_trial(lambda name: self.arrays.to_numpy(self._weights[name]))
         relax = self._relax if self.options.method != "relaxation" else self._follow
@@ -482,7 +482,8 @@ class SteadyEngine:
                     "labels = 'all', or one process."
                 )
             program = self._program(phase, learn != "off", kept.keep_ends)
-            if before is None or not self._continues(before, phase, learn):
+            again = before is not None and self._continues(before, phase, learn)
+            if not again:
                 shown = fields if self._labels else self.plan.fields(phase, fields, self.options.seed, self.trial)
                 self._enter(phase, before, shown)
                 residual, missed = relax(program, phase, kept)
@@ -496,9 +497,10 @@ class SteadyEngine:
                 self.state[population][hold.name] = self.state[population][hold.of] + 0.0
             kept.begin(phase)
             self._check_finite(phase, kept)
-            grown = self._unstable(program, phase)
-            unsettled += int((missed | grown).sum())
-            unstable += int(grown.sum())
+            if not again:
+                grown = self._unstable(program, phase)
+                counts = int((missed | grown).sum()), int(grown.sum())
+            unsettled, unstable = unsettled + counts[0], unstable + counts[1]
             for k, same in enumerate(self._same(phase)):
                 self._label = k
                 kept.finish(same, self._values, residual)
