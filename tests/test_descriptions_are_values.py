@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
-from collections import OrderedDict, defaultdict
 import warnings
+from collections import OrderedDict, defaultdict
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from types import MappingProxyType
 
@@ -21,14 +21,47 @@ from circuits import LEVELS, alone, cell, circuit, phase, run, wire
 
 import neurosim
 from neurosim import (
-    SOURCE, Cell, Circuit, Constant, Dense, Derivative, FeedForward, Given, Glorot, Gram, Hold, InverseCorrelation, Kernel,
-    Orthogonal, Overlap, Phase, PlasticityRule, Pool, Population, Projection, Protocol, RandomSign, Ratio, Readout, Relaxation,
-    Uniform, Windows,
+    SOURCE,
+    Cell,
+    Circuit,
+    Constant,
+    Dense,
+    Derivative,
+    FeedForward,
+    Given,
+    Glorot,
+    Gram,
+    Hold,
+    InverseCorrelation,
+    Kernel,
+    Orthogonal,
+    Overlap,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
+    Projection,
+    Protocol,
+    RandomSign,
+    Ratio,
+    Readout,
+    Relaxation,
+    Uniform,
+    Windows,
 )  # fmt: skip
 from neurosim.errors import CircuitError
 from neurosim.models import (
-    bac_firing, corinfomax, counter_current, counter_current_autoencoder, dendritic_microcircuit, equilibrium_propagation,
-    ghost_units, predictive_coding, tdca, tdca_control, tdca_search,
+    bac_firing,
+    corinfomax,
+    counter_current,
+    counter_current_autoencoder,
+    dendritic_microcircuit,
+    equilibrium_propagation,
+    ghost_units,
+    predictive_coding,
+    tdca,
+    tdca_control,
+    tdca_search,
 )  # fmt: skip
 
 STEADY = LEVELS[3]
@@ -127,8 +160,12 @@ def test_what_the_caller_changes_later_changes_nothing(what):
     found = numbers(described)[1]
     assert found == before
     for name, value in given.items():
-        plain = np.array(found[name][0]).tolist() if isinstance(value, list) and isinstance(found[name], tuple) else found[name]
-        assert plain == value or isinstance(value, tuple) and plain == value[0] or plain == (value, "1"), name
+        plain = (
+            np.array(found[name][0]).tolist()
+            if isinstance(value, list) and isinstance(found[name], tuple)
+            else found[name]
+        )
+        assert plain == value or (isinstance(value, tuple) and plain == value[0]) or plain == (value, "1"), name
 
 
 def inside(value, path=""):
@@ -179,7 +216,7 @@ def test_nothing_inside_can_be_changed(what):
             if hasattr(value, "keys") and not value and name in ("set old", "delete", "pop", "popitem", "clear"):
                 continue
             looked += 1
-            if name in DETOURS or np.ndim(value) == 0 and isinstance(value, brian2.Quantity):
+            if name in DETOURS or (np.ndim(value) == 0 and isinstance(value, brian2.Quantity)):
                 with contextlib.suppress(TypeError, ValueError):  # it may change a copy
                     change(value)
             else:
@@ -216,7 +253,12 @@ def test_any_kind_of_table(table):
 
 def test_tables_of_a_description_are_ordinary_to_read():
     """``|`` and ``**`` make a table of one's own that may be changed."""
-    for own in ({**A_CELL.parameters}, A_CELL.parameters | {}, dict(A_CELL.parameters), copy.copy(dict(A_CELL.parameters))):
+    for own in (
+        {**A_CELL.parameters},
+        A_CELL.parameters | {},
+        dict(A_CELL.parameters),
+        copy.copy(dict(A_CELL.parameters)),
+    ):
         own["k"] = 5.0
         assert type(own) is dict and A_CELL.parameters["k"] == 1.0
     assert A_CELL.parameters == {"tau": "10*ms", "k": 1.0}
@@ -351,7 +393,12 @@ def test_replace_builds_another_description():
     with pytest.raises(CircuitError, match="kk"):
         replace(net, populations=(replace(net.populations[0], parameters={"kk": 3.0}),))
     with pytest.raises(CircuitError, match="'p'"):
-        replace(net, populations=(replace(net.populations[0], cell=replace(c, equations="du/dt = (-u + z)/tau : 1\nr = u : 1")),))
+        replace(
+            net,
+            populations=(
+                replace(net.populations[0], cell=replace(c, equations="du/dt = (-u + z)/tau : 1\nr = u : 1")),
+            ),
+        )
 
 
 def test_a_circuit_may_be_compared_and_shared():

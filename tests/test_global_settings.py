@@ -158,7 +158,8 @@ def preferences(values: dict):
 
 
 @pytest.mark.parametrize(
-    ("which", "level"), [*((which, LEVELS[1]) for which in PREFERENCES), ("all of them", LEVELS[0]), ("target of strings", LEVELS[0])]
+    ("which", "level"),
+    [*((which, LEVELS[1]) for which in PREFERENCES), ("all of them", LEVELS[0]), ("target of strings", LEVELS[0])],
 )
 def test_preferences_of_brian2(which, level, plain):
     """Bit for bit the run without them, and they are as the script left them."""
@@ -170,7 +171,10 @@ def test_preferences_of_brian2(which, level, plain):
 def test_all_preferences_at_once(plain, tmp_path):
     """The torch levels, a comparison and a training read Brian2's update text: they do not follow its preferences."""
     with preferences(PREFERENCES["all of them"]):
-        found = {level: on(level) for level in LEVELS[2:]} | {"compared": compared(), "trained": trained(tmp_path / "run")}
+        found = {level: on(level) for level in LEVELS[2:]} | {
+            "compared": compared(),
+            "trained": trained(tmp_path / "run"),
+        }
     assert not same(found, {name: plain[name] for name in found})
 
 

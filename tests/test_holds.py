@@ -85,7 +85,14 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
                 if level == STEADY:
                     v = behind
                 error = drive - h["h_drive"]
-                now = {"u": u, "r": r, "error": error, "shown": np.broadcast_to(shown, u.shape), "I": drive, "y": target}
+                now = {
+                    "u": u,
+                    "r": r,
+                    "error": error,
+                    "shown": np.broadcast_to(shown, u.shape),
+                    "I": drive,
+                    "y": target,
+                }
                 pools = {"early": (r**2).sum(axis=1, keepdims=True), "late": drive.sum(axis=1, keepdims=True)}
                 change = [
                     ETA * outer(x, r - h["h_r"] + 0.3 * h["h_early"]),
@@ -93,7 +100,9 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
                 ]
                 last = step == steps - 1 or level == STEADY
                 if last:
-                    h = {n: h[n] if n == "q.h_drive" or HOLDS[n][1] != name else {**now, **pools}[HOLDS[n][0]] for n in h}
+                    h = {
+                        n: h[n] if n == "q.h_drive" or HOLDS[n][1] != name else {**now, **pools}[HOLDS[n][0]] for n in h
+                    }
                     if name == "two":
                         h["q.h_drive"] = behind
                 row = {**{n: now[n] for n in ("u", "r", "error", "shown")}, **{n: h[n] for n in HOLDS}, "v": v}
@@ -113,7 +122,12 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
             if apply == "phase":
                 w, q, total = w + total[0], q + total[1], [0 * w, 0 * q]
         w, q = w + total[0], q + total[1]
-    return w, q, rows, {name: {n: np.concatenate([row[n] for row in kept]) for n in kept[0]} for name, kept in ends.items()}
+    return (
+        w,
+        q,
+        rows,
+        {name: {n: np.concatenate([row[n] for row in kept]) for n in kept[0]} for name, kept in ends.items()},
+    )
 
 
 RUNS = [(level, 1, "now") for level in LEVELS] + [
@@ -147,15 +161,22 @@ def test_rules_read_what_was_held_before(level, batch, apply):
 def test_a_state_reads_the_new_value_and_an_expression_the_old_one(level):
     """In the last step of the phase u moves by the new value, v by a sum in which the old one stands."""
     text = "dx/dt = (-x + 1)/tau : 1; du/dt = h/tau : 1; dv/dt = through/tau : 1; through = 2*h : 1; r = x : 1"
-    net = circuit({"p": (1, cell(text, holds={"h": ("x", "one")}, tau="10*ms"))}, phases=[phase("one", "2*ms"), phase("two", "2*ms")])
+    net = circuit(
+        {"p": (1, cell(text, holds={"h": ("x", "one")}, tau="10*ms"))},
+        phases=[phase("one", "2*ms"), phase("two", "2*ms")],
+    )
     traces = run(net, level, record=["p.x", "p.u", "p.v", "p.h", "p.through"]).traces
     x = 1 - (1 - DT / TAU) ** np.arange(8)
     new, old = (np.arange(8) >= k for k in (3, 4))
     assert traces["p.x"][:, 0, 0] == pytest.approx(x, rel=1e-12)
     assert traces["p.h"][:, 0, 0] == pytest.approx(x[3] * new, rel=1e-12)
     assert traces["p.through"][:, 0, 0] == pytest.approx(2 * x[3] * old, rel=1e-12)
-    assert traces["p.u"][:, 0, 0] == pytest.approx(DT / TAU * x[3] * np.concatenate([[0], np.cumsum(new)[:-1]]), rel=1e-12)
-    assert traces["p.v"][:, 0, 0] == pytest.approx(DT / TAU * 2 * x[3] * np.concatenate([[0], np.cumsum(old)[:-1]]), rel=1e-12)
+    assert traces["p.u"][:, 0, 0] == pytest.approx(
+        DT / TAU * x[3] * np.concatenate([[0], np.cumsum(new)[:-1]]), rel=1e-12
+    )
+    assert traces["p.v"][:, 0, 0] == pytest.approx(
+        DT / TAU * 2 * x[3] * np.concatenate([[0], np.cumsum(old)[:-1]]), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -163,7 +184,13 @@ def test_another_name_for_a_hold(level):
     """`a = h` is half of `b = 2*h` in every row and at the end of each phase: of one step both show the old value."""
     holds = {"h": ("x", "one"), "g": ("P", "one"), "f": ("I", "one")}
     names = "; ".join(f"a_{h} = {h} : 1; b_{h} = 2*{h} : 1" for h in holds)
-    c = cell(f"dx/dt = (-x + 1)/tau : 1; r = x : 1; I : 1; {names}", pools={"P": "x**2"}, holds=holds, inputs=["I"], tau="10*ms")
+    c = cell(
+        f"dx/dt = (-x + 1)/tau : 1; r = x : 1; I : 1; {names}",
+        pools={"P": "x**2"},
+        holds=holds,
+        inputs=["I"],
+        tau="10*ms",
+    )
     net = circuit({"p": (1, c)}, phases=[phase("one", "2*ms"), phase("two", "2*ms")], clamps={"p.I": "image"})
     result = run(net, level, [[0.5]], record=[f"p.{x}_{h}" for x in "ab" for h in holds])
     for h in holds:
@@ -192,7 +219,12 @@ def windowed():
     c = cell(WINDOWED, pools={"P": "u**2"}, holds=WINDOW_HOLDS, tau="10*ms")
     windows = Windows((Phase("settle", "3*ms"), Phase("learn", "2*ms", plastic=("rule",))), clamps={"label.r": "label"})
     learns = rule("eta*(u_post - each_post)*r_pre", apply="trial", eta="50*Hz")
-    populations = {"inp": (2, SOURCE), "label": (3, SOURCE), "p": (2, c), "t": (3, cell("r = y : 1; y : 1", inputs=["y"]))}
+    populations = {
+        "inp": (2, SOURCE),
+        "label": (3, SOURCE),
+        "p": (2, c),
+        "t": (3, cell("r = y : 1; y : 1", inputs=["y"])),
+    }
     wires = [wire("X", "inp", "p.I", one_to_one=True), wire("L", "label", "p.I", LABELS, learns)]
     return circuit(populations, wires, [phase("free", "2*ms"), windows], {"inp.r": "image", "t.y": "target"})
 
@@ -262,7 +294,11 @@ def test_units_of_holds(level):
     """A held current has its unit and acts as one: V moves by R times what I was."""
     text = "dV/dt = (-V + R*(I + h))/tau : volt; r = V/one : 1; I : amp"
     c = cell(text, holds={"h": ("I", "one")}, tau="10*ms", R="100*Mohm", one="1*volt")
-    net = circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.array([[1e-10, -2e-10]]))], [phase("one", "4*ms"), phase("two", "4*ms")])
+    net = circuit(
+        {"p": (2, c)},
+        [wire("W", "one", "p.I", np.array([[1e-10, -2e-10]]))],
+        [phase("one", "4*ms"), phase("two", "4*ms")],
+    )
     result = run(net, level, record=["p.h", "p.V"])
     assert "h" in neurosim.describe(net) and result.traces.units["p.h"] in ("A", "amp")
     volts = 1e8 * np.array([1e-10, -2e-10])

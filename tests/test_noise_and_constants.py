@@ -22,7 +22,14 @@ MS, NS = brian2.ms, brian2.nS
 
 # ------------------------------------------------------------------ noise
 
-NOISE = {"tau": "10*ms", "s": "0.5*Hz**0.5", "long": "0.1*second**0.5", "half": "1*Hz**0.5", "k": "1*Hz**1.5", "q": "1*second**0.5"}
+NOISE = {
+    "tau": "10*ms",
+    "s": "0.5*Hz**0.5",
+    "long": "0.1*second**0.5",
+    "half": "1*Hz**0.5",
+    "k": "1*Hz**1.5",
+    "q": "1*second**0.5",
+}
 LEAK = "du/dt = -u/tau + {} : 1; r = u : 1"
 
 #: (equations, parts of the cell): the strength of a noise depends on what that noise drives.
@@ -275,7 +282,8 @@ def test_a_conductance_below_zero(form):
 
 @pytest.mark.parametrize("value", ["-5*ms", "0*ms"])
 @pytest.mark.parametrize(
-    "right", ["eta/T*r_post*r_pre", "(r_post*r_pre - w)/T", "eta*r_post*r_pre/T", "eta/(two*T)*r_post*r_pre", "-eta*w/T"]
+    "right",
+    ["eta/T*r_post*r_pre", "(r_post*r_pre - w)/T", "eta*r_post*r_pre/T", "eta/(two*T)*r_post*r_pre", "-eta*w/T"],
 )
 def test_a_time_constant_of_a_rule(right, value):
     """Refused by name; rates of either sign are legal."""
@@ -284,7 +292,9 @@ def test_a_time_constant_of_a_rule(right, value):
     def learning(T, eta=1.0):
         known = {"eta": eta, "two": 2.0, "T": T}
         learns = rule(right, **{n: v for n, v in known.items() if n in right})
-        return circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.ones((1, 2)), learns)], [phase("a", plastic=["rule"])])
+        return circuit(
+            {"p": (2, c)}, [wire("W", "one", "p.I", np.ones((1, 2)), learns)], [phase("a", plastic=["rule"])]
+        )
 
     with pytest.raises(CircuitError, match=r"\bT\b"):
         learning(value)
@@ -427,12 +437,16 @@ def test_spiking_cells_may_grow(level):
     """Growth ends at the threshold: no warning for a linear and a quadratic one."""
     threshold = {"threshold": "V > V_T", "reset": "V = V_r"}
     common = {"V_T": "-30*mV", "V_r": "-60*mV", "tau": "10*ms", "one": "1*volt"}
-    grows = cell("dV/dt = (V - E)/tau : volt; r = V/one : 1", E="-70*mV", parts=threshold | {"initial": {"V": -0.065}}, **common)
+    grows = cell(
+        "dV/dt = (V - E)/tau : volt; r = V/one : 1", E="-70*mV", parts=threshold | {"initial": {"V": -0.065}}, **common
+    )
     quadratic = cell("dV/dt = (V - V_r)*(V - E)/(D*tau) : volt; r = V/one : 1", E="-50*mV", D="5*mV",
                      parts=threshold | {"initial": {"V": -0.045}}, **common)  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error", NeurosimWarning)
-        result = run(circuit({"a": (1, grows), "b": (1, quadratic)}, phases=[phase("one", "30*ms")], dt="0.1*ms"), level)
+        result = run(
+            circuit({"a": (1, grows), "b": (1, quadratic)}, phases=[phase("one", "30*ms")], dt="0.1*ms"), level
+        )
     assert len(result.spikes["a"].time) > 0 and len(result.spikes["b"].time) > 0
 
 
@@ -493,7 +507,12 @@ def test_non_linear_compartments_against_the_jacobian_by_hand(n):
         u = np.hstack([result.ends["only"][f"p.u{i}"] for i in range(n)])
         leak = -np.eye(n)
         for i, x in enumerate(g):
-            leak[i, i], leak[i, i + 1], leak[i + 1, i], leak[i + 1, i + 1] = leak[i, i] - x, x, x, leak[i + 1, i + 1] - x
+            leak[i, i], leak[i, i + 1], leak[i + 1, i], leak[i + 1, i + 1] = (
+                leak[i, i] - x,
+                x,
+                x,
+                leak[i + 1, i + 1] - x,
+            )
         flow, unstable = u @ leak.T, 0
         flow[:, 0] += np.tanh(k[0] * u[:, 0]) + images[:, 0]
         flow[:, -1] += np.tanh(k[1] * u[:, -1])

@@ -84,7 +84,9 @@ LABELS = np.array([[-1.0, -2.0, -0.5], [-3.0, -0.2, -2.0]])  # drive of label k 
 PIXELS = np.array([[-0.5, 0.3, -1.5], [-2.5, -0.4, -1.0], [0.1, -3.0, -0.2]])
 
 
-@pytest.mark.parametrize(("level", "labels"), [*((level, "all") for level in LEVELS), *((level, "true") for level in LEVELS[2:])])
+@pytest.mark.parametrize(
+    ("level", "labels"), [*((level, "all") for level in LEVELS), *((level, "true") for level in LEVELS[2:])]
+)
 def test_maxima_in_windows(level, labels):
     """Each window has its own maxima: fixed points of each label, or an Euler loop that goes through the windows."""
     c = cell(MAXIMA, pools={name: ("max", text) for name, text in POOLS.items()}, tau="10*ms")
@@ -95,7 +97,7 @@ def test_maxima_in_windows(level, labels):
     )  # fmt: skip
     own = np.array([1, 0, 1])
     found = run(net, level, PIXELS, own, batch_size=batch_of(level, 3)).ends
-    u = v = np.zeros((3, 3))
+    u = v = before = np.zeros((3, 3))
     for k in range(2 if labels == "all" else 1):
         drive = PIXELS + (LABELS[own] if labels == "true" else LABELS[k])
         late = largest(2 * drive - 1, "population")
@@ -133,7 +135,9 @@ def test_softmax_of_large_logits(level, dtype, scale):
     """scipy.special.softmax of the logits that the level has, of a state and of a drive, negative ones too."""
     images = scale * np.array([[0.5, 1.0, -1.0, 0.999], [-1.0, -0.5, -0.9, -0.501], [0.0, 0.0, 0.0, 0.0]])
     c = cell(SOFTMAX, pools=SOFT_POOLS, tau="10*ms")
-    net = circuit({"inp": (4, SOURCE), "p": (4, c)}, [wire("W", "inp", "p.I", one_to_one=True)], clamps={"inp.r": "image"})
+    net = circuit(
+        {"inp": (4, SOURCE), "p": (4, c)}, [wire("W", "inp", "p.I", one_to_one=True)], clamps={"inp.r": "image"}
+    )
     found = run(net, level, images, batch_size=batch_of(level, 3), dtype=dtype).ends["only"]
     u = found["p.u"].astype(float)
     near = 1e-12 if dtype == "float64" else 2e-7
@@ -155,9 +159,16 @@ BROKEN = "du/dt = (-u + goal)/tau : 1; r = exp(u)/(1 + exp(u)) : 1"
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_rate_that_is_no_number(level, how):
     """inf/inf at u = 800 in what somebody reads: the error names it."""
-    populations = {"p": (2, cell(BROKEN, **FAR)), "q": (2, cell("du/dt = (-u + I)/tau : 1; r = u : 1; I : 1", tau="10*ms"))}
+    populations = {
+        "p": (2, cell(BROKEN, **FAR)),
+        "q": (2, cell("du/dt = (-u + I)/tau : 1; r = u : 1; I : 1", tau="10*ms")),
+    }
     source = "p" if how == "sent" else "p.u"
-    net = circuit(populations, [wire("W", source, "q.I", 1e-3 * np.eye(2))], readout=("p.r", "only") if how == "read out" else None)
+    net = circuit(
+        populations,
+        [wire("W", source, "q.I", 1e-3 * np.eye(2))],
+        readout=("p.r", "only") if how == "read out" else None,
+    )
     with pytest.raises(DivergenceError, match=re.escape(f"{level}: 'p.r'")):
         run(net, level, record=["p.r"] if how == "recorded" else ())
 
@@ -243,7 +254,8 @@ def test_a_readout_that_is_no_number_in_one_window(level):
 
 
 @pytest.mark.parametrize(
-    ("level", "apply"), [*((x, a) for x in LEVELS[2:] for a in ("now", "phase", "trial")), *((x, "now") for x in LEVELS[:2])]
+    ("level", "apply"),
+    [*((x, a) for x in LEVELS[2:] for a in ("now", "phase", "trial")), *((x, "now") for x in LEVELS[:2])],
 )
 def test_weights_that_a_rule_turns_into_nan(level, apply):
     """log(-0.5) in a rule: the run ends with an error that names the weights or what they drive, and returns none."""

@@ -93,13 +93,19 @@ def learner(reset: bool):
         wires.append(wire(f"W_{name}", "inp", f"p_{name}.I", START, learns, one_to_one=True))
         if name in TIED:
             populations[f"q_{name}"] = (N, c)
-            wires.append(wire(f"T_{name}", f"p_{name}", f"q_{name}.I", tied=f"W_{name}", factor=FACTOR, one_to_one=True))
+            wires.append(
+                wire(f"T_{name}", f"p_{name}", f"q_{name}.I", tied=f"W_{name}", factor=FACTOR, one_to_one=True)
+            )
     phases = [phase("one", "5*ms", ["both"]), phase("two", "4*ms", ["both", "second"])]
     return circuit(populations, wires, phases, {"inp.r": "image"}, reset=reset)
 
 
 def clipped(w, bounds):
-    return w if bounds == (None, None) else np.clip(w, *(np.inf * s if b is None else b for b, s in zip(bounds, (-1, 1))))
+    return (
+        w
+        if bounds == (None, None)
+        else np.clip(w, *(np.inf * s if b is None else b for b, s in zip(bounds, (-1, 1), strict=True)))
+    )
 
 
 def by_hand(case: Case, batch: int, reset: bool, steady: bool, held: bool = False):

@@ -15,7 +15,7 @@ from brian2 import second
 from circuits import IN_TIME, LEVELS, alone, cell, circuit, phase, rule, run, wire
 
 import neurosim
-from neurosim import SOURCE, Derivative, Hold, Phase, Pool, Windows
+from neurosim import SOURCE, Derivative, Phase, Windows
 from neurosim.errors import CircuitError, UnsupportedError
 from neurosim.parts import current_step, epsc
 
@@ -114,7 +114,11 @@ def test_all_multiples_of_the_step(level, dt, dtype):
 def test_a_limit_between_two_steps(level):
     """What is more than dt/1000 away counts as it is: limits at k + 0.49 and k - 0.01 steps."""
     low, high = (K - 0.01) * 1e-4, (K + 0.49) * 1e-4
-    lines = [f"{name}{i} = int(t {sign} {name}) : 1" for name in ("low", "high") for i, sign in enumerate(("<", "<=", ">", ">=", "==", "!="))]
+    lines = [
+        f"{name}{i} = int(t {sign} {name}) : 1"
+        for name in ("low", "high")
+        for i, sign in enumerate(("<", "<=", ">", ">=", "==", "!="))
+    ]
     net = alone(
         cell("du/dt = -u/tau : 1; r = u : 1;" + ";".join(lines), low="1*ms", high="1*ms", tau="10*ms"), N, "20.1*ms",
         {"low": low * second, "high": high * second},
@@ -125,7 +129,12 @@ def test_a_limit_between_two_steps(level):
     before, never, after = {"low": k - 1, "high": k}, np.zeros((N, N)), {"low": k, "high": k + 1}
     laws = {}
     for x in ("low", "high"):
-        laws |= {f"{x}0": before[x] >= STEP, f"{x}1": before[x] >= STEP, f"{x}2": after[x] <= STEP, f"{x}3": after[x] <= STEP}
+        laws |= {
+            f"{x}0": before[x] >= STEP,
+            f"{x}1": before[x] >= STEP,
+            f"{x}2": after[x] <= STEP,
+            f"{x}3": after[x] <= STEP,
+        }
         laws |= {f"{x}4": never, f"{x}5": never + 1}
     assert not wrong(result, "p", laws)
 
@@ -138,7 +147,11 @@ def test_a_relation_without_a_time_is_exact(level):
         "du/dt = -u/tau : 1; r = u : 1; a = int(one >= x) : 1; b = int(one > x) : 1; c = int(u <= y) : 1; d = int(u < y) : 1",
         tau="10*ms", x=1.0, one=1.0, y=0.0,
     )  # fmt: skip
-    result = run(alone(c, 3, "1*ms", {"x": near, "y": np.array([-1e-300, 0, 1e-300])}), level, record=["p.a", "p.b", "p.c", "p.d"])
+    result = run(
+        alone(c, 3, "1*ms", {"x": near, "y": np.array([-1e-300, 0, 1e-300])}),
+        level,
+        record=["p.a", "p.b", "p.c", "p.d"],
+    )
     for name, expected in {"a": [1, 1, 0], "b": [1, 0, 0], "c": [0, 1, 1], "d": [0, 0, 1]}.items():
         assert np.array_equal(result.traces[f"p.{name}"][:, 0], np.tile(expected, (2, 1))), name
 
@@ -149,7 +162,9 @@ ONE, TWO = 41, 59  # steps
 RESETS = [*((level, True) for level in IN_TIME), ("brian2:dense", False), ("torch:trajectory", False)]
 TIMES = ("t", "t_trial", "t_phase")
 CLOCK = "x = int(t >= b) : 1; y = int(t_trial >= c) : 1; z = int(t_phase >= d) : 1; start = int(t - t_trial >= b) : 1"
-READ = "; at = t : second; at_trial = t_trial : second; at_phase = t_phase : second; gone = int(t_trial - t_phase > c) : 1"
+READ = (
+    "; at = t : second; at_trial = t_trial : second; at_phase = t_phase : second; gone = int(t_trial - t_phase > c) : 1"
+)
 LIMITS = {name: values * second for name, values in roundings("0.1*ms").items()}
 
 
@@ -231,7 +246,9 @@ def test_electrodes_act_in_every_trial(level, reset):
         "at_once": (1, current_step("30*pA", "0*ms", "0.7*ms")), "p": (1, RELAY), "inp": (1, SOURCE),
     }  # fmt: skip
     wires = [wire(f"to_{name}", name, "p.I", one_to_one=True) for name in ("step", "psc", "at_once")]
-    net = circuit(populations, wires, [phase("one", "4*ms"), phase("two", "6*ms")], {"inp.r": "image"}, reset=reset, dt="0.1*ms")
+    net = circuit(
+        populations, wires, [phase("one", "4*ms"), phase("two", "6*ms")], {"inp.r": "image"}, reset=reset, dt="0.1*ms"
+    )
     result = run(net, level, np.zeros((3, 1)), record=["step.I", "psc.I", "at_once.I", "p.I"], dt="0.1*ms")
     step = np.tile(np.arange(100), 3)
     on = 100e-12 * ((step >= 49) & (step < 72))
@@ -254,7 +271,9 @@ def test_electrodes_in_pools(level):
         pools={"total": "on"}, inputs=["I"], amplitude="2*pA", onset="1*ms", long="2*ms", unit="1*pA", tau="5*ms",
     )  # fmt: skip
     onsets = np.array([0.3, 0.7, 1.1, 2.9]) * 1e-3
-    net = circuit({"p": (4, c, {"onset": onsets * second})}, phases=[phase("one", "6*ms")], clamps={"p.I": "image"}, dt="0.1*ms")
+    net = circuit(
+        {"p": (4, c, {"onset": onsets * second})}, phases=[phase("one", "6*ms")], clamps={"p.I": "image"}, dt="0.1*ms"
+    )
     result = run(net, level, np.zeros((2, 4)), record=["p.r", "p.u"], dt="0.1*ms")
     step = np.tile(np.arange(60), 2)
     first = np.array([3, 7, 11, 29])[:, None]
@@ -282,8 +301,10 @@ READERS = {
 def test_the_steady_level_has_no_time(where, time):
     """It refuses the circuit, names the population, and `compare` leaves it out."""
     text, pools = READERS[where]
-    net = alone(cell(text.format(time), pools={k: v.format(time) for k, v in pools.items()}, s="10*ms"), duration="2*ms")
-    with pytest.raises(UnsupportedError, match=rf"torch:steady .*'p'.*the time t"):
+    net = alone(
+        cell(text.format(time), pools={k: v.format(time) for k, v in pools.items()}, s="10*ms"), duration="2*ms"
+    )
+    with pytest.raises(UnsupportedError, match=r"torch:steady .*'p'.*the time t"):
         run(net, STEADY)
 
 

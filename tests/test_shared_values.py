@@ -11,7 +11,7 @@ import re
 import brian2
 import numpy as np
 import pytest
-from circuits import IN_TIME, LEVELS, cell, circuit, phase, rule, run, wire
+from circuits import LEVELS, cell, circuit, phase, rule, run, wire
 
 from neurosim import SOURCE, Derivative, RandomSign
 from neurosim.errors import CircuitError

@@ -22,8 +22,19 @@ X = np.random.default_rng(4).uniform(-1.2, 1.2, (5, 3))
 @pytest.mark.parametrize("method", ["anderson", "sweeps"])
 def test_a_product_of_two_rates_is_sent(method, order):
     """v settles at s = tanh(u); what is sent is tanh(v) tanh(u), which drives the cells behind and teaches them."""
-    rows = ["du/dt = (-u + I)/tau : 1", "dv/dt = (-v + s)/tau : 1", "s = tanh(u) : 1", "p = tanh(v) : 1", "b = p*s : 1", "I : 1"]
-    first = cell("; ".join(rows if order == "u first" else [rows[1], rows[4], rows[3], rows[2], rows[0], rows[5]]), rate="b", tau="10*ms")
+    rows = [
+        "du/dt = (-u + I)/tau : 1",
+        "dv/dt = (-v + s)/tau : 1",
+        "s = tanh(u) : 1",
+        "p = tanh(v) : 1",
+        "b = p*s : 1",
+        "I : 1",
+    ]
+    first = cell(
+        "; ".join(rows if order == "u first" else [rows[1], rows[4], rows[3], rows[2], rows[0], rows[5]]),
+        rate="b",
+        tau="10*ms",
+    )
     second = cell("dz/dt = (-z + J)/tau : 1; r = z : 1; J : 1", ports=["J"], tau="10*ms")
     V = np.random.default_rng(5).uniform(-1, 1, (3, 2))
     learns = rule("eta*r_post*b_pre*p_pre", apply="trial", eta="10*Hz")
@@ -85,7 +96,9 @@ def compartments(shape: str, order: str):
 
 def values_of(n: int, edges):
     rng = np.random.default_rng(n + len(edges))
-    values = {f"g{i}": float(rng.uniform(0.1, 1.0)) for i in range(n)} | {f"L{i}": float(rng.uniform(-1, 1)) for i in range(n)}
+    values = {f"g{i}": float(rng.uniform(0.1, 1.0)) for i in range(n)} | {
+        f"L{i}": float(rng.uniform(-1, 1)) for i in range(n)
+    }
     return values | {f"c{min(e)}{max(e)}": float(rng.uniform(0.2, 2.0)) for e in edges} | {"E": 1.5}
 
 
@@ -189,12 +202,18 @@ def test_one_cell_without_a_fixed_point():
         run(net, STEADY, X[:2], batch_size=2)
 
 
-@pytest.mark.parametrize("values", [0.0, np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.0, 2.0])], ids=["all", "each", "one of three"])
+@pytest.mark.parametrize(
+    "values", [0.0, np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.0, 2.0])], ids=["all", "each", "one of three"]
+)
 def test_a_compartment_that_nothing_moves_stays_where_it_began(values):
     """With no coupling dv/dt = 0 and v stays at its start, also in one cell of three; with some it follows u = E + I."""
     text = "du/dt = (E - u + c*(v - u) + I)/tau : 1; dv/dt = c*(u - v)/tau : 1; r = u : 1; I : 1"
     c = cell(text, tau="10*ms", c=1.0, E=1.0, parts={"initial": {"v": 0.25}})
-    net = circuit({"inp": (3, SOURCE), "p": (3, c, {"c": values})}, [wire("W", "inp", "p.I", np.eye(3))], clamps={"inp.r": "image"})
+    net = circuit(
+        {"inp": (3, SOURCE), "p": (3, c, {"c": values})},
+        [wire("W", "inp", "p.I", np.eye(3))],
+        clamps={"inp.r": "image"},
+    )
     try:
         ends = run(net, STEADY, X[:2], batch_size=2).ends["only"]
     except NeurosimError as error:
@@ -208,7 +227,7 @@ def test_a_shared_value_that_switches_the_leak_off():
     """A phase in which nothing draws the state is refused by its name; one that holds the state still is not."""
     c = cell("du/dt = (leak*(1 - u) + I)/tau : 1; r = u : 1; I : 1; leak : 1 (shared)", tau="10*ms")
     phases = [phase("on", leak=1.0), phase("off", leak=0.0)]
-    with pytest.raises(NeurosimError, match="'p'.*'off'"):
+    with pytest.raises(NeurosimError, match=r"'p'.*'off'"):
         run(driven(c, phases=phases), STEADY, X[:1])
     c = cell("du/dt = leak*(1 - u + I)/tau : 1; r = u : 1; I : 1; leak : 1 (shared)", tau="10*ms")
     ends = run(driven(c, phases=phases), STEADY, X[:1]).ends
@@ -223,7 +242,8 @@ READS = ("a state", "a rule", "a rate that is sent")
 
 
 @pytest.mark.parametrize(
-    ("level", "reads"), [*((level, reads) for level in LEVELS[2:] for reads in READS), *((level, READS[0]) for level in LEVELS[:2])]
+    ("level", "reads"),
+    [*((level, reads) for level in LEVELS[2:] for reads in READS), *((level, READS[0]) for level in LEVELS[:2])],
 )
 def test_a_pool_of_samples_and_labels(level, reads):
     """P = sum tanh(u + v), u by sample, v by label: no product of the two, and yet each window's fixed point."""
@@ -232,7 +252,9 @@ def test_a_pool_of_samples_and_labels(level, reads):
              pools={"P": "tanh(u + v)"}, tau="5*ms")  # fmt: skip
     d = cell("dy/dt = (-y + J)/tau : 1; r = y : 1; J : 1", ports=["J"], tau="5*ms")
     learns = rule("eta*P_post*r_pre" if reads == "a rule" else "eta*z_post*r_pre", apply="trial", eta="10*Hz")
-    windows = Windows((Phase("settle", "150*ms"), Phase("learn", "10*ms", plastic=("rule",))), clamps={"label.r": "label"})
+    windows = Windows(
+        (Phase("settle", "150*ms"), Phase("learn", "10*ms", plastic=("rule",))), clamps={"label.r": "label"}
+    )
     start = np.array([[0.5, -0.2], [0.3, 0.7]])
     net = circuit(
         {"inp": (2, SOURCE), "label": (3, SOURCE), "p": (2, c), "q": (2, d), "t": (3, cell("r = y : 1; y : 1", inputs=["y"]))},
@@ -250,7 +272,10 @@ def test_a_pool_of_samples_and_labels(level, reads):
         sent = u * P if reads == "a rate that is sent" else u
         found = result.ends[f"settle[{k}]"]
         for name, expected in {"p.u": u, "p.v": LABELS[k] + 0 * u, "p.z": z, "q.y": sent}.items():
-            assert found[name] == pytest.approx(np.broadcast_to(expected, found[name].shape), rel=near, abs=near), (k, name)
+            assert found[name] == pytest.approx(np.broadcast_to(expected, found[name].shape), rel=near, abs=near), (
+                k,
+                name,
+            )
         total = total + 10 * 0.01 * np.einsum("bi,bj->ij", x, P + 0 * u if reads == "a rule" else z) / batch
     assert result.weights["W"] == pytest.approx(start + total, rel=10 * near, abs=10 * near)
 
