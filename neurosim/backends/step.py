@@ -15,7 +15,7 @@ Two exact savings keep large layers cheap:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -221,6 +221,12 @@ class Stepper:
             extra = factors[p.name]
             wanted = self._wanted(p, phase, last).union(*(names_in(a.expression) for a in extra))
             early, late = p.blocks(wanted)
+            # A hold changes in place after what follows from it: a variable that is the hold gets memory of its own.
+            held = {h.name for h in p.holds}
+            early, late = (
+                [replace(a, expression=f"1*{a.expression}") if a.expression in held else a for a in block]
+                for block in (early, late)
+            )
             for target, block in ((program.early, early), (program.late, [*late, *extra])):
                 if block:
                     compiled = compile_block(map(pooled, block), self.arrays.functions, self.constants[p.name])

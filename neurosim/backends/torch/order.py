@@ -19,8 +19,17 @@ def steady_states(p: PopulationPlan, phase: PhasePlan, sent: set[str], level: st
     UnsupportedError
         Compartments that SymPy cannot solve for, with the `level` that asked.
     """
+    numbers = numbers_in(p, phase)
     try:
-        return solve_steady(p.ode, p.subexpressions, sent, numbers_in(p, phase))
+        found = solve_steady(p.ode, p.subexpressions, sent, numbers)
+        for zeros in _zeros_of_single_cells(p):  # one text serves all cells, so a state stands still in all or in none
+            held = solve_steady(p.ode, p.subexpressions, sent, numbers | dict.fromkeys(zeros, 0.0))[1]
+            if held != found[1]:
+                raise ValueError(
+                    f"with {' and '.join(f'{n} = 0' for n in sorted(zeros))} in some of its cells, '{min(held ^ found[1])}' "
+                    "stands still there and moves in the others; give those cells a population of their own"
+                )
+        return found
     except ValueError as error:
         raise UnsupportedError(
             f"{level} cannot solve population '{p.name}' in phase '{phase.name}': {error}. "
@@ -28,12 +37,18 @@ def steady_states(p: PopulationPlan, phase: PhasePlan, sent: set[str], level: st
         ) from error
 
 
+def _zeros_of_single_cells(p: PopulationPlan) -> set[frozenset[str]]:
+    """The parameters that are 0 in a cell, for each kind of cell."""
+    arrays = {n: v == 0 for n, v in p.arrays.items() if (v == 0).any() and not (v == 0).all()}
+    kinds = {frozenset(n for n, zero in arrays.items() if zero[k]) for k in range(p.n)} if arrays else set()
+    return kinds - {frozenset()}
+
+
 def numbers_in(p: PopulationPlan, phase: PhasePlan) -> dict[str, float]:
     """Numbers that SymPy is given: the phase's shared values, derivatives, what is 0 throughout."""
     numbers = {n: phase.shared[n] for n in p.shared} | {d.name: 0.0 for d in p.derivatives}
     if p.ode:
-        zeros = {n: v for n, v in p.parameters.items() if n in p.dimensions and not isinstance(v, np.ndarray)}
-        numbers |= {n: v for n, v in zeros.items() if v == 0.0}
+        numbers |= {n: 0.0 for n, v in p.parameters.items() if n in p.dimensions and not np.any(v)}
     return numbers
 
 
