@@ -1,4 +1,4 @@
-"""Descriptions are values: what a caller does to his own lists, tables and arrays later changes none, and nobody changes them inside.
+"""Descriptions are values: nobody changes them from outside or inside.
 
 Oracle: the numbers that were given. A copy was taken here before the caller's objects were changed.
 """
@@ -67,7 +67,7 @@ from neurosim.models import (
 STEADY = LEVELS[3]
 MV, PA = brian2.mV, brian2.pA
 
-# ------------------------------------------------------------------ what a caller gives, and may change later
+# ------------------------------------------------------------------ what a caller gives
 
 EQUATIONS = "du/dt = (-u + I + k*J)/tau : 1\nr = u : 1\nI : 1\nJ : 1\ny : 1"
 A_CELL = Cell("c", EQUATIONS, ("I",), ("J",), ("y",), parameters={"tau": "10*ms", "k": 1.0})
@@ -77,31 +77,43 @@ A_PHASE = Phase("one", "5*ms")
 #: (class, arguments): each value is a list, a table or an array of the caller's.
 GIVEN = {
     "Cell": lambda: (Cell, dict(
-        name="c", equations=EQUATIONS, ports=["I"], optional_ports=["J"], inputs=["y"], parameters={"tau": "10*ms", "k": np.array([1.0, 2.0])},
-        pools=[Pool("P", "u")], holds=[Hold("h", "u", "one")], derivatives=[Derivative("D", "u")], overlaps=[Overlap("O", "u")],
+        name="c", equations=EQUATIONS, ports=["I"], optional_ports=["J"], inputs=["y"],
+        parameters={"tau": "10*ms", "k": np.array([1.0, 2.0])},
+        pools=[Pool("P", "u")], holds=[Hold("h", "u", "one")], derivatives=[Derivative("D", "u")],
+        overlaps=[Overlap("O", "u")],
         initial={"u": np.array([0.1, 0.2])},
     )),
     "Population": lambda: (Population, dict(
-        name="p", n=[2, 3, 4], cell=A_CELL, parameters={"k": np.linspace(0, 1, 24), "tau": np.full(24, 10.0) * brian2.ms, "list": [1.0, 2.0]},
+        name="p", n=[2, 3, 4], cell=A_CELL,
+        parameters={"k": np.linspace(0, 1, 24), "tau": np.full(24, 10.0) * brian2.ms,
+            "list": [1.0, 2.0]},
     )),
     "Phase": lambda: (Phase, dict(
-        name="one", duration="5*ms", shared={"a": 1.0, "b": np.array(2.0), "c": [1, 2]}, clamps={"p.y": "image"}, plastic=["rule", "other"],
+        name="one", duration="5*ms", shared={"a": 1.0, "b": np.array(2.0), "c": [1, 2]},
+        clamps={"p.y": "image"}, plastic=["rule", "other"],
     )),
-    "Windows": lambda: (Windows, dict(phases=[A_PHASE, Phase("two", "1*ms")], labels="all", clamps={"p.y": "label"})),
+    "Windows": lambda: (Windows, dict(phases=[A_PHASE, Phase("two", "1*ms")], labels="all",
+        clamps={"p.y": "label"})),
     "Protocol": lambda: (Protocol, dict(
-        phases=[A_PHASE, Phase("two", "1*ms")], clamps={"p.y": "image"}, shared={"a": 1.0, "b": np.array([2.0]) * MV, "s": RandomSign(1.0)},
+        phases=[A_PHASE, Phase("two", "1*ms")], clamps={"p.y": "image"},
+        shared={"a": 1.0, "b": np.array([2.0]) * MV, "s": RandomSign(1.0)},
     )),
     "Relaxation": lambda: (Relaxation, dict(
-        order=["p", "q"], sweeps={"one": 3}, dt="1*ms", unslowed=["p"], instant=["q"], restart={"one": {"p.u": "r"}},
+        order=["p", "q"], sweeps={"one": 3}, dt="1*ms", unslowed=["p"], instant=["q"],
+        restart={"one": {"p.u": "r"}},
     )),
     "PlasticityRule": lambda: (PlasticityRule, dict(
-        name="rule", equation="dw/dt = eta*r_post*r_pre", parameters={"eta": np.array(2.0), "x": "1*ms"}, bounds=[np.array(0.0), 1.0],
+        name="rule", equation="dw/dt = eta*r_post*r_pre",
+        parameters={"eta": np.array(2.0), "x": "1*ms"}, bounds=[np.array(0.0), 1.0],
     )),
     "Circuit": lambda: (Circuit, dict(
-        name="net", populations=[A_POPULATION, Population("inp", 2, SOURCE)], projections=[Projection("W", "inp", "p.I", weights=Constant(1.0))],
-        protocol=Protocol((A_PHASE,), {"inp.r": "image"}), measures={"m": Ratio(("p.u",), ("p.I",), "one")}, evolved=["W"],
+        name="net", populations=[A_POPULATION, Population("inp", 2, SOURCE)],
+        projections=[Projection("W", "inp", "p.I", weights=Constant(1.0))],
+        protocol=Protocol((A_PHASE,), {"inp.r": "image"}),
+        measures={"m": Ratio(("p.u",), ("p.I",), "one")}, evolved=["W"],
     )),
-    "FeedForward": lambda: (FeedForward, dict(weights=["W", "V"], biases=["b", ""], transfer=["tanh(u)", "u"])),
+    "FeedForward": lambda: (FeedForward,
+        dict(weights=["W", "V"], biases=["b", ""], transfer=["tanh(u)", "u"])),
     "Ratio": lambda: (Ratio, dict(of=["p.u"], to=["p.I"], phase="one")),
     "Given, array": lambda: (Given, dict(values=np.arange(6.0).reshape(2, 3))),
     "Given, quantity": lambda: (Given, dict(values=np.arange(6.0).reshape(2, 3) * PA)),
@@ -119,7 +131,7 @@ GIVEN = {
 
 
 def numbers(value):
-    """A copy of a value with tables as dicts, lists and tuples as lists, arrays and tensors as (list, unit)."""
+    """A copy with tables as dicts, lists and tuples as lists, arrays as (list, unit)."""
     if isinstance(value, dict) or hasattr(value, "keys"):
         return {k: numbers(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -128,7 +140,9 @@ def numbers(value):
         unit = str(brian2.get_dimensions(value)) if isinstance(value, np.ndarray) else "1"
         return np.array(value, dtype=float).tolist(), unit
     if is_dataclass(value):
-        return type(value).__name__, {f.name: numbers(getattr(value, f.name)) for f in fields(value) if f.init}
+        return type(value).__name__, {
+            f.name: numbers(getattr(value, f.name)) for f in fields(value) if f.init
+        }  # fmt: skip
     return value
 
 
@@ -165,7 +179,11 @@ def test_what_the_caller_changes_later_changes_nothing(what):
             if isinstance(value, list) and isinstance(found[name], tuple)
             else found[name]
         )
-        assert plain == value or (isinstance(value, tuple) and plain == value[0]) or plain == (value, "1"), name
+        assert (
+            plain == value
+            or (isinstance(value, tuple) and plain == value[0])
+            or plain == (value, "1")
+        ), name  # fmt: skip
 
 
 def inside(value, path=""):
@@ -187,13 +205,17 @@ def inside(value, path=""):
 
 
 CHANGES = {
-    "set": lambda d: d.__setitem__("new", 1), "set old": lambda d: d.__setitem__(next(iter(d)), 1), "delete": lambda d: d.__delitem__(next(iter(d))),
-    "update": lambda d: d.update(new=1), "pop": lambda d: d.pop(next(iter(d))), "popitem": lambda d: d.popitem(), "clear": lambda d: d.clear(),
+    "set": lambda d: d.__setitem__("new", 1), "set old": lambda d: d.__setitem__(next(iter(d)), 1),
+    "delete": lambda d: d.__delitem__(next(iter(d))),
+    "update": lambda d: d.update(new=1), "pop": lambda d: d.pop(next(iter(d))),
+    "popitem": lambda d: d.popitem(), "clear": lambda d: d.clear(),
     "setdefault": lambda d: d.setdefault("new", 1), "ior": lambda d: d.__ior__({"new": 1}),
 }  # fmt: skip
 ARRAY_CHANGES = {
-    "all": lambda a: a.__setitem__(..., a * 0), "in place": lambda a: a.__imul__(3), "fill": lambda a: a.fill(0),
-    "sort": lambda a: a.sort() if a.ndim else a.fill(0), "flat": lambda a: a.flat.__setitem__(0, 0), "view": lambda a: a.reshape(-1).__setitem__(0, a.reshape(-1)[0] * 2),
+    "all": lambda a: a.__setitem__(..., a * 0), "in place": lambda a: a.__imul__(3),
+    "fill": lambda a: a.fill(0),
+    "sort": lambda a: a.sort() if a.ndim else a.fill(0), "flat": lambda a: a.flat.__setitem__(0, 0),
+    "view": lambda a: a.reshape(-1).__setitem__(0, a.reshape(-1)[0] * 2),
     "out": lambda a: np.multiply(np.asarray(a), 2, out=np.asarray(a)),
 }  # fmt: skip
 
@@ -211,9 +233,19 @@ def test_nothing_inside_can_be_changed(what):
     looked = 0
     for path, value in inside(described):
         assert not isinstance(value, list), path
-        changes = CHANGES if hasattr(value, "keys") else ARRAY_CHANGES if isinstance(value, np.ndarray) else {}
+        changes = (
+            CHANGES
+            if hasattr(value, "keys")
+            else ARRAY_CHANGES
+            if isinstance(value, np.ndarray)
+            else {}
+        )  # fmt: skip
         for name, change in changes.items():
-            if hasattr(value, "keys") and not value and name in ("set old", "delete", "pop", "popitem", "clear"):
+            if (
+                hasattr(value, "keys")
+                and not value
+                and name in ("set old", "delete", "pop", "popitem", "clear")
+            ):  # fmt: skip
                 continue
             looked += 1
             if name in DETOURS or (np.ndim(value) == 0 and isinstance(value, brian2.Quantity)):
@@ -269,15 +301,25 @@ def test_tables_of_a_description_are_ordinary_to_read():
 
 def described_and_run(values, weights, shared):
     """A leaky cell per value of k, driven by the weights, times the shared value."""
-    c = cell("du/dt = (-u + k*I*gain)/tau : 1; r = u : 1; I : 1; gain : 1 (shared)", tau="10*ms", k=1.0)
-    return circuit({"inp": (2, SOURCE), "p": (3, c, {"k": values})}, [wire("W", "inp", "p.I", Given(weights))],
-                   [phase("only", "20*ms", **shared)], {"inp.r": "image"})  # fmt: skip
+    c = cell(
+        "du/dt = (-u + k*I*gain)/tau : 1; r = u : 1; I : 1; gain : 1 (shared)", tau="10*ms", k=1.0
+    )  # fmt: skip
+    return circuit(
+        {"inp": (2, SOURCE), "p": (3, c, {"k": values})},
+        [wire("W", "inp", "p.I", Given(weights))],
+        [phase("only", "20*ms", **shared)],
+        {"inp.r": "image"},
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_runs_and_reports_follow_what_was_described(level):
-    """Closed form of the numbers as they were; the report is the same before and after the caller's changes."""
-    values, weights, shared = np.array([0.5, -1.0, 2.0]), np.array([[1.0, 2.0, 3.0], [0.5, 0.25, 0.125]]), {"gain": 2.0}
+    """Closed form of the numbers as they were; the caller's changes leave the report as it was."""
+    values, weights, shared = (
+        np.array([0.5, -1.0, 2.0]),
+        np.array([[1.0, 2.0, 3.0], [0.5, 0.25, 0.125]]),
+        {"gain": 2.0},
+    )
     net = described_and_run(values, weights, shared)
     kept, report = (values.copy(), weights.copy()), neurosim.describe(net)
     spoil(values), spoil(weights), spoil(shared)
@@ -294,8 +336,12 @@ def test_stimuli_and_given_weights_of_a_run_are_left_alone():
     """A run writes into nothing that it is given: weights that learn are copied."""
     c = cell("du/dt = (-u + I)/tau : 1; r = u : 1; I : 1", tau="10*ms")
     learns = PlasticityRule("rule", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
-    net = circuit({"inp": (2, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", np.eye(2), learns)],
-                  [phase("only", "5*ms", ["rule"])], {"inp.r": "image"})  # fmt: skip
+    net = circuit(
+        {"inp": (2, SOURCE), "p": (2, c)},
+        [wire("W", "inp", "p.I", np.eye(2), learns)],
+        [phase("only", "5*ms", ["rule"])],
+        {"inp.r": "image"},
+    )
     for level in LEVELS:
         images, weights = np.array([[0.3, -0.7]]), {"W": np.array([[1.0, 0.5], [0.2, 0.1]])}
         kept = images.copy(), weights["W"].copy()
@@ -325,7 +371,8 @@ MODELS = {
     "tdca_search": tdca_search.circuit,
 }
 COPIES = {
-    "pickle": lambda net: pickle.loads(pickle.dumps(net)), "old pickle": lambda net: pickle.loads(pickle.dumps(net, 2)),
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+    "old pickle": lambda net: pickle.loads(pickle.dumps(net, 2)),
     "deepcopy": copy.deepcopy, "copy": copy.copy, "replace": replace,
 }  # fmt: skip
 
@@ -334,7 +381,11 @@ def shown(net: Circuit):
     """A run's numbers: fixed points, or, of a spiking cell, its potentials."""
     rng = np.random.default_rng(0)
     plan = net.plan
-    images = rng.uniform(0, 1, (1, plan.stimulus_size("image"))) if "image" in plan.clamped_fields else None
+    images = (
+        rng.uniform(0, 1, (1, plan.stimulus_size("image")))
+        if "image" in plan.clamped_fields
+        else None
+    )  # fmt: skip
     labels = [0] if "target" in plan.clamped_fields else None
     return run(net, "torch:trajectory" if images is None else STEADY, images, labels)
 
@@ -349,7 +400,9 @@ def test_copies_of_every_model(model):
         other = COPIES[name](net)
         assert neurosim.describe(other) == report, name
         found = other.initial_weights(5)
-        assert found.keys() == weights.keys() and all(np.array_equal(found[w], weights[w]) for w in weights), name
+        assert found.keys() == weights.keys() and all(
+            np.array_equal(found[w], weights[w]) for w in weights
+        ), name  # fmt: skip
         if name == "pickle":
             second = shown(other)
             assert all(np.array_equal(second.weights[w], x) for w, x in first.weights.items()), name
@@ -387,16 +440,24 @@ def test_replace_builds_another_description():
     c = cell("du/dt = (-u + k)/tau : 1; r = u : 1", tau="10*ms", k=1.0)
     net = alone(c, 2)
     other = replace(net, populations=(replace(net.populations[0], parameters={"k": 3.0}),))
-    longer = replace(net, protocol=replace(net.protocol, phases=(replace(net.protocol.phases[0], duration="5*ms"),)))
+    longer = replace(
+        net,
+        protocol=replace(net.protocol, phases=(replace(net.protocol.phases[0], duration="5*ms"),)),
+    )
     for one, expected in ((net, 1 - 0.95**39), (other, 3 * (1 - 0.95**39)), (longer, 1 - 0.95**9)):
-        assert run(one, "torch:trajectory").ends["only"]["p.u"] == pytest.approx(expected, rel=1e-12)
+        assert run(one, "torch:trajectory").ends["only"]["p.u"] == pytest.approx(
+            expected, rel=1e-12
+        )  # fmt: skip
     with pytest.raises(CircuitError, match="kk"):
         replace(net, populations=(replace(net.populations[0], parameters={"kk": 3.0}),))
     with pytest.raises(CircuitError, match="'p'"):
         replace(
             net,
             populations=(
-                replace(net.populations[0], cell=replace(c, equations="du/dt = (-u + z)/tau : 1\nr = u : 1")),
+                replace(
+                    net.populations[0],
+                    cell=replace(c, equations="du/dt = (-u + z)/tau : 1\nr = u : 1"),
+                ),
             ),
         )
 
@@ -407,7 +468,10 @@ def test_a_circuit_may_be_compared_and_shared():
     learns = PlasticityRule("rule", "dw/dt = eta*r_post*r_pre", {"eta": "100*Hz"})
     wires = (wire("W", "inp", "p.I", np.eye(2), learns),)
     phases = (phase("only", "5*ms", ["rule"]),)
-    first, second = (circuit({"inp": (2, SOURCE), "p": (2, c)}, wires, phases, {"inp.r": "image"}) for _ in range(2))
+    first, second = (
+        circuit({"inp": (2, SOURCE), "p": (2, c)}, wires, phases, {"inp.r": "image"})
+        for _ in range(2)
+    )  # fmt: skip
     alone_ = run(second, "torch:trajectory", [[1.0, 1.0]]).weights["W"]
     run(first, "torch:trajectory", [[5.0, 5.0]])
     assert np.array_equal(run(second, "torch:trajectory", [[1.0, 1.0]]).weights["W"], alone_)
@@ -416,7 +480,13 @@ def test_a_circuit_may_be_compared_and_shared():
 
 def test_the_inverse_correlation_and_readouts_are_plain():
     """Parts without tables are frozen as well."""
-    for part in (InverseCorrelation("r", 0.9), Readout("p.r", "one"), Dense(), Pool("P", "u"), Hold("h", "u", "one")):
+    for part in (
+        InverseCorrelation("r", 0.9),
+        Readout("p.r", "one"),
+        Dense(),
+        Pool("P", "u"),
+        Hold("h", "u", "one"),
+    ):
         for f in fields(part):
             with pytest.raises(FrozenInstanceError):
                 setattr(part, f.name, None)

@@ -54,24 +54,34 @@ def rates():
     c = cell(RATE, ports=["I"], inputs=["y"], pools={"P": "r**2"}, tau="10*ms", k=1e4)
     learns = rule("eta*E_post*(1 - r_post**2)*r_pre", apply="trial", eta="10*Hz")
     net = circuit(
-        {"inp": (3, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", np.linspace(-0.5, 0.6, 6).reshape(3, 2), learns)],
-        [phase("one", "10*ms"), phase("two", "5*ms", ["rule"])], {"inp.r": "image", "p.y": "target"}, readout=("p.r", "one"),
+        {"inp": (3, SOURCE), "p": (2, c)},
+        [wire("W", "inp", "p.I", np.linspace(-0.5, 0.6, 6).reshape(3, 2), learns)],
+        [phase("one", "10*ms"), phase("two", "5*ms", ["rule"])],
+        {"inp.r": "image", "p.y": "target"}, readout=("p.r", "one"),
     )  # fmt: skip
     return replace(net, reference=FeedForward(("W",), (), "tanh(u)"))
 
 
 @lru_cache
 def mixed():
-    """The same beside noisy and spiking cells, a step of which depends on the order of thresholds and resets."""
+    """The same beside noisy and spiking cells, which need the order of thresholds and resets."""
     net = rates()
     noisy = cell("dx/dt = -x/tau + s*xi : 1; r = x : 1", tau="10*ms", s="0.5*Hz**0.5")
     lif = cell(
-        LIF, ports=["I_e"], rate="spike_train", tau="10*ms", E_L="-70*mV", R="100*Mohm", V_T="-50*mV", V_r="-60*mV",
-        parts={"threshold": "V > V_T", "reset": "V = V_r; w_ad += 0.1*E_L", "refractory": "2*ms", "initial": {"V": -0.055}},
+        LIF, ports=["I_e"], rate="spike_train", tau="10*ms", E_L="-70*mV", R="100*Mohm",
+        V_T="-50*mV", V_r="-60*mV",
+        parts={"threshold": "V > V_T", "reset": "V = V_r; w_ad += 0.1*E_L", "refractory": "2*ms",
+            "initial": {"V": -0.055}},
     )  # fmt: skip
-    more = circuit({"n": (3, noisy), "s": (2, lif)}, [wire("A", "one", "s.I_e", np.array([[0.4e-9, 0.9e-9]]))])
-    return replace(net, populations=(*net.populations, *more.populations), projections=(*net.projections, *more.projections),
-                   reference=None)  # fmt: skip
+    more = circuit(
+        {"n": (3, noisy), "s": (2, lif)}, [wire("A", "one", "s.I_e", np.array([[0.4e-9, 0.9e-9]]))]
+    )  # fmt: skip
+    return replace(
+        net,
+        populations=(*net.populations, *more.populations),
+        projections=(*net.projections, *more.projections),
+        reference=None,
+    )
 
 
 def numbers(result) -> dict:
@@ -80,7 +90,9 @@ def numbers(result) -> dict:
     found |= {f"{p} {n}": v for p, kept in result.ends.items() for n, v in kept.items()}
     found["readout"] = result.readout
     if result.traces is not None:
-        found |= {f"trace {k}": np.asarray(v) for k, v in result.traces.values.items()} | {"time": result.traces.time}
+        found |= {f"trace {k}": np.asarray(v) for k, v in result.traces.values.items()} | {
+            "time": result.traces.time
+        }  # fmt: skip
         for p, spikes in result.spikes.items():
             found |= {f"spikes {p} {k}": getattr(spikes, k) for k in ("time", "sample", "cell")}
     return found
@@ -102,7 +114,8 @@ def compared() -> dict:
 def trained(folder: Path) -> dict:
     """Weights and metrics of one epoch of 64 digits."""
     done = neurosim.train(
-        "ghost_units", folder, settings=dict(sizes=(64, 8, 10)), epochs=1, limit=64, test=False, progress=False, overwrite=True
+        "ghost_units", folder, settings=dict(sizes=(64, 8, 10)), epochs=1, limit=64, test=False,
+        progress=False, overwrite=True
     )  # fmt: skip
     return {"metrics": done.metrics, **done.weights}
 
@@ -121,7 +134,11 @@ def same(found, wanted) -> list[str]:
         assert found.keys() == wanted.keys()
         return [f"{k}: {inner}" for k in wanted for inner in same(found[k], wanted[k])]
     if isinstance(wanted, np.ndarray):
-        return [] if found.dtype == wanted.dtype and np.array_equal(found, wanted, equal_nan=True) else ["differs"]
+        return (
+            []
+            if found.dtype == wanted.dtype and np.array_equal(found, wanted, equal_nan=True)
+            else ["differs"]
+        )  # fmt: skip
     return [] if found == wanted else [f"{found} != {wanted}"]
 
 
@@ -135,13 +152,24 @@ SCHEDULE = ["start", "groups", "thresholds", "synapses", "resets", "end"]
 PREFERENCES = {
     "float32": {"core.default_float_dtype": np.float32},
     "int16": {"core.default_integer_dtype": np.int16},
-    "schedule": {"core.network.default_schedule": ["start", "resets", "thresholds", "synapses", "groups", "end"]},
+    "schedule": {
+        "core.network.default_schedule": [
+            "start",
+            "resets",
+            "thresholds",
+            "synapses",
+            "groups",
+            "end",
+        ]
+    },
     "refractory timing": {"legacy.refractory_timing": True},
     "target of strings": {"codegen.string_expression_target": "cython"},
     "loop invariants": {"codegen.loop_invariant_optimisations": False},
     "target": {"codegen.target": "cython"},
 }
-PREFERENCES["all of them"] = {name: value for one in list(PREFERENCES.values()) for name, value in one.items()}
+PREFERENCES["all of them"] = {
+    name: value for one in list(PREFERENCES.values()) for name, value in one.items()
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -159,7 +187,11 @@ def preferences(values: dict):
 
 @pytest.mark.parametrize(
     ("which", "level"),
-    [*((which, LEVELS[1]) for which in PREFERENCES), ("all of them", LEVELS[0]), ("target of strings", LEVELS[0])],
+    [
+        *((which, LEVELS[1]) for which in PREFERENCES),
+        ("all of them", LEVELS[0]),
+        ("target of strings", LEVELS[0]),
+    ],
 )
 def test_preferences_of_brian2(which, level, plain):
     """Bit for bit the run without them, and they are as the script left them."""
@@ -169,7 +201,7 @@ def test_preferences_of_brian2(which, level, plain):
 
 
 def test_all_preferences_at_once(plain, tmp_path):
-    """The torch levels, a comparison and a training read Brian2's update text: they do not follow its preferences."""
+    """The torch levels, a comparison and a training do not follow Brian2's preferences."""
     with preferences(PREFERENCES["all of them"]):
         found = {level: on(level) for level in LEVELS[2:]} | {
             "compared": compared(),
@@ -180,7 +212,7 @@ def test_all_preferences_at_once(plain, tmp_path):
 
 @pytest.mark.parametrize("level", IN_TIME[1:])
 def test_the_default_clock_and_the_seeds_of_a_script(level, plain):
-    """Brian2's default clock and all global random numbers: a run neither follows nor moves them."""
+    """Brian2's default clock and global random numbers: a run neither follows nor moves them."""
     dt = brian2.defaultclock.dt
     try:
         brian2.defaultclock.dt = 3 * brian2.ms
@@ -205,7 +237,7 @@ def test_objects_of_a_script_are_not_run(plain):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_standalone_device(level, plain):
-    """Brian2's levels refuse it by name, as it runs nothing until it is built; torch's do not meet it."""
+    """Brian2's levels refuse it by name, as it would run nothing; torch's do not meet it."""
     brian2.set_device("cpp_standalone", build_on_run=False)
     try:
         if level.startswith("brian2"):
@@ -295,20 +327,28 @@ def inference():
 
 @contextlib.contextmanager
 def all_at_once():
-    with numpy_raises(), default_dtype(), default_device(), device_context(), grad_disabled(), inference():
+    with (
+        numpy_raises(),
+        default_dtype(),
+        default_device(),
+        device_context(),
+        grad_disabled(),
+        inference(),
+    ):
         yield
 
 
 SETTINGS = {
     f.__name__: f for f in (
-        numpy_raises, numpy_calls, default_dtype, default_device, device_context, grad_disabled, inference, all_at_once,
+        numpy_raises, numpy_calls, default_dtype, default_device, device_context, grad_disabled,
+        inference, all_at_once,
     )
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_of_numpy_and_torch(setting, plain, tmp_path):
-    """Bit for bit the torch levels, the comparison with its cosines and an epoch of training without it."""
+    """Bit for bit the torch levels, the comparison and an epoch of training without it."""
     with SETTINGS[setting]():
         found = {level: on(level) for level in LEVELS[2:]} | {"trained": trained(tmp_path / "run")}
         if setting != "numpy_calls":
@@ -316,7 +356,9 @@ def test_settings_of_numpy_and_torch(setting, plain, tmp_path):
     assert not same(found, {name: plain[name] for name in found})
 
 
-@pytest.mark.parametrize(("setting", "level"), [("numpy_raises", LEVELS[0]), ("all_at_once", LEVELS[1])])
+@pytest.mark.parametrize(
+    ("setting", "level"), [("numpy_raises", LEVELS[0]), ("all_at_once", LEVELS[1])]
+)  # fmt: skip
 def test_settings_of_numpy_and_torch_on_brian2(setting, level, plain):
     """Bit for bit the run without them."""
     with SETTINGS[setting]():
@@ -338,7 +380,11 @@ def test_a_setting_is_put_back_after_an_error():
     c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1; q = log(u - 2) : 1", tau="10*ms")
     net = circuit({"p": (2, c)})
     for level in LEVELS[1:]:
-        with all_at_once(), preferences(PREFERENCES["all of them"]), pytest.raises(NeurosimError, match=r"p\.q"):
+        with (
+            all_at_once(),
+            preferences(PREFERENCES["all of them"]),
+            pytest.raises(NeurosimError, match=r"p\.q"),
+        ):
             run(net, level, record=["p.q"])
 
 
@@ -351,12 +397,17 @@ import json, os, signal, tempfile, threading, time, warnings
 import numpy as np
 
 def hooks():
-    return [sys.excepthook, sys.unraisablehook, sys.displayhook, threading.excepthook, warnings.showwarning, warnings.formatwarning,
-            np.geterr(), np.get_printoptions(), signal.getsignal(signal.SIGTERM), tempfile.gettempdir(), sys.flags, dict(os.environ), sys.getrecursionlimit(), os.getcwd()]
+    return [
+        sys.excepthook, sys.unraisablehook, sys.displayhook, threading.excepthook,
+        warnings.showwarning, warnings.formatwarning, np.geterr(), np.get_printoptions(),
+        signal.getsignal(signal.SIGTERM),
+        tempfile.gettempdir(), sys.flags, dict(os.environ), sys.getrecursionlimit(), os.getcwd(),
+    ]
 
 before, filters = hooks(), list(warnings.filters)
 import neurosim
-found = {"import": [str(a) for a, b in zip(hooks(), before) if a != b], "folder": os.listdir(os.environ["TMPDIR"])}
+found = {"import": [str(a) for a, b in zip(hooks(), before) if a != b]}
+found["folder"] = os.listdir(os.environ["TMPDIR"])
 from circuits import alone, cell, run
 net = alone(cell("du/dt = (-u + 1)/tau : 1; r = u : 1", tau="10*ms"), 2, "5*ms")
 for level in ("brian2:dense", "brian2:equations", "torch:steady"):
@@ -400,13 +451,15 @@ def script(text: str, folder: Path):
     """A process of its own, with a temporary folder of its own."""
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", BEGIN.format(tests=str(HERE)) + text], capture_output=True, text=True, timeout=60,
-        cwd=HERE.parent, env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)},
+        [sys.executable, "-c", BEGIN.format(tests=str(HERE)) + text], capture_output=True,
+        text=True, timeout=60,
+        cwd=HERE.parent, env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder),
+            "TMP": str(folder)},
     )  # fmt: skip
 
 
 def test_a_script_is_left_as_it_is(tmp_path):
-    """Hooks, error states, signals and folders before and after the import, runs and Ctrl-C in mid-run."""
+    """Hooks, error states and folders before and after the import, runs and Ctrl-C in mid-run."""
     done = script(STATES, tmp_path / "tmp")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -420,6 +473,9 @@ def test_an_uncaught_error_shows_the_plain_traceback(tmp_path):
     done = script(UNCAUGHT, tmp_path / "tmp")
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
-    assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "ZeroDivisionError: division by zero"
+    assert (
+        lines[0] == "Traceback (most recent call last):"
+        and lines[-1] == "ZeroDivisionError: division by zero"
+    )  # fmt: skip
     assert "rian" not in done.stderr and not done.stdout.strip()
     assert not list((tmp_path / "tmp").iterdir())

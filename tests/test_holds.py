@@ -1,8 +1,8 @@
 """Sample-and-hold on every level, against a loop in NumPy in the documented order of a step.
 
-Pools and early variables, drives, late variables and rule factors; then what is held; then recorders, weights and potentials.
-So in the last step of its phase a hold still has its old value in expressions and rules, and its new one in the rows
-of a recording and in the equation of a state.
+Pools and early variables, drives, late variables and rule factors; then what is held; then
+recorders, weights and potentials. So in the last step of its phase a hold still has its old value
+in expressions and rules, and its new one in the rows of a recording and in a state's equation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ PYRAMIDAL = """
 """
 #: What is held, and when; two of them in one phase, one in the last.
 HOLDS = {
-    "h_u": ("u", "one"), "h_r": ("r", "one"), "h_drive": ("I", "one"), "h_error": ("error", "two"), "h_early": ("early", "one"),
+    "h_u": ("u", "one"), "h_r": ("r", "one"), "h_drive": ("I", "one"), "h_error": ("error", "two"),
+    "h_early": ("early", "one"),
     "h_late": ("late", "two"), "h_y": ("y", "two"), "h_last": ("u", "three"),
 }  # fmt: skip
 RULES = {
@@ -41,24 +42,39 @@ RULES = {
     "q": "eta*(h_drive_post + 1)*(h_u_pre + 0.2*h_late_pre)",
 }
 ETA = 30.0
-SHOWN = ("u", "r", "error", "shown", "h_u", "h_r", "h_drive", "h_error", "h_early", "h_late", "h_y", "h_last")
+SHOWN = ("u", "r", "error", "shown", *HOLDS)
 
 
 def held(apply: str):
-    """`inp` drives `p`, which sends its rate to `q`; both weights learn from what `p` holds, in all three phases."""
-    c = cell(PYRAMIDAL, ports=["I"], inputs=["y"], pools={"early": "r**2", "late": "I"}, holds=HOLDS, tau="10*ms")
-    d = cell("dv/dt = (-v + I)/tau : 1; r = v : 1; I : 1", holds={"h_drive": ("I", "two")}, tau="10*ms")
+    """`inp` drives `p`, `p` drives `q`; both weights learn from what `p` holds, in all phases."""
+    c = cell(
+        PYRAMIDAL,
+        ports=["I"],
+        inputs=["y"],
+        pools={"early": "r**2", "late": "I"},
+        holds=HOLDS,
+        tau="10*ms",
+    )
+    d = cell(
+        "dv/dt = (-v + I)/tau : 1; r = v : 1; I : 1", holds={"h_drive": ("I", "two")}, tau="10*ms"
+    )  # fmt: skip
     first = rule(RULES["w"], "w", apply, eta=f"{ETA}*Hz")
     second = rule(RULES["q"], "q", apply, eta=f"{ETA}*Hz")
     return circuit(
-        {"inp": (3, SOURCE), "p": (2, c), "q": (2, d)}, [wire("W", "inp", "p.I", W, first), wire("Q", "p", "q.I", Q, second)],
-        [phase(name, duration, ["w", "q"]) for name, duration in DURATIONS.items()], {"inp.r": "image", "p.y": "target"},
+        {"inp": (3, SOURCE), "p": (2, c), "q": (2, d)},
+        [wire("W", "inp", "p.I", W, first), wire("Q", "p", "q.I", Q, second)],
+        [phase(name, duration, ["w", "q"]) for name, duration in DURATIONS.items()],
+        {"inp.r": "image", "p.y": "target"},
     )  # fmt: skip
 
 
 def nothing(batch: int) -> dict[str, np.ndarray]:
-    return {**{name: np.zeros((batch, 2)) for name in HOLDS}, "h_early": np.zeros((batch, 1)), "h_late": np.zeros((batch, 1)),
-            "q.h_drive": np.zeros((batch, 2))}  # fmt: skip
+    return {
+        **{name: np.zeros((batch, 2)) for name in HOLDS},
+        "h_early": np.zeros((batch, 1)),
+        "h_late": np.zeros((batch, 1)),
+        "q.h_drive": np.zeros((batch, 2)),
+    }
 
 
 def outer(pre, post):
@@ -93,19 +109,32 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
                     "I": drive,
                     "y": target,
                 }
-                pools = {"early": (r**2).sum(axis=1, keepdims=True), "late": drive.sum(axis=1, keepdims=True)}
+                pools = {
+                    "early": (r**2).sum(axis=1, keepdims=True),
+                    "late": drive.sum(axis=1, keepdims=True),
+                }
                 change = [
                     ETA * outer(x, r - h["h_r"] + 0.3 * h["h_early"]),
-                    ETA * outer(np.broadcast_to(h["h_u"] + 0.2 * h["h_late"], u.shape), h["q.h_drive"] + 1),
-                ]
+                    ETA
+                    * outer(
+                        np.broadcast_to(h["h_u"] + 0.2 * h["h_late"], u.shape), h["q.h_drive"] + 1
+                    ),
+                ]  # fmt: skip
                 last = step == steps - 1 or level == STEADY
                 if last:
                     h = {
-                        n: h[n] if n == "q.h_drive" or HOLDS[n][1] != name else {**now, **pools}[HOLDS[n][0]] for n in h
-                    }
+                        n: h[n]
+                        if n == "q.h_drive" or HOLDS[n][1] != name
+                        else {**now, **pools}[HOLDS[n][0]]
+                        for n in h
+                    }  # fmt: skip
                     if name == "two":
                         h["q.h_drive"] = behind
-                row = {**{n: now[n] for n in ("u", "r", "error", "shown")}, **{n: h[n] for n in HOLDS}, "v": v}
+                row = {
+                    **{n: now[n] for n in ("u", "r", "error", "shown")},
+                    **{n: h[n] for n in HOLDS},
+                    "v": v,
+                }
                 rows.append({n: np.broadcast_to(a, (batch, 2)) for n, a in row.items()})
                 if last:
                     ends[name].append(rows[-1])
@@ -116,9 +145,12 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
                     total = [a + dt * b for a, b in zip(total, change, strict=True)]
                 if level != STEADY:
                     u, v = (
-                        u + DT / TAU * (-u + drive + 0.2 * h["h_u"] + 0.1 * shown),  # `shown` is an expression
+                        u
+                        + DT
+                        / TAU
+                        * (-u + drive + 0.2 * h["h_u"] + 0.1 * shown),  # `shown` is an expression
                         v + DT / TAU * (-v + behind),
-                    )
+                    )  # fmt: skip
             if apply == "phase":
                 w, q, total = w + total[0], q + total[1], [0 * w, 0 * q]
         w, q = w + total[0], q + total[1]
@@ -126,19 +158,23 @@ def by_hand(y: np.ndarray, batch: int, apply: str, level: str):
         w,
         q,
         rows,
-        {name: {n: np.concatenate([row[n] for row in kept]) for n in kept[0]} for name, kept in ends.items()},
-    )
+        {
+            name: {n: np.concatenate([row[n] for row in kept]) for n in kept[0]}
+            for name, kept in ends.items()
+        },
+    )  # fmt: skip
 
 
 RUNS = [(level, 1, "now") for level in LEVELS] + [
-    ("brian2:dense", 2, "phase"), ("torch:trajectory", 4, "now"), ("torch:trajectory", 2, "trial"), (STEADY, 2, "trial"),
+    ("brian2:dense", 2, "phase"), ("torch:trajectory", 4, "now"), ("torch:trajectory", 2, "trial"),
+    (STEADY, 2, "trial"),
     (STEADY, 4, "phase"), ("torch:trajectory", 2, "phase"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("level", "batch", "apply"), RUNS)
 def test_rules_read_what_was_held_before(level, batch, apply):
-    """Weights, states and every recorded row of holds and of what reads them; a new trial holds nothing."""
+    """Weights, states and all rows of holds and of what reads them; a new trial holds nothing."""
     y = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     record = [f"p.{name}" for name in SHOWN]
     result = run(held(apply), level, X, y, batch_size=batch, record=record)
@@ -150,7 +186,9 @@ def test_rules_read_what_was_held_before(level, batch, apply):
         assert result.traces[f"p.{name}"] == pytest.approx(wanted, rel=1e-9, abs=1e-12), name
     for name in STEPS:
         for variable in ("u", "r", "error", "shown"):
-            assert result.ends[name][f"p.{variable}"] == pytest.approx(ends[name][variable], rel=1e-9, abs=1e-12)
+            assert result.ends[name][f"p.{variable}"] == pytest.approx(
+                ends[name][variable], rel=1e-9, abs=1e-12
+            )  # fmt: skip
         assert result.ends[name]["q.v"] == pytest.approx(ends[name]["v"], rel=1e-9, abs=1e-12)
     assert np.abs(w - W).max() > 1e-2 and np.abs(q - Q).max() > 1e-2
     assert result.weights["W"] == pytest.approx(w, rel=1e-9)
@@ -159,8 +197,11 @@ def test_rules_read_what_was_held_before(level, batch, apply):
 
 @pytest.mark.parametrize("level", IN_TIME)
 def test_a_state_reads_the_new_value_and_an_expression_the_old_one(level):
-    """In the last step of the phase u moves by the new value, v by a sum in which the old one stands."""
-    text = "dx/dt = (-x + 1)/tau : 1; du/dt = h/tau : 1; dv/dt = through/tau : 1; through = 2*h : 1; r = x : 1"
+    """In the last step u moves by the new value, v by an expression in which the old one stands."""
+    text = (
+        "dx/dt = (-x + 1)/tau : 1; du/dt = h/tau : 1; dv/dt = through/tau : 1; through = 2*h : 1; "
+        "r = x : 1"
+    )  # fmt: skip
     net = circuit(
         {"p": (1, cell(text, holds={"h": ("x", "one")}, tau="10*ms"))},
         phases=[phase("one", "2*ms"), phase("two", "2*ms")],
@@ -181,7 +222,7 @@ def test_a_state_reads_the_new_value_and_an_expression_the_old_one(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_another_name_for_a_hold(level):
-    """`a = h` is half of `b = 2*h` in every row and at the end of each phase: of one step both show the old value."""
+    """`a = h` is half of `b = 2*h` in all rows, also in the last of a phase."""
     holds = {"h": ("x", "one"), "g": ("P", "one"), "f": ("I", "one")}
     names = "; ".join(f"a_{h} = {h} : 1; b_{h} = 2*{h} : 1" for h in holds)
     c = cell(
@@ -191,7 +232,9 @@ def test_another_name_for_a_hold(level):
         inputs=["I"],
         tau="10*ms",
     )
-    net = circuit({"p": (1, c)}, phases=[phase("one", "2*ms"), phase("two", "2*ms")], clamps={"p.I": "image"})
+    net = circuit(
+        {"p": (1, c)}, phases=[phase("one", "2*ms"), phase("two", "2*ms")], clamps={"p.I": "image"}
+    )  # fmt: skip
     result = run(net, level, [[0.5]], record=[f"p.{x}_{h}" for x in "ab" for h in holds])
     for h in holds:
         a, b = (result.traces[f"p.{x}_{h}"][:, 0, 0] for x in "ab")
@@ -211,13 +254,21 @@ WINDOWED = """
     sum_ = 2*pooled : 1
     I : 1
 """
-WINDOW_HOLDS = {"each": ("u", "settle"), "first": ("u", "settle[0]"), "later": ("I", "learn[1]"), "pooled": ("P", "settle"),
-                "early_": ("u", "free")}  # fmt: skip
+WINDOW_HOLDS = {
+    "each": ("u", "settle"),
+    "first": ("u", "settle[0]"),
+    "later": ("I", "learn[1]"),
+    "pooled": ("P", "settle"),
+    "early_": ("u", "free"),
+}
 
 
 def windowed():
     c = cell(WINDOWED, pools={"P": "u**2"}, holds=WINDOW_HOLDS, tau="10*ms")
-    windows = Windows((Phase("settle", "3*ms"), Phase("learn", "2*ms", plastic=("rule",))), clamps={"label.r": "label"})
+    windows = Windows(
+        (Phase("settle", "3*ms"), Phase("learn", "2*ms", plastic=("rule",))),
+        clamps={"label.r": "label"},
+    )
     learns = rule("eta*(u_post - each_post)*r_pre", apply="trial", eta="50*Hz")
     populations = {
         "inp": (2, SOURCE),
@@ -226,19 +277,23 @@ def windowed():
         "t": (3, cell("r = y : 1; y : 1", inputs=["y"])),
     }
     wires = [wire("X", "inp", "p.I", one_to_one=True), wire("L", "label", "p.I", LABELS, learns)]
-    return circuit(populations, wires, [phase("free", "2*ms"), windows], {"inp.r": "image", "t.y": "target"})
+    return circuit(
+        populations, wires, [phase("free", "2*ms"), windows], {"inp.r": "image", "t.y": "target"}
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_value_of_each_window_is_taken_in_turn(level):
-    """A loop through the windows: `settle` is taken in each, `settle[0]` and `learn[1]` in one only."""
+    """A loop through windows: `settle` is taken in each, `settle[0]` and `learn[1]` in one only."""
     images, own = np.array([[0.3, -0.8], [0.9, 0.1]]), [1, 2]
     names = ["u", "seen", "sum_", *WINDOW_HOLDS]
     result = run(windowed(), level, images, own, record=[f"p.{name}" for name in names])
     rows, weights = [], LABELS.copy()
     for x in images:
         u, h, total = np.zeros(2), dict.fromkeys(WINDOW_HOLDS, np.zeros(2)), np.zeros((3, 2))
-        phases = [("free", 4, None)] + [(f"{n}[{k}]", s, k) for k in range(3) for n, s in (("settle", 6), ("learn", 4))]
+        phases = [("free", 4, None)] + [
+            (f"{n}[{k}]", s, k) for k in range(3) for n, s in (("settle", 6), ("learn", 4))
+        ]  # fmt: skip
         for name, steps, k in phases:
             drive = x + (0 if k is None else weights[k])
             for step in range(1 if level == STEADY else steps):
@@ -269,8 +324,10 @@ def test_the_value_of_each_window_is_taken_in_turn(level):
 @pytest.mark.parametrize(
     ("hold", "message"),
     [
-        (Hold("h", "nothing", "one"), "nothing"), (Hold("h", "u", "another"), "another"), (Hold("h", "u", "one[0]"), "one"),
-        (Hold("u", "r", "one"), "'u'"), (Hold("tau", "r", "one"), "'tau'"), (Hold("h", "tau", "one"), "tau"),
+        (Hold("h", "nothing", "one"), "nothing"), (Hold("h", "u", "another"), "another"),
+        (Hold("h", "u", "one[0]"), "one"),
+        (Hold("u", "r", "one"), "'u'"), (Hold("tau", "r", "one"), "'tau'"),
+        (Hold("h", "tau", "one"), "tau"),
     ],
 )  # fmt: skip
 def test_holds_that_cannot_be(hold, message):

@@ -1,6 +1,6 @@
-"""Names: whatever a circuit calls its own things, it runs alike on all levels or is refused, by name, when it is built.
+"""Names: a circuit runs alike on all levels or is refused, by name, when it is built.
 
-Oracle: a leaky cell, u = c (1 - (1 - dt/tau)^k) after k steps towards a constant c, which no name changes.
+Oracle: a leaky cell, u = c (1 - (1 - dt/tau)^k) after k steps towards c, which no name changes.
 """
 
 from __future__ import annotations
@@ -11,58 +11,84 @@ from functools import lru_cache
 import brian2
 import numpy as np
 import pytest
-from circuits import LEVELS, cell, circuit, phase, run, wire
+from circuits import LEVELS, circuit, phase, run, wire
 
 from neurosim import SOURCE, Cell, Derivative, Hold, Phase, PlasticityRule, Pool
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
 X = np.array([[0.3, 0.9, -0.4]])
-SETTLED = {level: 1.0 if level == STEADY else 1 - 0.95**3 for level in LEVELS}  # 2 ms in steps of 0.5 ms, tau 10 ms
+SETTLED = {
+    level: 1.0 if level == STEADY else 1 - 0.95**3 for level in LEVELS
+}  # 2 ms in steps of 0.5 ms, tau 10 ms  # fmt: skip
 LEAKY = "du/dt = (-u + I)/tau : 1\nrr = u : 1\nI : 1"
 
 
-def net(c: Cell, phases=None, clamps=None, parameters=None, learns=None, population="p", projection="W"):
+def net(
+    c: Cell, phases=None, clamps=None, parameters=None, learns=None, population="p", projection="W"
+):  # fmt: skip
     """Three cells, driven one to one by the image where they have a port."""
     phases = phases or [phase("only", "2*ms", [learns.name] if learns else [])]
     populations = {"inp": (3, SOURCE), population: (3, c, parameters or {})}
-    wires = [wire(projection, "inp", f"{population}.{port}", one_to_one=True, learns=learns) for port in c.ports]
+    wires = [
+        wire(projection, "inp", f"{population}.{port}", one_to_one=True, learns=learns)
+        for port in c.ports
+    ]  # fmt: skip
     if not wires:
         del populations["inp"]
     return circuit(populations, wires, phases, clamps or {"inp.r": "image"})
 
 
 def a_cell(text: str, **more) -> Cell:
-    return Cell("cell", text, more.pop("ports", ("I",)), rate=more.pop("rate", "rr"),
-                parameters={"tau": "10*ms", **more.pop("parameters", {})}, **more)  # fmt: skip
+    return Cell(
+        "cell",
+        text,
+        more.pop("ports", ("I",)),
+        rate=more.pop("rate", "rr"),
+        parameters={"tau": "10*ms", **more.pop("parameters", {})},
+        **more,
+    )
 
 
-#: What a name may stand for: the circuit, a variable of it, and what that is where u settles at the image.
+#: What a name may stand for: the circuit, a variable, and its value at the fixed point.
 ROLES = {
-    "state": lambda n: (net(a_cell(f"d{n}/dt = (-{n} + I)/tau : 1\nrr = {n} : 1\nI : 1")), "p.rr", X),
+    "state": lambda n: (net(a_cell(f"d{n}/dt = (-{n} + I)/tau : 1\nrr = {n} : 1\nI : 1")), "p.rr",
+        X),
     "named": lambda n: (net(a_cell(f"{LEAKY}\n{n} = 3*u : 1\nz = {n} : 1")), "p.z", 3 * X),
-    "late": lambda n: (net(a_cell(f"du/dt = (-u + {n})/tau : 1\nrr = u : 1\n{n} = 2*I : 1\nI : 1")), "p.u", 2 * X),
-    "parameter": lambda n: (net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1", parameters={n: 3.0})), "p.u", 3 * X),
+    "late": lambda n: (net(a_cell(f"du/dt = (-u + {n})/tau : 1\nrr = u : 1\n{n} = 2*I : 1\nI : 1")),
+        "p.u", 2 * X),
+    "parameter": lambda n: (net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1",
+        parameters={n: 3.0})), "p.u", 3 * X),
     "of single cells": lambda n: (
-        net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1", parameters={n: 3.0}), parameters={n: np.array([1.0, -2.0, 3.0])}),
+        net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1", parameters={n: 3.0}),
+            parameters={n: np.array([1.0, -2.0, 3.0])}),
         "p.u", np.array([1.0, -2.0, 3.0]) * X,
     ),
-    "port": lambda n: (net(a_cell(f"du/dt = (-u + 2*{n})/tau : 1\nrr = u : 1\n{n} : 1", ports=(n,))), "p.u", 2 * X),
-    "unfed port": lambda n: (net(a_cell(f"du/dt = (-u + I + {n})/tau : 1\nrr = u : 1\nI : 1\n{n} : 1", optional_ports=(n,))), "p.u", X),
+    "port": lambda n: (net(a_cell(f"du/dt = (-u + 2*{n})/tau : 1\nrr = u : 1\n{n} : 1",
+        ports=(n,))), "p.u", 2 * X),
+    "unfed port": lambda n: (
+        net(a_cell(f"du/dt = (-u + I + {n})/tau : 1\nrr = u : 1\nI : 1\n{n} : 1",
+            optional_ports=(n,))), "p.u", X),
     "input": lambda n: (
-        net(a_cell(f"du/dt = (-u + 2*{n})/tau : 1\nrr = u : 1\n{n} : 1", ports=(), inputs=(n,)), clamps={f"p.{n}": "image"}), "p.u", 2 * X,
+        net(a_cell(f"du/dt = (-u + 2*{n})/tau : 1\nrr = u : 1\n{n} : 1", ports=(), inputs=(n,)),
+            clamps={f"p.{n}": "image"}), "p.u", 2 * X,
     ),
     "shared": lambda n: (
-        net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1\n{n} : 1 (shared)"), phases=[Phase("only", "2*ms", {n: 3.0})]),
+        net(a_cell(f"du/dt = (-u + I*{n})/tau : 1\nrr = u : 1\nI : 1\n{n} : 1 (shared)"),
+            phases=[Phase("only", "2*ms", {n: 3.0})]),
         "p.u", 3 * X,
     ),
-    "pool": lambda n: (net(a_cell(f"{LEAKY}\nz = {n} : 1", pools=(Pool(n, "u"),))), "p.z", X.sum() + 0 * X),
-    "maximum": lambda n: (net(a_cell(f"{LEAKY}\nz = {n} : 1", pools=(Pool(n, "u", reduce="max"),))), "p.z", X.max() + 0 * X),
+    "pool": lambda n: (net(a_cell(f"{LEAKY}\nz = {n} : 1", pools=(Pool(n, "u"),))), "p.z",
+        X.sum() + 0 * X),
+    "maximum": lambda n: (net(a_cell(f"{LEAKY}\nz = {n} : 1", pools=(Pool(n, "u", reduce="max"),))),
+        "p.z", X.max() + 0 * X),
     "late pool": lambda n: (
-        net(a_cell(f"du/dt = (-u + {n})/tau : 1\nrr = u : 1\nI : 1", pools=(Pool(n, "I"),))), "p.u", X.sum() + 0 * X,
+        net(a_cell(f"du/dt = (-u + {n})/tau : 1\nrr = u : 1\nI : 1", pools=(Pool(n, "I"),))), "p.u",
+        X.sum() + 0 * X,
     ),
     "hold": lambda n: (
-        net(a_cell(f"dv/dt = (-v + 2*{n} + 0*I)/tau : 1\nrr = v : 1\nI : 1", holds=(Hold(n, "I", "first"),)),
+        net(a_cell(f"dv/dt = (-v + 2*{n} + 0*I)/tau : 1\nrr = v : 1\nI : 1",
+            holds=(Hold(n, "I", "first"),)),
             phases=[phase("first", "0.5*ms"), phase("only", "1.5*ms")]),
         "p.v", 2 * X,
     ),
@@ -70,8 +96,10 @@ ROLES = {
         net(a_cell(f"{LEAKY}\nz = u + 0*tau*{n} : 1", derivatives=(Derivative(n, "u"),))), "p.z", X,
     ),
     "sent": lambda n: (sends(n), "q.y", None),
-    "of a rule": lambda n: (net(a_cell(LEAKY), learns=PlasticityRule("rule", f"dw/dt = {n}*rr_post*r_pre", {n: "0*Hz"})), "p.u", X),
-    "rule": lambda n: (net(a_cell(LEAKY), learns=PlasticityRule(n, "dw/dt = eta*rr_post*r_pre", {"eta": "0*Hz"})), "p.u", X),
+    "of a rule": lambda n: (net(a_cell(LEAKY),
+        learns=PlasticityRule("rule", f"dw/dt = {n}*rr_post*r_pre", {n: "0*Hz"})), "p.u", X),
+    "rule": lambda n: (net(a_cell(LEAKY),
+        learns=PlasticityRule(n, "dw/dt = eta*rr_post*r_pre", {"eta": "0*Hz"})), "p.u", X),
     "population": lambda n: (net(a_cell(LEAKY), population=n), f"{n}.u", X),
     "projection": lambda n: (net(a_cell(LEAKY), projection=n), "p.u", X),
 }  # fmt: skip
@@ -82,7 +110,12 @@ def sends(n: str):
     first = a_cell(f"du/dt = (-u + I)/tau : 1\n{n} = 3*u : 1\nI : 1", rate=n)
     second = a_cell("dy/dt = (-y + J)/tau : 1\nrr = y : 1\nJ : 1", ports=("J",))
     wires = [wire("W", "inp", "p.I", one_to_one=True), wire("V", "p", "q.J", one_to_one=True)]
-    return circuit({"inp": (3, SOURCE), "p": (3, first), "q": (3, second)}, wires, [phase("only", "2*ms")], {"inp.r": "image"})
+    return circuit(
+        {"inp": (3, SOURCE), "p": (3, first), "q": (3, second)},
+        wires,
+        [phase("only", "2*ms")],
+        {"inp.r": "image"},
+    )
 
 
 def expected(role: str, level: str, settled) -> np.ndarray:
@@ -132,7 +165,7 @@ def test_a_name_with_a_line_behind_it_is_refused(role):
 
 @pytest.mark.parametrize("role", BUILT)
 def test_names_in_other_letters_are_refused(role):
-    """Each is refused when the circuit is built, as every other text that is no word of ASCII letters."""
+    """Each is refused when the circuit is built, as is all that is no word of ASCII letters."""
     accepted = []
     for name in LETTERS + NO_WORDS:
         try:
@@ -148,29 +181,45 @@ def test_names_in_other_letters_are_refused(role):
 
 @lru_cache
 def words() -> tuple[str, ...]:
-    """Attributes and variables of Brian2's groups, words of Python, C and SymPy, and what code generators write."""
-    group = brian2.NeuronGroup(2, "dv/dt = -v/ms : 1", threshold="v > 1", reset="v = 0", refractory="1*ms", method="euler")
+    """Attributes and variables of Brian2's groups, words of Python, C, SymPy and of generators."""
+    group = brian2.NeuronGroup(
+        2, "dv/dt = -v/ms : 1", threshold="v > 1", reset="v = 0", refractory="1*ms", method="euler"
+    )
     synapses = brian2.Synapses(group, group, "w : 1", on_pre="v += w", namespace={})
-    found = {name for thing in (group, synapses) for name in (*dir(thing), *vars(thing), *thing.variables)}
-    found |= {*keyword.kwlist, *keyword.softkwlist, "len", "sum", "max", "min", "list", "print", "type", "range", "object", "id", "zip"}
-    found |= {*"SNEIQOCDKBW", "beta", "gamma", "zeta", "rho", "Symbol", "re", "im", "Abs", "Max", "Min", "oo", "nan", "diff", "Lambda", "Eq"}
-    found |= {"double", "float", "long", "short", "char", "void", "unsigned", "static", "const", "struct", "switch", "template", "vector"}
-    found |= {"np", "numpy", "torch", "math", "array", "self", "cls", "out", "result", "state", "block", "keep", "operation", "network"}
-    found |= {"image", "target", "label", "same", "time", "phases", "spikes", "cells", "units", "weights", "trial", "step", "samples"}
-    found |= {"_x", "__x", "x_", "x__y", "_", "pre", "post", "a_b", "du", "dv", "tau_", "lambda_", "int_", "clip_", "exp_", "w_W"}
+    found = {
+        name
+        for thing in (group, synapses)
+        for name in (*dir(thing), *vars(thing), *thing.variables)
+    }  # fmt: skip
+    found |= {
+        *keyword.kwlist, *keyword.softkwlist, "len", "sum", "max", "min", "list", "print", "type",
+        "range",
+        *"SNEIQOCDKBW", "beta", "gamma", "zeta", "rho", "Symbol", "re", "im", "Abs", "Max", "Min",
+        "oo",
+        "nan", "diff", "Lambda", "Eq", "double", "float", "long", "short", "char", "void",
+        "unsigned",
+        "static", "const", "struct", "switch", "template", "vector", "np", "numpy", "torch", "math",
+        "array", "self", "cls", "out", "result", "state", "block", "keep", "operation", "network",
+        "image", "target", "label", "same", "time", "phases", "spikes", "cells", "units", "weights",
+        "trial", "step", "samples", "_x", "__x", "x_", "x__y", "_", "pre", "post", "a_b", "du",
+        "dv",
+        "tau_", "lambda_", "int_", "clip_", "exp_", "w_W", "object", "id", "zip",
+    }  # fmt: skip
     return tuple(sorted(n for n in found if not n.startswith("__") or n == "__x"))
 
 
-#: Attributes of a group that its variables would hide, endings of Synapses', steps of a run: tried one by one.
+#: Attributes of a group, endings of Synapses', steps of a run: tried one by one.
 DELICATE = {
-    "self": tuple(ROLES), "pre": tuple(ROLES), "owner": ("state", "port"), "source": ("named", "input"), "variables": ("state", "pool"),
-    "post": ("pool", "hold", "slope"), "keep": ("population",), "operation": ("population",), "clock": ("population", "state", "pool"),
+    "self": tuple(ROLES), "pre": tuple(ROLES), "owner": ("state", "port"),
+    "source": ("named", "input"), "variables": ("state", "pool"),
+    "post": ("pool", "hold", "slope"), "keep": ("population",), "operation": ("population",),
+    "clock": ("population", "state", "pool"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DELICATE)
 def test_delicate_names(name):
-    """The leaky cell on `brian2:equations`, where every variable has a place in a group; all places that fail are named."""
+    """The leaky cell where every variable has a place in a group; all that fails is named."""
     failed = []
     for role in DELICATE[name]:
         made = build(role, name)
@@ -200,7 +249,11 @@ FEW = slice(None, None, 7)
 @lru_cache
 def legal(role: str, few: bool = False) -> tuple[str, ...]:
     """Words that the circuit takes in this place, but for those that are tried one by one."""
-    return tuple(n for n in words()[FEW if few else slice(None)] if n not in DELICATE and build(role, n) is not None)
+    return tuple(
+        n
+        for n in words()[FEW if few else slice(None)]
+        if n not in DELICATE and build(role, n) is not None
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -210,7 +263,11 @@ def test_many_names_of_variables_at_once(level):
     assert len(names) > 100
     text = "\n".join([LEAKY, *(f"{name} = {k + 1}*u : 1" for k, name in enumerate(names))])
     ends = run(net(a_cell(text)), level, X).ends["only"]
-    wrong = [n for k, n in enumerate(names) if not np.allclose(ends[f"p.{n}"], (k + 1) * X * SETTLED[level], rtol=1e-9)]
+    wrong = [
+        n
+        for k, n in enumerate(names)
+        if not np.allclose(ends[f"p.{n}"], (k + 1) * X * SETTLED[level], rtol=1e-9)
+    ]  # fmt: skip
     assert not wrong
 
 
@@ -225,26 +282,43 @@ def test_many_names_of_parameters_at_once(level):
     ends = run(net(a_cell(text, parameters=values), parameters=cells), level, X).ends["only"]
     for k, ten in enumerate(tens):
         total = sum(cells.get(name, values[name] * np.ones(3)) for name in ten)
-        assert ends[f"p.zz{k}"] == pytest.approx((total * X[0] * SETTLED[level])[None], rel=1e-9), ten
+        assert ends[f"p.zz{k}"] == pytest.approx((total * X[0] * SETTLED[level])[None], rel=1e-9), (
+            ten
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_many_names_of_pools_populations_and_projections(level):
     """Pools k u in one cell; a population and a projection of each word beside it."""
-    pools, populations, projections = (legal(role, few=True) for role in ("pool", "population", "projection"))
+    pools, populations, projections = (
+        legal(role, few=True) for role in ("pool", "population", "projection")
+    )  # fmt: skip
     text = "\n".join([LEAKY, *(f"zz{k} = {name} : 1" for k, name in enumerate(pools))])
     pooled = a_cell(text, pools=tuple(Pool(name, f"{k + 1}*u") for k, name in enumerate(pools)))
     groups = {n: (3, a_cell(LEAKY)) for n in populations if n not in ("first", "inp")}
     wires = [wire("to_first", "inp", "first.I", one_to_one=True)]
     names = [n for n in projections if n != "to_first"]
     wires += [
-        wire(names[k] if k < len(names) else f"more_{k}", "inp", f"{p}.I", X[0] * 0 + k + 1, one_to_one=True)
+        wire(
+            names[k] if k < len(names) else f"more_{k}",
+            "inp",
+            f"{p}.I",
+            X[0] * 0 + k + 1,
+            one_to_one=True,
+        )
         for k, p in enumerate(groups)
     ]
-    made = circuit({"inp": (3, SOURCE), "first": (3, pooled), **groups}, wires, [phase("only", "2*ms")], {"inp.r": "image"})
+    made = circuit(
+        {"inp": (3, SOURCE), "first": (3, pooled), **groups},
+        wires,
+        [phase("only", "2*ms")],
+        {"inp.r": "image"},
+    )
     ends = run(made, level, X).ends["only"]
     for k in range(len(pools)):
-        assert ends[f"first.zz{k}"] == pytest.approx((k + 1) * X.sum() * SETTLED[level] + 0 * X, rel=1e-9), pools[k]
+        assert ends[f"first.zz{k}"] == pytest.approx(
+            (k + 1) * X.sum() * SETTLED[level] + 0 * X, rel=1e-9
+        ), pools[k]  # fmt: skip
     for k, name in enumerate(groups):
         assert ends[f"{name}.u"] == pytest.approx((k + 1) * X * SETTLED[level], rel=1e-9), name
 
@@ -255,11 +329,16 @@ A = a_cell(LEAKY)
 
 
 def pool_of(**pools: str) -> Cell:
-    return a_cell("\n".join([LEAKY, *(f"z_{n} = {n} : 1" for n in pools)]), pools=tuple(Pool(n, t) for n, t in pools.items()))
+    return a_cell(
+        "\n".join([LEAKY, *(f"z_{n} = {n} : 1" for n in pools)]),
+        pools=tuple(Pool(n, t) for n, t in pools.items()),
+    )
 
 
 HELD = a_cell(f"{LEAKY}\nz_h = 1*h : 1\ntake_h = 2*u : 1", holds=(Hold("h", "I", "only"),))
-SLOPE = a_cell(f"{LEAKY}\nz_D = u + 0*tau*D : 1\nbefore_D = 2*u : 1", derivatives=(Derivative("D", "u"),))
+SLOPE = a_cell(
+    f"{LEAKY}\nz_D = u + 0*tau*D : 1\nbefore_D = 2*u : 1", derivatives=(Derivative("D", "u"),)
+)  # fmt: skip
 #: Populations by name; each is driven one to one by the image through a projection of its own.
 MEETINGS = {
     "a, b_c and a_b, c": {"a": pool_of(b_c="u"), "a_b": pool_of(c="2*u")},
@@ -271,7 +350,8 @@ MEETINGS = {
     "a projection and a population": {"X0": A, "X1": A},
     "a projection and its ends": {"X0_pre": A, "X0_post": A, "X1_synapses": A},
     "stages": {"p": pool_of(x="u"), "p_early_10": A, "p_late_10": A, "p_early": A},
-    "updaters": {"p": A, "p_stateupdater": A, "p_thresholder": A, "p_resetter": A, "p_subexpression_update": A},
+    "updaters": {"p": A, "p_stateupdater": A, "p_thresholder": A, "p_resetter": A,
+        "p_subexpression_update": A},
     "the steps of a run": {"keep": A, "operation": A, "clock": A, "network": A, "recorder": A},
     "a hold": {"p": HELD, "p_h": A, "p_take_h": A, "take_h": A},
     "a slope": {"p": SLOPE, "p_D": A, "p_before_D": A, "before_D": A},
@@ -287,14 +367,20 @@ ON_DENSE = ("a, b_c and a_b, c", "a projection and w_", "updaters", "the steps o
 
 
 @pytest.mark.parametrize(
-    ("meeting", "level"), [(m, x) for m in MEETINGS for x in LEVELS if x != LEVELS[1] or m in ON_DENSE]
+    ("meeting", "level"),
+    [(m, x) for m in MEETINGS for x in LEVELS if x != LEVELS[1] or m in ON_DENSE],
 )
 def test_names_that_meet(meeting, level):
-    """Populations beside one another, pools in one cell: the leaky cell in each, or refused when it is built."""
+    """The leaky cell in each population, or refused when it is built."""
     cells = MEETINGS[meeting]
     wires = [wire(f"X{k}", "inp", f"{name}.I", one_to_one=True) for k, name in enumerate(cells)]
     try:
-        made = circuit({"inp": (3, SOURCE), **{n: (3, c) for n, c in cells.items()}}, wires, [phase("only", "2*ms")], {"inp.r": "image"})
+        made = circuit(
+            {"inp": (3, SOURCE), **{n: (3, c) for n, c in cells.items()}},
+            wires,
+            [phase("only", "2*ms")],
+            {"inp.r": "image"},
+        )
     except CircuitError as error:
         assert any(name in str(error) for name in cells)
         return
@@ -305,7 +391,10 @@ def test_names_that_meet(meeting, level):
         for pool in c.pools:
             factor, _, of = pool.expression.rpartition("*")
             wanted = float(factor or 1) * (X if of == "I" else u).sum() + 0 * X
-            assert ends[f"{name}.z_{pool.name}"] == pytest.approx(wanted, rel=1e-9), (name, pool.name)
+            assert ends[f"{name}.z_{pool.name}"] == pytest.approx(wanted, rel=1e-9), (
+                name,
+                pool.name,
+            )
         if c is SLOPE:
             assert ends[f"{name}.z_D"] == pytest.approx(u, rel=1e-9)
 
@@ -315,7 +404,11 @@ def test_a_population_of_ones_own_called_one(level):
     """The built-in source gives way to it, or it is refused; never are there two."""
     c = a_cell("dz/dt = (-z + 3)/tau : 1\nrr = z : 1", ports=())
     try:
-        made = circuit({"one": (1, c), "p": (3, A)}, [wire("W", "one", "p.I", np.ones((1, 3)))], [phase("only", "2*ms")])
+        made = circuit(
+            {"one": (1, c), "p": (3, A)},
+            [wire("W", "one", "p.I", np.ones((1, 3)))],
+            [phase("only", "2*ms")],
+        )
     except CircuitError as error:
         assert "one" in str(error)
         return

@@ -1,8 +1,9 @@
-"""Noise and constants that make sense or are refused; cells that grow away from their fixed point are counted and named.
+"""Noise and constants make sense or are refused; growing cells are counted and named.
 
-Oracles: which texts are legal follows from the calculus (a strength that its own noise drives has two meanings) and from
-signs (a time constant is above 0, a conductance is not below); increments of noise are standard normal numbers; unstable
-means an eigenvalue with a positive real part of a Jacobian written here by hand.
+Oracles: which texts are legal follows from the calculus (a strength that its own noise drives has
+two meanings) and from signs (a time constant is above 0, a conductance is not below); increments of
+noise are standard normal numbers; unstable means an eigenvalue with a positive real part of a
+Jacobian written here by hand.
 """
 
 from __future__ import annotations
@@ -52,12 +53,17 @@ OWN_STRENGTH = {
 
 #: Noise that is no sum.
 NO_SUM = {
-    "a function": LEAK.format("sin(xi*q)/tau"), "its own exponential": LEAK.format("exp(xi*q)/tau"), "abs": LEAK.format("s*abs(xi)"),
-    "a root": LEAK.format("s*sqrt(xi**2)"), "a power": LEAK.format("xi**2"), "a divisor": LEAK.format("k/xi"),
-    "two noises": LEAK.format("xi*xi_2"), "itself": LEAK.format("xi*xi"), "a quotient": LEAK.format("xi_1/xi_2/tau"),
-    "a condition": LEAK.format("int(xi > half)/tau"), "a clip": LEAK.format("clip(xi, 0*half, half)*s"),
+    "a function": LEAK.format("sin(xi*q)/tau"), "its own exponential": LEAK.format("exp(xi*q)/tau"),
+    "abs": LEAK.format("s*abs(xi)"),
+    "a root": LEAK.format("s*sqrt(xi**2)"), "a power": LEAK.format("xi**2"),
+    "a divisor": LEAK.format("k/xi"),
+    "two noises": LEAK.format("xi*xi_2"), "itself": LEAK.format("xi*xi"),
+    "a quotient": LEAK.format("xi_1/xi_2/tau"),
+    "a condition": LEAK.format("int(xi > half)/tau"),
+    "a clip": LEAK.format("clip(xi, 0*half, half)*s"),
     "an exponent": LEAK.format("2**(xi*q)/tau"), "brackets": LEAK.format("(s + xi)*(s + xi_2)"),
-    "a subexpression": "du/dt = (-u + a)/tau : 1; a = long*xi : 1; r = u : 1", "a rate": "du/dt = -u/tau : 1; r = u + long*xi : 1",
+    "a subexpression": "du/dt = (-u + a)/tau : 1; a = long*xi : 1; r = u : 1",
+    "a rate": "du/dt = -u/tau : 1; r = u + long*xi : 1",
 }  # fmt: skip
 
 
@@ -101,8 +107,11 @@ def noisy():
     """Traces by level: (steps, cells) of each state; a strength may be 0 in single cells."""
     s = np.where(np.arange(120) % 3, 0.5, 0.0) * brian2.Hz**0.5
     known = {name: NOISE[name] for name in ("tau", "s", "long")}
-    net = circuit({"p": (120, cell(LEGAL_NOISE, inputs=["J"], **known), {"s": s})}, phases=[phase("one", "20*ms")],
-                  clamps={"p.J": "image"})  # fmt: skip
+    net = circuit(
+        {"p": (120, cell(LEGAL_NOISE, inputs=["J"], **known), {"s": s})},
+        phases=[phase("one", "20*ms")],
+        clamps={"p.J": "image"},
+    )
     image = np.linspace(-1, 1, 120)[None]
     names = [*"uvxyzc"]
     found = {}
@@ -114,14 +123,15 @@ def noisy():
 
 @pytest.mark.parametrize("level", IN_TIME)
 def test_legal_noise_is_white_with_the_strength_of_the_step(level, noisy):
-    """Increments over strength and root of dt have mean 0, variance 1, and no correlation; 5 standard errors."""
+    """Increments over strength and root of dt: mean 0, variance 1, no correlation; 5 errors."""
     image, found = noisy
     x = {name: values[:-1] for name, values in found[level].items()}
     on = np.arange(120) % 3 != 0
     s = 0.5
     strength = {
         "u": s * (1 + x["v"] ** 2), "v": s + 0 * x["v"], "x": s * image + 0 * x["x"],
-        "y": 0.1 * (1 + 0.5 * np.tanh(x["v"]) * x["c"]) / 10e-3, "z": s * np.sqrt(1 + (1 + x["c"]) ** 2),
+        "y": 0.1 * (1 + 0.5 * np.tanh(x["v"]) * x["c"]) / 10e-3,
+        "z": s * np.sqrt(1 + (1 + x["c"]) ** 2),
     }  # fmt: skip
     z = {}
     for name, sigma in strength.items():
@@ -131,7 +141,9 @@ def test_legal_noise_is_white_with_the_strength_of_the_step(level, noisy):
             assert np.abs(moved[:, ~on]).max() < 1e-14
     error = 1 / np.sqrt(len(z["u"]))
     for name, numbers in z.items():
-        assert abs(numbers.mean()) < 5 * error and abs(numbers.var() - 1) < 5 * np.sqrt(2) * error, name
+        assert (
+            abs(numbers.mean()) < 5 * error and abs(numbers.var() - 1) < 5 * np.sqrt(2) * error
+        ), name  # fmt: skip
     assert max(abs(np.mean(z[a] * z[b])) for a in z for b in z if a < b) < 5 * error
     assert np.allclose(found[level]["c"][:, 0], 1 - (1 - DT / 10e-3) ** np.arange(40), rtol=1e-12)
 
@@ -190,7 +202,8 @@ CABLE = {
     "a sum": (f"dV/dt = (E - V + R*I)/(tau1 + tau2) : volt; {VOLT}", "tau1", "10*ms"),
 }
 PARAMETERS = {
-    "tau": "10*ms", "other": "10*ms", "two": 2.0, "g": "10*nS", "E": "-70*mV", "C": "100*pF", "R": "100*Mohm", "one": "1*volt",
+    "tau": "10*ms", "other": "10*ms", "two": 2.0, "g": "10*nS", "E": "-70*mV", "C": "100*pF",
+    "R": "100*Mohm", "one": "1*volt",
     "tau1": "10*ms", "tau2": "10*ms",
 }  # fmt: skip
 
@@ -198,8 +211,16 @@ PARAMETERS = {
 def fed(text: str, values: dict | None = None, **parameters):
     """Three cells whose port I is fed by `one`; parameters that the text names have defaults."""
     words = set("".join(c if c.isalnum() or c == "_" else " " for c in text).split())
-    c = cell(text, **{n: v for n, v in PARAMETERS.items() if n in words and n not in parameters}, **parameters)
-    return circuit({"p": (3, c, values or {})}, [wire("W", "one", "p.I", np.full((1, 3), 0.3))], [phase("one", "2*ms")])
+    c = cell(
+        text,
+        **{n: v for n, v in PARAMETERS.items() if n in words and n not in parameters},
+        **parameters,
+    )
+    return circuit(
+        {"p": (3, c, values or {})},
+        [wire("W", "one", "p.I", np.full((1, 3), 0.3))],
+        [phase("one", "2*ms")],
+    )
 
 
 @pytest.mark.parametrize("value", ["-10*ms", "0*ms"])
@@ -225,8 +246,10 @@ def test_a_capacity_or_resistance_that_is_not_above_zero(form, sign):
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        (DIVISORS["brackets"], {"tau": np.array([10, -10, 10]) * MS}), (DIVISORS["brackets"], {"tau": np.array([10, 0, 10]) * MS}),
-        (DIVISORS["brackets"], {"tau": "-3*ms"}), (DIVISORS["two terms"], {"tau": np.array([10, 10, -1e-9]) * MS}),
+        (DIVISORS["brackets"], {"tau": np.array([10, -10, 10]) * MS}),
+        (DIVISORS["brackets"], {"tau": np.array([10, 0, 10]) * MS}),
+        (DIVISORS["brackets"], {"tau": "-3*ms"}),
+        (DIVISORS["two terms"], {"tau": np.array([10, 10, -1e-9]) * MS}),
         (CABLE["R of R*C"][0], {"R": np.array([1, 1, -1]) * 1e8 * brian2.ohm}),
         (CABLE["a sum"][0], {"tau2": np.array([10, -10, 10]) * MS}),
     ],
@@ -283,7 +306,13 @@ def test_a_conductance_below_zero(form):
 @pytest.mark.parametrize("value", ["-5*ms", "0*ms"])
 @pytest.mark.parametrize(
     "right",
-    ["eta/T*r_post*r_pre", "(r_post*r_pre - w)/T", "eta*r_post*r_pre/T", "eta/(two*T)*r_post*r_pre", "-eta*w/T"],
+    [
+        "eta/T*r_post*r_pre",
+        "(r_post*r_pre - w)/T",
+        "eta*r_post*r_pre/T",
+        "eta/(two*T)*r_post*r_pre",
+        "-eta*w/T",
+    ],
 )
 def test_a_time_constant_of_a_rule(right, value):
     """Refused by name; rates of either sign are legal."""
@@ -293,7 +322,9 @@ def test_a_time_constant_of_a_rule(right, value):
         known = {"eta": eta, "two": 2.0, "T": T}
         learns = rule(right, **{n: v for n, v in known.items() if n in right})
         return circuit(
-            {"p": (2, c)}, [wire("W", "one", "p.I", np.ones((1, 2)), learns)], [phase("a", plastic=["rule"])]
+            {"p": (2, c)},
+            [wire("W", "one", "p.I", np.ones((1, 2)), learns)],
+            [phase("a", plastic=["rule"])],
         )
 
     with pytest.raises(CircuitError, match=r"\bT\b"):
@@ -307,36 +338,51 @@ def test_a_filter_that_is_not_above_zero(value):
     c = cell(f"du/dt = (-u + I)/tau : 1; {RATE}", tau="10*ms")
     learns = PlasticityRule("rule", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"}, filter=value)
     with pytest.raises(CircuitError, match="filter"):
-        circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.ones((1, 2)), learns)], [phase("a", plastic=["rule"])])
+        circuit(
+            {"p": (2, c)},
+            [wire("W", "one", "p.I", np.ones((1, 2)), learns)],
+            [phase("a", plastic=["rule"])],
+        )
 
 
 # ------------------------------------------------------------------ legal
 
 ADEX = """
-    dV/dt = (g*(E - V) + g*D*exp((V - V_T)/D) - w_ad + I)/C : volt; dw_ad/dt = (a_w*(V - E) - w_ad)/tau : amp
+    dV/dt = (g*(E - V) + g*D*exp((V - V_T)/D) - w_ad + I)/C : volt
+    dw_ad/dt = (a_w*(V - E) - w_ad)/tau : amp
     r = V/one : 1; I : amp
 """
 LEGAL = {
     "reversal potential": (CONDUCTANCES["leak"], {"E": "-90*mV"}),
-    "quadratic": (f"dV/dt = ((V - V_r)*(V - V_t)*k + I)/C : volt; {VOLT}", {"V_r": "-60*mV", "V_t": "-40*mV", "k": "0.7*nS/mV"}),
-    "quadratic, k first": (f"dV/dt = (k*(V - V_r)*(V - V_t) + I)/C : volt; {VOLT}", {"V_r": "-60*mV", "V_t": "-40*mV", "k": "0.7*nS/mV"}),
+    "quadratic": (f"dV/dt = ((V - V_r)*(V - V_t)*k + I)/C : volt; {VOLT}",
+        {"V_r": "-60*mV", "V_t": "-40*mV", "k": "0.7*nS/mV"}),
+    "quadratic, k first": (f"dV/dt = (k*(V - V_r)*(V - V_t) + I)/C : volt; {VOLT}",
+        {"V_r": "-60*mV", "V_t": "-40*mV", "k": "0.7*nS/mV"}),
     "quadratic without brackets": (f"dV/dt = (k*V**2 + I)/C : volt; {VOLT}", {"k": "0.7*nS/mV"}),
-    "quadratic upside down": (f"dV/dt = (k*(V - V_r)*(V - V_t) + I)/C : volt; {VOLT}", {"V_r": "-60*mV", "V_t": "-40*mV", "k": "-0.7*nS/mV"}),
+    "quadratic upside down": (f"dV/dt = (k*(V - V_r)*(V - V_t) + I)/C : volt; {VOLT}",
+        {"V_r": "-60*mV", "V_t": "-40*mV", "k": "-0.7*nS/mV"}),
     "AdEx": (ADEX, {"a_w": "-2*nS", "D": "2*mV", "V_T": "-50*mV"}),
-    "AdEx, other way round": (ADEX.replace("a_w*(V - E)", "-a_w*(E - V)"), {"a_w": "-2*nS", "D": "2*mV", "V_T": "-50*mV"}),
-    "slope": (f"dV/dt = (g*(E - V) + g*m*(E_2 - V) + I)/C : volt; m = 1/(1 + exp((V - V_h)/k)) : 1; {VOLT}",
+    "AdEx, other way round": (ADEX.replace("a_w*(V - E)", "-a_w*(E - V)"),
+        {"a_w": "-2*nS", "D": "2*mV", "V_T": "-50*mV"}),
+    "slope": ("dV/dt = (g*(E - V) + g*m*(E_2 - V) + I)/C : volt; "
+              f"m = 1/(1 + exp((V - V_h)/k)) : 1; {VOLT}",
               {"V_h": "-40*mV", "k": "-4*mV", "E_2": "-90*mV"}),
-    "slope inside": (f"dV/dt = (g*(E - V) + g*(E_2 - V)/(1 + exp((V - V_h)/k)) + I)/C : volt; {VOLT}",
+    "slope inside": (
+        f"dV/dt = (g*(E - V) + g*(E_2 - V)/(1 + exp((V - V_h)/k)) + I)/C : volt; {VOLT}",
                      {"V_h": "-40*mV", "k": "-4*mV", "E_2": "-90*mV"}),
     "slope of a tanh": (f"du/dt = (-u + tanh(I/k))/tau : 1; {RATE}", {"k": -2.0}),
     "slope of a rate": ("du/dt = (-u + I)/tau : 1; r = tanh(u/k) : 1; I : 1", {"k": -2.0}),
-    "other states": (f"du/dt = (-u + c*v + I)/tau : 1; dv/dt = (-v - c*u)/tau : 1; {RATE}", {"c": -0.5}),
+    "other states": (f"du/dt = (-u + c*v + I)/tau : 1; dv/dt = (-v - c*u)/tau : 1; {RATE}",
+        {"c": -0.5}),
     "difference of other states": (
-        f"du/dt = (-u + c*(v - x) + I)/tau : 1; dv/dt = (-v + c*(u - x))/tau : 1; dx/dt = -x/tau : 1; {RATE}", {"c": -0.5}),
-    "feedback of the rate": ("du/dt = (-u + c*(I - r))/tau : 1; r = tanh(u) : 1; I : 1", {"c": -0.5}),
+        "du/dt = (-u + c*(v - x) + I)/tau : 1; dv/dt = (-v + c*(u - x))/tau : 1; "
+        f"dx/dt = -x/tau : 1; {RATE}", {"c": -0.5}),
+    "feedback of the rate": ("du/dt = (-u + c*(I - r))/tau : 1; r = tanh(u) : 1; I : 1",
+        {"c": -0.5}),
     "gain": (f"du/dt = (-u + c*(I - b))/tau : 1; {RATE}", {"c": -0.5, "b": -1.0}),
     "inhibition": (f"du/dt = (-u + c*u + I)/tau : 1; {RATE}", {"c": -0.5}),
-    "threshold of a rate": ("du/dt = (-u + I)/tau : 1; r = clip(u - theta, 0, inf) : 1; I : 1", {"theta": -0.5}),
+    "threshold of a rate": ("du/dt = (-u + I)/tau : 1; r = clip(u - theta, 0, inf) : 1; I : 1",
+        {"theta": -0.5}),
 }  # fmt: skip
 
 
@@ -350,7 +396,8 @@ def test_legal_values_below_zero(what):
 def test_legal_weights_thresholds_and_resets():
     """Inhibition by weights, and potentials below zero."""
     c = cell(
-        f"dV/dt = (g*(E - V) + I)/C : volt; {VOLT}", g="10*nS", E="-70*mV", C="100*pF", one="1*volt", V_T="-50*mV", V_r="-80*mV",
+        f"dV/dt = (g*(E - V) + I)/C : volt; {VOLT}", g="10*nS", E="-70*mV", C="100*pF",
+        one="1*volt", V_T="-50*mV", V_r="-80*mV",
         parts={"threshold": "V > V_T", "reset": "V = V_r"},
     )  # fmt: skip
     circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.full((1, 2), -1e-12))])
@@ -359,7 +406,9 @@ def test_legal_weights_thresholds_and_resets():
 @pytest.mark.parametrize("level", LEVELS)
 def test_conductances_of_zero_run(level):
     """Closed form per cell: V moves as (1 - dt g/C)^k towards E, and not at all where g is 0."""
-    c = cell("dV/dt = g*(E - V)/C : volt; r = V/one : 1", g="1*nS", E="-70*mV", C="100*pF", one="1*volt")
+    c = cell(
+        "dV/dt = g*(E - V)/C : volt; r = V/one : 1", g="1*nS", E="-70*mV", C="100*pF", one="1*volt"
+    )  # fmt: skip
     g = np.array([10.0, 0.0, 20.0])
     if level == STEADY:
         g[1] = 5.0  # there is no fixed point to solve for where nothing draws
@@ -382,11 +431,13 @@ def linear(matrix: np.ndarray):
         rows.append(f"du{i}/dt = ({drive})/tau : 1")
     values = {f"a{i}{j}": float(matrix[i, j]) for i in range(n) for j in range(n)}
     c = cell("; ".join(rows) + "; r = u0 : 1; I : 1", tau="10*ms", inputs=["I"], **values)
-    return circuit({"p": (1, c)}, phases=[phase("only", "2*ms")], clamps={"p.I": "image"}, dt="0.1*ms")
+    return circuit(
+        {"p": (1, c)}, phases=[phase("only", "2*ms")], clamps={"p.I": "image"}, dt="0.1*ms"
+    )  # fmt: skip
 
 
 def matrices():
-    """Random Jacobians of 1 to 4 compartments without a conductance below zero, some growing, some turning."""
+    """Random Jacobians of 1 to 4 compartments, some growing, some turning."""
     rng = np.random.default_rng(5)
     found = []
     for n in (1, 2, 3, 4):
@@ -421,7 +472,7 @@ def test_linear_compartments_against_eigenvalues(matrix):
 
 @pytest.mark.parametrize("level", IN_TIME)
 def test_linear_growth_warns_in_time(level):
-    """A warning names the population where an eigenvalue of its own equations is positive, and only there."""
+    """A warning names the population where an eigenvalue is positive, and only there."""
     for matrix in matrices()[1:6:2]:
         growing = np.linalg.eigvals(matrix).real.max() > 0
         with warnings.catch_warnings(record=True) as caught:
@@ -438,20 +489,34 @@ def test_spiking_cells_may_grow(level):
     threshold = {"threshold": "V > V_T", "reset": "V = V_r"}
     common = {"V_T": "-30*mV", "V_r": "-60*mV", "tau": "10*ms", "one": "1*volt"}
     grows = cell(
-        "dV/dt = (V - E)/tau : volt; r = V/one : 1", E="-70*mV", parts=threshold | {"initial": {"V": -0.065}}, **common
+        "dV/dt = (V - E)/tau : volt; r = V/one : 1",
+        E="-70*mV",
+        parts=threshold | {"initial": {"V": -0.065}},
+        **common,
     )
-    quadratic = cell("dV/dt = (V - V_r)*(V - E)/(D*tau) : volt; r = V/one : 1", E="-50*mV", D="5*mV",
-                     parts=threshold | {"initial": {"V": -0.045}}, **common)  # fmt: skip
+    quadratic = cell(
+        "dV/dt = (V - V_r)*(V - E)/(D*tau) : volt; r = V/one : 1",
+        E="-50*mV",
+        D="5*mV",
+        parts=threshold | {"initial": {"V": -0.045}},
+        **common,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", NeurosimWarning)
         result = run(
-            circuit({"a": (1, grows), "b": (1, quadratic)}, phases=[phase("one", "30*ms")], dt="0.1*ms"), level
-        )
+            circuit(
+                {"a": (1, grows), "b": (1, quadratic)}, phases=[phase("one", "30*ms")], dt="0.1*ms"
+            ),
+            level,
+        )  # fmt: skip
     assert len(result.spikes["a"].time) > 0 and len(result.spikes["b"].time) > 0
 
 
 def bistable(second: float = 1e-3, **more):
-    text = "du/dt = (-u + a + I + extra)/tau : 1; a = tanh(3*u) : 1; r = u : 1; I : 1; extra : 1 (shared)"
+    text = (
+        "du/dt = (-u + a + I + extra)/tau : 1; a = tanh(3*u) : 1; r = u : 1; I : 1; "
+        "extra : 1 (shared)"
+    )  # fmt: skip
     c = cell(text, tau="10*ms", inputs=["I"], **more)
     phases = [phase("one", "5*ms"), phase("two", "5*ms", extra=second)]
     return circuit({"p": (1, c)}, phases=phases, clamps={"p.I": "image"}, shared={"extra": 0.0})
@@ -459,7 +524,7 @@ def bistable(second: float = 1e-3, **more):
 
 @pytest.mark.parametrize("method", ["anderson", "sweeps"])
 def test_the_middle_of_three_fixed_points(method):
-    """u = 0 has the eigenvalue (-1 + 3)/tau: unstable in both phases; each sample is judged where it was left."""
+    """u = 0 has the eigenvalue (-1 + 3)/tau; each sample is judged where it was left."""
     images = np.array([[0.0], [0.5], [-0.5], [0.02], [0.0], [3.0]])
     result = run(bistable(), STEADY, images, batch_size=3, solver=method)
     unstable = 0
@@ -489,18 +554,27 @@ def test_the_outer_fixed_points(start):
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_non_linear_compartments_against_the_jacobian_by_hand(n):
-    """A chain with a tanh in its first and last compartment: eigenvalues at the reported point, sample by sample."""
+    """A chain with a tanh at either end: eigenvalues at the reported point of each sample."""
     rng = np.random.default_rng(n)
     counts = set()
     for k in ([0.4, 0.6], rng.uniform(0.5, 4.0, 2), rng.uniform(3.0, 6.0, 2)):
         g = rng.uniform(0.2, 1.5, n - 1)
         rows = []
         for i in range(n):
-            terms = [f"-u{i}"] + [f"g{i - 1}*(u{i - 1} - u{i})"] * (i > 0) + [f"g{i}*(u{i + 1} - u{i})"] * (i < n - 1)
+            terms = (
+                [f"-u{i}"]
+                + [f"g{i - 1}*(u{i - 1} - u{i})"] * (i > 0)
+                + [f"g{i}*(u{i + 1} - u{i})"] * (i < n - 1)
+            )  # fmt: skip
             terms += ["a + I"] * (i == 0) + ["b"] * (i == n - 1)
             rows.append(f"du{i}/dt = ({' + '.join(terms)})/tau : 1")
-        text = "; ".join(rows) + f"; a = tanh(k0*u0) : 1; b = tanh(k1*u{n - 1}) : 1; r = u0 : 1; I : 1"
-        values = {f"g{i}": float(x) for i, x in enumerate(g)} | {"k0": float(k[0]), "k1": float(k[1])}
+        text = (
+            "; ".join(rows) + f"; a = tanh(k0*u0) : 1; b = tanh(k1*u{n - 1}) : 1; r = u0 : 1; I : 1"
+        )  # fmt: skip
+        values = {f"g{i}": float(x) for i, x in enumerate(g)} | {
+            "k0": float(k[0]),
+            "k1": float(k[1]),
+        }
         c = cell(text, tau="10*ms", inputs=["I"], **values)
         images = np.array([[0.0], [0.05], [0.8], [-2.0]])
         result = run(circuit({"p": (1, c)}, clamps={"p.I": "image"}), STEADY, images, batch_size=4)
@@ -531,7 +605,9 @@ def test_non_linear_compartments_against_the_jacobian_by_hand(n):
 def test_one_cell_of_many_makes_the_sample_unstable():
     """The pair of sample and phase is counted once, however many of its cells grow."""
     c = cell("du/dt = (a*u + I)/tau : 1; r = u : 1; I : 1", tau="10*ms", inputs=["I"], a=-1.0)
-    net = circuit({"p": (4, c, {"a": np.array([-1.0, 0.5, -2.0, 0.3])}), "q": (1, c)}, clamps={"p.I": "image"})
+    net = circuit(
+        {"p": (4, c, {"a": np.array([-1.0, 0.5, -2.0, 0.3])}), "q": (1, c)}, clamps={"p.I": "image"}
+    )  # fmt: skip
     result = run(net, STEADY, np.ones((2, 4)), batch_size=2)
     assert (result.unstable, result.unsettled) == (2, 2)
     assert result.ends["only"]["p.u"][0] == pytest.approx([1.0, -2.0, 0.5, -1 / 0.3], rel=1e-10)

@@ -1,6 +1,7 @@
 """Nothing that is read is NaN in silence; maxima keep exponentials finite.
 
-Oracles: NumPy's maxima in Euler loops, scipy.special.softmax, and IEEE arithmetic: exp(800)/(1 + exp(800)) is inf/inf.
+Oracles: NumPy's maxima in Euler loops, scipy.special.softmax, and IEEE arithmetic, where
+exp(800)/(1 + exp(800)) is inf/inf.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ MAXIMA = """
 POOLS = {"early": "tanh(u) - 2", "late": "2*I - 1"}
 STEPS = 8
 N = 12
-X = np.random.default_rng(0).uniform(-3, -1, (3, N))  # all drives are negative, and so are all maxima
+X = np.random.default_rng(0).uniform(
+    -3, -1, (3, N)
+)  # all drives are negative, and so are all maxima  # fmt: skip
 
 
 def maxima(over: str, duration: str = "4*ms"):
@@ -46,7 +49,12 @@ def maxima(over: str, duration: str = "4*ms"):
     shape = (2, 2, 3) if over == "map" else N
     c = cell(MAXIMA, pools=pools, tau="10*ms", parts={"initial": {"u": -0.5}})
     wires = [wire("W", "inp", "p.I", one_to_one=True)]
-    return circuit({"inp": (shape, SOURCE), "p": (shape, c)}, wires, [phase("only", duration)], {"inp.r": "image"})
+    return circuit(
+        {"inp": (shape, SOURCE), "p": (shape, c)},
+        wires,
+        [phase("only", duration)],
+        {"inp.r": "image"},
+    )
 
 
 def largest(x: np.ndarray, over: str) -> np.ndarray:
@@ -59,14 +67,17 @@ def moved(u, v, drive, over, steps: int, tau: float = TAU):
     """Euler: u and v in the last of so many steps."""
     for _ in range(steps - 1):
         early = largest(np.tanh(u) - 2, over)
-        u, v = u + DT / tau * (-u + drive - 0.3 * largest(2 * drive - 1, over)), v + DT / tau * (early - v)
+        u, v = (
+            u + DT / tau * (-u + drive - 0.3 * largest(2 * drive - 1, over)),
+            v + DT / tau * (early - v),
+        )
     return u, v
 
 
 @pytest.mark.parametrize("over", ["population", "map"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_maxima_of_states_and_of_drives(level, over):
-    """Euler loop, or fixed point, with NumPy's maxima of negative numbers, for each sample of a batch by itself."""
+    """Euler loop, or fixed point, with NumPy's maxima of negative numbers, sample by sample."""
     found = run(maxima(over), level, X, batch_size=batch_of(level, 3)).ends["only"]
     late = largest(2 * X - 1, over)
     if level == STEADY:
@@ -80,20 +91,25 @@ def test_maxima_of_states_and_of_drives(level, over):
         assert shown == pytest.approx(expected, rel=1e-10, abs=1e-12), name
 
 
-LABELS = np.array([[-1.0, -2.0, -0.5], [-3.0, -0.2, -2.0]])  # drive of label k in each of three cells
+LABELS = np.array(
+    [[-1.0, -2.0, -0.5], [-3.0, -0.2, -2.0]]
+)  # drive of label k in each of three cells  # fmt: skip
 PIXELS = np.array([[-0.5, 0.3, -1.5], [-2.5, -0.4, -1.0], [0.1, -3.0, -0.2]])
 
 
 @pytest.mark.parametrize(
-    ("level", "labels"), [*((level, "all") for level in LEVELS), *((level, "true") for level in LEVELS[2:])]
+    ("level", "labels"),
+    [*((level, "all") for level in LEVELS), *((level, "true") for level in LEVELS[2:])],
 )
 def test_maxima_in_windows(level, labels):
-    """Each window has its own maxima: fixed points of each label, or an Euler loop that goes through the windows."""
+    """Each window has its own maxima: fixed points, or an Euler loop through the windows."""
     c = cell(MAXIMA, pools={name: ("max", text) for name, text in POOLS.items()}, tau="10*ms")
     windows = Windows((Phase("settle", "4*ms"),), labels=labels, clamps={"label.r": "label"})
     net = circuit(
-        {"inp": (3, SOURCE), "label": (2, SOURCE), "p": (3, c), "t": (2, cell("r = y : 1; y : 1", inputs=["y"]))},
-        [wire("W", "inp", "p.I", one_to_one=True), wire("L", "label", "p.I", LABELS)], [windows], {"inp.r": "image", "t.y": "target"},
+        {"inp": (3, SOURCE), "label": (2, SOURCE), "p": (3, c),
+            "t": (2, cell("r = y : 1; y : 1", inputs=["y"]))},
+        [wire("W", "inp", "p.I", one_to_one=True), wire("L", "label", "p.I", LABELS)], [windows],
+        {"inp.r": "image", "t.y": "target"},
     )  # fmt: skip
     own = np.array([1, 0, 1])
     found = run(net, level, PIXELS, own, batch_size=batch_of(level, 3)).ends
@@ -109,7 +125,12 @@ def test_maxima_in_windows(level, labels):
             u, v = moved(u, v, drive if k == 0 else before, "population", 1 if k == 0 else 2)
             u, v = moved(u, v, drive, "population", STEPS)
         before = drive
-        for name, expected in {"u": u, "v": v, "late_": late, "early_": largest(np.tanh(u) - 2, "population")}.items():
+        for name, expected in {
+            "u": u,
+            "v": v,
+            "late_": late,
+            "early_": largest(np.tanh(u) - 2, "population"),
+        }.items():
             shown = np.broadcast_to(found[f"settle[{k}]"][f"p.{name}"], (3, 3))
             assert shown == pytest.approx(expected, rel=1e-9, abs=1e-12), (k, name)
 
@@ -122,28 +143,45 @@ def test_a_maximum_over_the_batch_is_refused():
         alone(c)
 
 
-SOFTMAX = "du/dt = (-u + I)/tau : 1; r = exp(u - top)/total : 1; own = exp(v - peak)/sum_ : 1; v = 2*I : 1; I : 1"
-SOFT_POOLS = {"top": ("max", "u"), "total": "exp(u - top)", "peak": ("max", "v"), "sum_": "exp(v - peak)"}
+SOFTMAX = (
+    "du/dt = (-u + I)/tau : 1; r = exp(u - top)/total : 1; own = exp(v - peak)/sum_ : 1; "
+    "v = 2*I : 1; I : 1"
+)  # fmt: skip
+SOFT_POOLS = {
+    "top": ("max", "u"),
+    "total": "exp(u - top)",
+    "peak": ("max", "v"),
+    "sum_": "exp(v - peak)",
+}
 
 
 @pytest.mark.parametrize(
     ("level", "dtype", "scale"),
     [(level, "float64", 1e4) for level in LEVELS[:2]]
-    + [(level, dtype, scale) for level in LEVELS[2:] for dtype in ("float64", "float32") for scale in (1.0, 1e2, 1e4)],
-)
+    + [
+        (level, dtype, scale)
+        for level in LEVELS[2:]
+        for dtype in ("float64", "float32")
+        for scale in (1.0, 1e2, 1e4)
+    ],
+)  # fmt: skip
 def test_softmax_of_large_logits(level, dtype, scale):
-    """scipy.special.softmax of the logits that the level has, of a state and of a drive, negative ones too."""
-    images = scale * np.array([[0.5, 1.0, -1.0, 0.999], [-1.0, -0.5, -0.9, -0.501], [0.0, 0.0, 0.0, 0.0]])
+    """scipy.special.softmax of the level's own logits, of a state and of a drive."""
+    images = scale * np.array(
+        [[0.5, 1.0, -1.0, 0.999], [-1.0, -0.5, -0.9, -0.501], [0.0, 0.0, 0.0, 0.0]]
+    )  # fmt: skip
     c = cell(SOFTMAX, pools=SOFT_POOLS, tau="10*ms")
     net = circuit(
-        {"inp": (4, SOURCE), "p": (4, c)}, [wire("W", "inp", "p.I", one_to_one=True)], clamps={"inp.r": "image"}
+        {"inp": (4, SOURCE), "p": (4, c)},
+        [wire("W", "inp", "p.I", one_to_one=True)],
+        clamps={"inp.r": "image"},
     )
     found = run(net, level, images, batch_size=batch_of(level, 3), dtype=dtype).ends["only"]
     u = found["p.u"].astype(float)
     near = 1e-12 if dtype == "float64" else 2e-7
     settled = 1.0 if level == STEADY else 1 - (1 - DT / TAU) ** 39
     assert u == pytest.approx(images * settled, rel=1e-10 if dtype == "float64" else 1e-5)
-    # Of rounded logits the softmax is as exact as the arithmetic is: the difference to the largest is.
+    # Of rounded logits the softmax is exact, as their difference to the largest is.
     assert np.abs(found["p.r"] - softmax(u, axis=1)).max() < 10 * near
     assert np.abs(found["p.own"] - softmax(found["p.v"].astype(float), axis=1)).max() < 10 * near
     assert found["p.r"].sum(axis=1) == pytest.approx(np.ones(3), abs=10 * near)
@@ -186,13 +224,20 @@ RECORDED = {
 
 
 @pytest.mark.parametrize(
-    ("level", "what"), [*((x, what) for x in LEVELS[2:] for what in RECORDED), ("brian2:dense", "of a port")]
+    ("level", "what"),
+    [*((x, what) for x in LEVELS[2:] for what in RECORDED), ("brian2:dense", "of a port")],
 )
 def test_a_recorded_variable_that_nothing_else_reads(level, what):
     """It is NaN or infinite in every step, and recorded alone: the error names it."""
-    values = {name: value for name, value in {"one": 1.0, "far": 1000.0, "half": 0.5}.items() if name in RECORDED[what]}
+    values = {
+        name: value
+        for name, value in {"one": 1.0, "far": 1000.0, "half": 0.5}.items()
+        if name in RECORDED[what]
+    }  # fmt: skip
     c = cell(f"du/dt = (-u + I)/tau : 1; r = u : 1; I : 1; {RECORDED[what]}", tau="10*ms", **values)
-    net = circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.full((1, 2), 0.3))], [phase("only", "2*ms")])
+    net = circuit(
+        {"p": (2, c)}, [wire("W", "one", "p.I", np.full((1, 2), 0.3))], [phase("only", "2*ms")]
+    )  # fmt: skip
     if level != LEVELS[1]:
         assert run(net, level).ends["only"]["p.u"].all()  # nobody asked for it
     with pytest.raises(DivergenceError, match=r"'p\.q'"):
@@ -210,7 +255,8 @@ ONCE = "du/dt = (-u + 1)/tau : 1; r = u : 1; q = 1/(1 - int(t >= a)*int(t < b)) 
 
 
 @pytest.mark.parametrize(
-    ("level", "step"), [(level, step) for level in IN_TIME[1:] for step in (0, 7, 39)] + [(LEVELS[0], 7)]
+    ("level", "step"),
+    [(level, step) for level in IN_TIME[1:] for step in (0, 7, 39)] + [(LEVELS[0], 7)],
 )
 def test_infinite_in_one_step_only(level, step):
     """1/0 in one of forty steps, finite when somebody looks later: the error names it."""
@@ -240,29 +286,52 @@ def test_what_is_sent_is_infinite_in_one_step(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_readout_that_is_no_number_in_one_window(level):
-    """The logarithm of 0.5 - label in the window of the second label; joined windows are looked at as well."""
-    c = cell("du/dt = (-u + I)/tau : 1; r = u : 1; q = log(half - I) : 1; I : 1", tau="10*ms", half=0.5)
+    """The logarithm of 0.5 - I in the second label's window; joined windows are looked at too."""
+    c = cell(
+        "du/dt = (-u + I)/tau : 1; r = u : 1; q = log(half - I) : 1; I : 1", tau="10*ms", half=0.5
+    )  # fmt: skip
     windows = Windows((Phase("settle", "2*ms"),), clamps={"label.r": "label"})
     weights = np.array([[0.1, 0.2], [0.3, 0.9]])  # of label 1, the second cell's 0.9 is above 0.5
-    populations = {"label": (2, SOURCE), "p": (2, c), "t": (2, cell("r = y : 1; y : 1", inputs=["y"]))}
+    populations = {
+        "label": (2, SOURCE),
+        "p": (2, c),
+        "t": (2, cell("r = y : 1; y : 1", inputs=["y"])),
+    }
     more = dict(phases=[windows], clamps={"t.y": "target"}, readout=("p.q", "settle[1]"))
     with pytest.raises(DivergenceError, match=r"'p\.q'"):
-        run(circuit(populations, [wire("W", "label", "p.I", weights)], **more), level, np.zeros((1, 1)), [0])
+        run(
+            circuit(populations, [wire("W", "label", "p.I", weights)], **more),
+            level,
+            np.zeros((1, 1)),
+            [0],
+        )
     weights[1, 1] = 0.4
-    read = run(circuit(populations, [wire("W", "label", "p.I", weights)], **more), level, np.zeros((1, 1)), [0]).readout
+    read = run(
+        circuit(populations, [wire("W", "label", "p.I", weights)], **more),
+        level,
+        np.zeros((1, 1)),
+        [0],
+    ).readout
     assert read == pytest.approx(np.log(0.5 - weights[1:]), rel=1e-12)
 
 
 @pytest.mark.parametrize(
     ("level", "apply"),
-    [*((x, a) for x in LEVELS[2:] for a in ("now", "phase", "trial")), *((x, "now") for x in LEVELS[:2])],
+    [
+        *((x, a) for x in LEVELS[2:] for a in ("now", "phase", "trial")),
+        *((x, "now") for x in LEVELS[:2]),
+    ],
 )
 def test_weights_that_a_rule_turns_into_nan(level, apply):
-    """log(-0.5) in a rule: the run ends with an error that names the weights or what they drive, and returns none."""
+    """log(-0.5) in a rule: the error names the weights or what they drive."""
     learns = rule("eta*r_post*log(r_pre)", apply=apply, eta="1*Hz")
     c = cell("du/dt = (-u + I + 1)/tau : 1; r = u : 1; I : 1", tau="10*ms")
-    net = circuit({"inp": (2, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", np.ones((2, 2)), learns)],
-                  [phase("only", "4*ms", ["rule"])], {"inp.r": "image"})  # fmt: skip
+    net = circuit(
+        {"inp": (2, SOURCE), "p": (2, c)},
+        [wire("W", "inp", "p.I", np.ones((2, 2)), learns)],
+        [phase("only", "4*ms", ["rule"])],
+        {"inp.r": "image"},
+    )
     with pytest.raises(DivergenceError, match=r"'(W|p\.\w+)'"):
         run(net, level, np.array([[-0.5, 0.5], [0.3, 0.3]]))
 
@@ -272,8 +341,12 @@ def test_weights_that_are_nan_after_the_last_trial(level):
     """One trial, the change added at its end: no state is NaN by then, the weights are."""
     learns = rule("eta*r_post*log(r_pre)", apply="trial", eta="1*Hz")
     c = cell("du/dt = (-u + I + 1)/tau : 1; r = u : 1; I : 1", tau="10*ms")
-    net = circuit({"inp": (2, SOURCE), "p": (2, c)}, [wire("W", "inp", "p.I", np.ones((2, 2)), learns)],
-                  [phase("only", "4*ms", ["rule"])], {"inp.r": "image"})  # fmt: skip
+    net = circuit(
+        {"inp": (2, SOURCE), "p": (2, c)},
+        [wire("W", "inp", "p.I", np.ones((2, 2)), learns)],
+        [phase("only", "4*ms", ["rule"])],
+        {"inp.r": "image"},
+    )
     with pytest.raises(DivergenceError, match=r"\bW\b"):
         run(net, level, np.array([[-0.5, 0.5]]))
 
@@ -291,7 +364,7 @@ def test_the_error_holds_what_was_recorded(level):
 
 
 def test_the_error_on_the_steady_level_holds_the_phases_before():
-    """The first phase has a row, the second, in which the logarithm has no value, none that is finite."""
+    """The first phase has a row; in the second the logarithm has no value."""
     c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1; q = log(a - 1) : 1; a : 1 (shared)", tau="10*ms")
     net = circuit({"p": (2, c)}, phases=[phase("one", a=3.0), phase("two", a=0.5)])
     with pytest.raises(DivergenceError, match=r"'p\.q'.*phase 'two'") as caught:
@@ -303,7 +376,8 @@ def test_the_error_on_the_steady_level_holds_the_phases_before():
 
 MODELS = {
     "counter-current": (counter_current.circuit, dict(sizes=(9, 6, 5, 3), settle=60.0)),
-    "counter-current, normalised": (counter_current.circuit, dict(sizes=(9, 6, 5, 3), settle=60.0, loss="normalised", decorrelation=0.0)),
+    "counter-current, normalised": (counter_current.circuit,
+        dict(sizes=(9, 6, 5, 3), settle=60.0, loss="normalised", decorrelation=0.0)),
     "tdca": (tdca.circuit, dict(sizes=(9, 6, 5, 3), settle=60.0)),
     "tdca, backprop": (tdca.circuit, dict(sizes=(9, 6, 5, 3), settle=60.0, credits="bp")),
 }  # fmt: skip
@@ -318,7 +392,15 @@ def test_strong_weights_leave_finite_probabilities(model, level):
     weights = {name: 1e4 * w for name, w in net.initial_weights(3).items()}
     images = np.random.default_rng(1).uniform(0, 1, (4, 9))
     read = run(
-        net, level, images, [0, 1, 2, 0], weights=weights, batch_size=4, dtype="float32", plasticity="off", dt="1*ms"
+        net,
+        level,
+        images,
+        [0, 1, 2, 0],
+        weights=weights,
+        batch_size=4,
+        dtype="float32",
+        plasticity="off",
+        dt="1*ms",
     ).readout
     assert np.isfinite(read).all() and (read >= 0).all()
     assert read.sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)

@@ -1,7 +1,8 @@
 """Rules on one-to-one weights and ties to them, on every level, against a loop in NumPy.
 
-Each population has a weight per cell; the loop below keeps states (samples, cells) and weights (cells,) and knows nothing
-of matrices. The order of a step is that of the documentation: drives, rules, weights, then potentials.
+Each population has a weight per cell; the loop below keeps states (samples, cells) and weights
+(cells,) and knows nothing of matrices. The order of a step is that of the documentation: drives,
+rules, weights, then potentials.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ import numpy as np
 import pytest
 from circuits import LEVELS, cell, circuit, phase, run, wire
 
-from neurosim import SOURCE, Conv2d, Dense, Given, Kernel, OneToOne, PlasticityRule, Projection, Tied
+from neurosim import (
+    SOURCE,
+    Conv2d,
+    Dense,
+    Given,
+    Kernel,
+    OneToOne,
+    PlasticityRule,
+    Projection,
+    Tied,
+)
 from neurosim.errors import CircuitError, NeurosimError
 
 STEADY = LEVELS[3]
@@ -27,7 +38,7 @@ FACTOR = -0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A rule: its right-hand side, F(w, r, I, x) of arrays (samples, cells), and when the weights follow."""
+    """A rule: its right-hand side as text and as F(w, r, I, x), and when the weights follow."""
 
     right: str
     law: object
@@ -62,7 +73,8 @@ def bias(w, r, drive, x):
 
 
 TEXT = {
-    hebb: "eta*r_post*r_pre", decay: "eta*(r_post*r_pre - w)", late: "eta*(I_post - half*r_post)*r_pre",
+    hebb: "eta*r_post*r_pre", decay: "eta*(r_post*r_pre - w)",
+    late: "eta*(I_post - half*r_post)*r_pre",
     by_rate: "eta*r_pre - eta*w*r_post**2", bias: "eta*(third - r_post)",
 }  # fmt: skip
 BOTH = ("one", "two")
@@ -77,24 +89,32 @@ CASES = {
     "h": Case(TEXT[bias], bias, phases=BOTH),
 }
 TIED = ("a", "b", "d")
-# A weight with a term in w decays while the steady level holds it still: there such cases are collected.
 CONSTANTS = {"eta": f"{ETA}*Hz", "half": 0.5, "third": 0.3}
 
 
 def learner(reset: bool):
-    """A population for each case, and behind some of them one that is driven by tied weights, -0.5 w."""
+    """A population for each case, and behind some of them one driven by tied weights, -0.5 w."""
     c = cell("du/dt = (-u + I)/tau : 1; r = tanh(u) : 1; I : 1", tau="10*ms")
     populations, wires = {"inp": (N, SOURCE)}, []
     for name, case in CASES.items():
         known = {k: v for k, v in CONSTANTS.items() if k in case.right}
         filter = None if case.filter is None else f"{case.filter}*second"
-        learns = PlasticityRule(case.name, f"dw/dt = {case.right}", known, case.apply, case.bounds, filter)
+        learns = PlasticityRule(
+            case.name, f"dw/dt = {case.right}", known, case.apply, case.bounds, filter
+        )  # fmt: skip
         populations[f"p_{name}"] = (N, c)
         wires.append(wire(f"W_{name}", "inp", f"p_{name}.I", START, learns, one_to_one=True))
         if name in TIED:
             populations[f"q_{name}"] = (N, c)
             wires.append(
-                wire(f"T_{name}", f"p_{name}", f"q_{name}.I", tied=f"W_{name}", factor=FACTOR, one_to_one=True)
+                wire(
+                    f"T_{name}",
+                    f"p_{name}",
+                    f"q_{name}.I",
+                    tied=f"W_{name}",
+                    factor=FACTOR,
+                    one_to_one=True,
+                )
             )
     phases = [phase("one", "5*ms", ["both"]), phase("two", "4*ms", ["both", "second"])]
     return circuit(populations, wires, phases, {"inp.r": "image"}, reset=reset)
@@ -104,12 +124,14 @@ def clipped(w, bounds):
     return (
         w
         if bounds == (None, None)
-        else np.clip(w, *(np.inf * s if b is None else b for b, s in zip(bounds, (-1, 1), strict=True)))
-    )
+        else np.clip(
+            w, *(np.inf * s if b is None else b for b, s in zip(bounds, (-1, 1), strict=True))
+        )
+    )  # fmt: skip
 
 
 def by_hand(case: Case, batch: int, reset: bool, steady: bool, held: bool = False):
-    """Weights at the end, what was collected, and u and v (of the tied population) at the ends of phases, all samples."""
+    """Weights, what was collected, u and v (of the tied population) at the ends of phases."""
     w, collected, ends = START.copy(), np.zeros(N), {name: ([], []) for name in STEPS}
     u = v = None
     for k in range(len(X) // batch):
@@ -154,30 +176,45 @@ def by_hand(case: Case, batch: int, reset: bool, steady: bool, held: bool = Fals
 
 
 RUNS = [
-    ("brian2:equations", 1, "float64", True), ("brian2:dense", 1, "float64", True), ("brian2:dense", 3, "float64", False),
-    ("torch:trajectory", 1, "float64", True), ("torch:trajectory", 3, "float64", True), ("torch:trajectory", 3, "float64", False),
-    ("torch:trajectory", 3, "float32", True), (STEADY, 1, "float64", True), (STEADY, 3, "float64", True), (STEADY, 3, "float32", True),
+    ("brian2:equations", 1, "float64", True), ("brian2:dense", 1, "float64", True),
+    ("brian2:dense", 3, "float64", False),
+    ("torch:trajectory", 1, "float64", True), ("torch:trajectory", 3, "float64", True),
+    ("torch:trajectory", 3, "float64", False),
+    ("torch:trajectory", 3, "float32", True), (STEADY, 1, "float64", True),
+    (STEADY, 3, "float64", True), (STEADY, 3, "float32", True),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("level", "batch", "dtype", "reset"), RUNS)
 def test_rules_and_ties_against_the_loop(level, batch, dtype, reset):
-    """Weights at the end, and states at the ends of phases of all samples, of the cells and of those behind the tie."""
+    """Weights, and states at the ends of phases, of the cells and of those behind the tie."""
     result = run(learner(reset), level, X, batch_size=batch, dtype=dtype)
     near = dict(rel=1e-9, abs=1e-11) if dtype == "float64" else dict(rel=2e-5, abs=2e-5)
     for name, case in CASES.items():
         w, _, ends = by_hand(case, batch, reset, level == STEADY)
         assert np.abs(w - START).max() > 1e-2
         assert result.weights[f"W_{name}"].shape == (N,)
-        assert result.weights[f"W_{name}"] == pytest.approx(w, **near), (name, case.right, case.apply)
+        assert result.weights[f"W_{name}"] == pytest.approx(w, **near), (
+            name,
+            case.right,
+            case.apply,
+        )
         for phase_name in STEPS:
             u, v = ends[phase_name]
-            assert result.ends[phase_name][f"p_{name}.u"] == pytest.approx(u, **near), (name, phase_name)
+            assert result.ends[phase_name][f"p_{name}.u"] == pytest.approx(u, **near), (
+                name,
+                phase_name,
+            )
             if name in TIED:
-                assert result.ends[phase_name][f"q_{name}.u"] == pytest.approx(v, **near), (name, phase_name)
+                assert result.ends[phase_name][f"q_{name}.u"] == pytest.approx(v, **near), (
+                    name,
+                    phase_name,
+                )
 
 
-@pytest.mark.parametrize(("level", "batch"), [(level, 1 if level == LEVELS[0] else 3) for level in LEVELS])
+@pytest.mark.parametrize(
+    ("level", "batch"), [(level, 1 if level == LEVELS[0] else 3) for level in LEVELS]
+)  # fmt: skip
 def test_a_held_change_is_collected_per_cell(level, batch):
     """The sum over trials of the mean over a batch, weights held; the bounds have no say in it."""
     result = run(learner(True), level, X, batch_size=batch, plasticity="held")
@@ -189,21 +226,31 @@ def test_a_held_change_is_collected_per_cell(level, batch):
 
 def test_a_batch_is_a_mean_of_samples():
     """With weights held, six trials of one sample collect six times what a batch of six does."""
-    one, six = (run(learner(True), "torch:trajectory", X, batch_size=b, plasticity="held").collected for b in (1, 6))
+    one, six = (
+        run(learner(True), "torch:trajectory", X, batch_size=b, plasticity="held").collected
+        for b in (1, 6)
+    )  # fmt: skip
     for name in one:
         assert one[name] == pytest.approx(6 * six[name], rel=1e-12), name
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_one_to_one_is_the_diagonal_of_a_dense_projection(level):
-    """A rule that leaves zeros alone (dw/dt = eta w (r_post - w)) makes a dense diagonal of the same numbers."""
+    """Under a rule that leaves zeros alone a dense diagonal has the same numbers."""
     c = cell("du/dt = (-u + I)/tau : 1; r = tanh(u) : 1; I : 1", tau="10*ms")
-    learns = PlasticityRule("both", "dw/dt = eta*w*(half - r_post)", {"eta": "40*Hz", "half": 0.5}, "trial")
+    learns = PlasticityRule(
+        "both", "dw/dt = eta*w*(half - r_post)", {"eta": "40*Hz", "half": 0.5}, "trial"
+    )  # fmt: skip
     found = []
     for one_to_one in (True, False):
         weights = START if one_to_one else np.diag(START)
         wires = [wire("W", "inp", "p.I", weights, learns, one_to_one=one_to_one)]
-        net = circuit({"inp": (N, SOURCE), "p": (N, c)}, wires, [phase("one", "5*ms", ["both"])], {"inp.r": "image"})
+        net = circuit(
+            {"inp": (N, SOURCE), "p": (N, c)},
+            wires,
+            [phase("one", "5*ms", ["both"])],
+            {"inp.r": "image"},
+        )
         found.append(run(net, level, X[:2]).weights["W"])
     assert np.diag(found[1]) == pytest.approx(found[0], rel=1e-12)
     assert not (found[1] - np.diag(np.diag(found[1]))).any()
@@ -211,11 +258,21 @@ def test_one_to_one_is_the_diagonal_of_a_dense_projection(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_recorded_weights_and_a_recurrent_population(level):
-    """Cells that drive themselves one to one: the recorded weights begin with what was given and end with what is returned."""
-    c = cell("du/dt = (-u + I + J)/tau : 1; r = tanh(u) : 1; I : 1; J : 1", ports=["I", "J"], tau="10*ms")
+    """Cells that drive themselves: recorded weights go from what was given to what is returned."""
+    c = cell(
+        "du/dt = (-u + I + J)/tau : 1; r = tanh(u) : 1; I : 1; J : 1", ports=["I", "J"], tau="10*ms"
+    )  # fmt: skip
     learns = PlasticityRule("both", "dw/dt = eta*(r_post*r_pre - w)", {"eta": "20*Hz"}, "trial")
-    wires = [wire("S", "inp", "p.J", one_to_one=True), wire("W", "p", "p.I", 0.3 * START, learns, one_to_one=True)]
-    net = circuit({"inp": (N, SOURCE), "p": (N, c)}, wires, [phase("one", "5*ms", ["both"])], {"inp.r": "image"})
+    wires = [
+        wire("S", "inp", "p.J", one_to_one=True),
+        wire("W", "p", "p.I", 0.3 * START, learns, one_to_one=True),
+    ]
+    net = circuit(
+        {"inp": (N, SOURCE), "p": (N, c)},
+        wires,
+        [phase("one", "5*ms", ["both"])],
+        {"inp.r": "image"},
+    )
     result = run(net, level, X[:2], record=["W"])
     u, w, rows = np.zeros(N), 0.3 * START, [0.3 * START]
     for x in X[:2]:
@@ -242,7 +299,9 @@ LEARNS = PlasticityRule("both", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
 def refused(*projections: Projection, n: int = N, message: str = ""):
     populations = {"inp": (N, SOURCE), "p": (n, CELL), "q": (n, CELL)}
     with pytest.raises((CircuitError, NeurosimError), match=message):
-        net = circuit(populations, projections, [phase("one", "5*ms", ["both"])], {"inp.r": "image"})
+        net = circuit(
+            populations, projections, [phase("one", "5*ms", ["both"])], {"inp.r": "image"}
+        )  # fmt: skip
         net.initial_weights(0)
 
 
@@ -266,23 +325,36 @@ def test_ties_between_unlike_projections():
 
 def test_ties_have_neither_weights_nor_rules():
     """What is tied reads: a start or a rule of its own would never be seen."""
-    refused(OWNER, Projection("T", "p", "q.I", OneToOne(), Given(START), tied=Tied("W")), message="T")
-    refused(OWNER, Projection("T", "p", "q.I", OneToOne(), rule=LEARNS, tied=Tied("W")), message="T")
+    refused(
+        OWNER, Projection("T", "p", "q.I", OneToOne(), Given(START), tied=Tied("W")), message="T"
+    )  # fmt: skip
+    refused(
+        OWNER, Projection("T", "p", "q.I", OneToOne(), rule=LEARNS, tied=Tied("W")), message="T"
+    )  # fmt: skip
 
 
 def test_shapes_and_sizes():
     """As many cells on both sides, and as many weights."""
     refused(OWNER, Projection("T", "p", "q.I", OneToOne()), n=N + 1, message="W")
     for values in (np.eye(N), START[:2], np.ones((2, N))):
-        refused(replace(OWNER, weights=Given(values)), Projection("T", "p", "q.I", OneToOne()), message="shape")
+        refused(
+            replace(OWNER, weights=Given(values)),
+            Projection("T", "p", "q.I", OneToOne()),
+            message="shape",
+        )
 
 
 def test_a_vector_that_is_transposed():
-    """One weight per cell is its own transpose: a tie says the same with and without, or is refused by name."""
+    """A vector is its own transpose: a tie says the same either way, or is refused by name."""
     tie = Projection("T", "p", "q.I", OneToOne(), tied=Tied("W", transpose=True, factor=2.0))
     populations = {"inp": (N, SOURCE), "p": (N, CELL), "q": (N, CELL)}
     try:
-        net = circuit(populations, [replace(OWNER, rule=None), tie], [phase("one", "400*ms")], {"inp.r": "image"})
+        net = circuit(
+            populations,
+            [replace(OWNER, rule=None), tie],
+            [phase("one", "400*ms")],
+            {"inp.r": "image"},
+        )
     except CircuitError as error:
         assert "T" in str(error)
         return

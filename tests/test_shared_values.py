@@ -1,7 +1,7 @@
-"""A shared value reaches the cells that declare it, and rules; the same name anywhere else is another thing.
+"""A shared value reaches what declares it, and rules; the same name elsewhere is another thing.
 
-Expected values are Euler loops in plain NumPy and closed forms of leaky cells: after k steps towards a constant c,
-u = c (1 - (1 - dt/tau)^k).
+Expected values are Euler loops in plain NumPy and closed forms of leaky cells: after k steps
+towards a constant c, u = c (1 - (1 - dt/tau)^k).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def leaky(drive: str, r: str = "u", lines: str = "I : 1", **more):
 
 
 def kinds() -> dict[str, tuple]:
-    """Populations in which `mod` is something else each time; all are driven by the image, one to one."""
+    """Populations in which `mod` is something else each time, driven by the image one to one."""
     return {
         "shared": (3, leaky("mod*I", lines="I : 1; mod : 1 (shared)")),
         "port": (3, leaky("2*mod", lines="mod : 1", ports=["mod"])),
@@ -60,7 +60,8 @@ def everywhere():
         if name != "inp"
     ]
     return circuit(
-        populations, wires, [phase("one", TIMES["one"]), phase("two", TIMES["two"], mod=MOD["two"])],
+        populations, wires, [phase("one", TIMES["one"]),
+            phase("two", TIMES["two"], mod=MOD["two"])],
         {"inp.r": "image", "input.mod": "image"}, {"mod": MOD["one"]},
     )  # fmt: skip
 
@@ -68,14 +69,20 @@ def everywhere():
 def targets(x: np.ndarray, mod: float, held: np.ndarray) -> dict[str, np.ndarray]:
     """What each population's state is drawn to."""
     return {
-        "shared": mod * x, "port": 2 * x, "unfed": x, "input": x**2, "hold": x + 0.5 * held, "state": x,
-        "parameter": 0.7 * x, "cells": PER_CELL * x, "pool": x, "late": np.full(3, x.sum()), "named": 3 * x, "slope": x,
+        "shared": mod * x, "port": 2 * x, "unfed": x, "input": x**2, "hold": x + 0.5 * held,
+        "state": x,
+        "parameter": 0.7 * x, "cells": PER_CELL * x, "pool": x, "late": np.full(3, x.sum()),
+        "named": 3 * x, "slope": x,
     }  # fmt: skip
 
 
 def rates(u: dict[str, np.ndarray], slope: np.ndarray) -> dict[str, np.ndarray]:
     """What each population sends."""
-    sent = {"state": 3 * u["state"], "pool": u["pool"] * u["pool"].sum(), "slope": u["slope"] + TAU * slope}
+    sent = {
+        "state": 3 * u["state"],
+        "pool": u["pool"] * u["pool"].sum(),
+        "slope": u["slope"] + TAU * slope,
+    }
     return {**u, **sent}
 
 
@@ -99,7 +106,10 @@ def in_time(x: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
 def at_rest(x: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Rates at the fixed point of each phase; what is held is the first phase's."""
     one = targets(x, MOD["one"], np.zeros(3))
-    return {"one": rates(one, np.zeros(3)), "two": rates(targets(x, MOD["two"], one["hold"]), np.zeros(3))}
+    return {
+        "one": rates(one, np.zeros(3)),
+        "two": rates(targets(x, MOD["two"], one["hold"]), np.zeros(3)),
+    }
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -110,12 +120,15 @@ def test_the_same_name_is_another_thing_in_each_population(level):
     for name in TIMES:
         for population in kinds():
             found = result.ends[name][f"{population}.r"][0]
-            assert found == pytest.approx(expected[name][population], rel=1e-9, abs=1e-12), (name, population)
+            assert found == pytest.approx(expected[name][population], rel=1e-9, abs=1e-12), (
+                name,
+                population,
+            )
 
 
 # ------------------------------------------------------------------ rules
 
-#: Right-hand sides, and what they are of (w, r_post, the port mod of the post cell, the shared value, r_pre).
+#: Right-hand sides, as text and of (w, r_post, the post cell's port mod, shared value, r_pre).
 RULES = {
     "factor": ("eta*(r_post - mod)*r_pre", lambda w, r, port, mod, x: (r - mod) * x),
     "bare": ("eta*mod*r_post*r_pre", lambda w, r, port, mod, x: mod * r * x),
@@ -123,13 +136,15 @@ RULES = {
     "decay": ("eta*mod*(r_post*r_pre - w)", lambda w, r, port, mod, x: mod * (r * x - w)),
 }
 PORT = np.array([0.5, 0.6])
-#: Whether the weights follow in each step, or the change is collected; "own" has a parameter mod = 3.
+#: When the weights follow; "own" has a parameter mod = 3.
 APPLY = {"factor": "now", "bare": "trial", "both": "now", "decay": "trial", "own": "now"}
 
 
 def learning(steady: bool):
-    """Populations `p_...` with a port `mod`, fed with 0.5 and 0.6; their weights learn by a rule each."""
-    c = cell("du/dt = (-u + I + mod)/tau : 1; r = u : 1; I : 1; mod : 1", ports=["I", "mod"], tau="10*ms")
+    """Populations `p_...` with a port `mod`, fed with 0.5 and 0.6, and a rule each."""
+    c = cell(
+        "du/dt = (-u + I + mod)/tau : 1; r = u : 1; I : 1; mod : 1", ports=["I", "mod"], tau="10*ms"
+    )  # fmt: skip
     populations, wires = {"inp": (3, SOURCE)}, []
     for name, apply in APPLY.items():
         right, own = (RULES["both"][0], {"mod": 3.0}) if name == "own" else (RULES[name][0], {})
@@ -144,7 +159,7 @@ def learning(steady: bool):
 
 
 def weights_by_hand(name: str, steady: bool) -> np.ndarray:
-    """The weights after one trial: an Euler loop, or the change at the fixed point times the phase's length."""
+    """The weights after a trial: an Euler loop, or the change at rest times the phase's length."""
     x, w, u, total = IMAGE[0], np.full((3, 2), 0.2), np.zeros(2), 0.0
     for shared, steps in ((0.25, FIRST), (-0.75, SECOND)):
         if steady:
@@ -155,30 +170,39 @@ def weights_by_hand(name: str, steady: bool) -> np.ndarray:
             kind, mod = ("both", 3.0) if name == "own" else (name, shared)
             change = dt * 40 * RULES[kind][1](w, u, PORT, mod, x[:, None])
             u = u + dt * (x @ w + PORT - u) / TAU
-            w, total = (w + change, total) if APPLY[name] == "now" and not steady else (w, total + change)
+            w, total = (
+                (w + change, total) if APPLY[name] == "now" and not steady else (w, total + change)
+            )  # fmt: skip
     return w + total
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_bare_name_in_a_rule_is_the_shared_value(level):
-    """Euler loop: `mod` is the phase's, or the rule's own where it has one; `mod_post` is the port's."""
+    """Euler loop: `mod` is the phase's, or the rule's own; `mod_post` is the port's."""
     result = run(learning(level == STEADY), level, IMAGE)
     for name in APPLY:
-        assert result.weights[f"W_{name}"] == pytest.approx(weights_by_hand(name, level == STEADY), rel=1e-10), name
+        assert result.weights[f"W_{name}"] == pytest.approx(
+            weights_by_hand(name, level == STEADY), rel=1e-10
+        ), name  # fmt: skip
 
 
 # ------------------------------------------------------------------ values with units
 
 MV = brian2.mV
 VALUES = {
-    "text": "2*mV", "other_text": "0.002*volt", "sum": "1*mV + 1000*uvolt", "quantity": 2 * MV, "bare": 0.002,
+    "text": "2*mV", "other_text": "0.002*volt", "sum": "1*mV + 1000*uvolt", "quantity": 2 * MV,
+    "bare": 0.002,
     "of_numpy": np.float64(0.002), "quotient": "4*pA/(2*nsiemens)",
 }  # fmt: skip
 SIGNED = {"text": "2*mV", "quantity": 2 * MV, "bare": 0.002}
 
 
 def volts(value, where: str = "phase"):
-    c = cell("dV/dt = (-V + mod)/tau : volt; r = V/one_volt : 1; mod : volt (shared)", tau="10*ms", one_volt="1*volt")
+    c = cell(
+        "dV/dt = (-V + mod)/tau : volt; r = V/one_volt : 1; mod : volt (shared)",
+        tau="10*ms",
+        one_volt="1*volt",
+    )
     shared = {"mod": value} if where == "protocol" else {"mod": 1.0}
     phases = [phase("one", "5*ms", **({"mod": value} if where == "phase" else {}))]
     return circuit({"p": (2, c)}, phases=phases, shared=shared)
@@ -208,7 +232,7 @@ def test_two_millivolts_in_any_form(level, where):
 
 
 def test_a_random_sign_with_a_unit():
-    """|V| is the closed form whatever the sign; signs of trials are equal on all levels, and both occur."""
+    """|V| is the closed form; signs of trials are equal on all levels, and both occur."""
     signs = {}
     trials = 12
     c = cell(
@@ -217,7 +241,8 @@ def test_a_random_sign_with_a_unit():
     )  # fmt: skip
     for form, value in SIGNED.items():
         net = circuit(
-            {"p": (2, c)}, phases=[phase("one", "2*ms", mod=RandomSign(value)), phase("two", "2*ms", mod=RandomSign(value))],
+            {"p": (2, c)}, phases=[phase("one", "2*ms", mod=RandomSign(value)),
+                phase("two", "2*ms", mod=RandomSign(value))],
             clamps={"p.I": "image"},
         )  # fmt: skip
         for level in LEVELS if form == "text" else LEVELS[2:]:
@@ -234,10 +259,16 @@ def test_a_random_sign_with_a_unit():
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_value_with_a_unit_in_a_rule(level):
     """`eta*mod` is 2 mV times 10/(mV s), in a population that declares it and in a rule alike."""
-    c = cell("du/dt = (-u + mod/one)/tau : 1; r = 1 + 0*u : 1; I : 1; mod : volt (shared)", tau="10*ms", one="1*mV")
+    c = cell(
+        "du/dt = (-u + mod/one)/tau : 1; r = 1 + 0*u : 1; I : 1; mod : volt (shared)",
+        tau="10*ms",
+        one="1*mV",
+    )
     learns = rule("eta*mod*r_post*r_pre", apply="trial", eta="10/(mV*second)")
     net = circuit(
-        {"p": (2, c)}, [wire("W", "one", "p.I", np.zeros((1, 2)), learns)], [phase("one", "5*ms", ["rule"], mod="2*mV")]
+        {"p": (2, c)},
+        [wire("W", "one", "p.I", np.zeros((1, 2)), learns)],
+        [phase("one", "5*ms", ["rule"], mod="2*mV")],
     )
     assert run(net, level).weights["W"] == pytest.approx(np.full((1, 2), 20 * 5e-3), rel=1e-10)
 
@@ -245,10 +276,14 @@ def test_a_value_with_a_unit_in_a_rule(level):
 # ------------------------------------------------------------------ refused
 
 NONSENSE = {
-    "list": [0.002], "tuple": (0.002,), "array": np.array([0.002, 0.003]), "array of one": np.array([0.002]),
-    "true": True, "NumPy's true": np.True_, "nan": np.nan, "inf": np.inf, "minus inf": -np.inf, "text nan": "nan*mV",
-    "text inf": "inf*mV", "letter": "x", "empty": "", "other unit": "2*mA", "bare text": "2", "other quantity": 2 * brian2.nA,
-    "plain quantity": brian2.Quantity(2.0), "quantities": np.array([1, 2]) * MV, "nothing": None, "complex": 1j, "table": {"a": 1},
+    "list": [0.002], "tuple": (0.002,), "array": np.array([0.002, 0.003]),
+    "array of one": np.array([0.002]),
+    "true": True, "NumPy's true": np.True_, "nan": np.nan, "inf": np.inf, "minus inf": -np.inf,
+    "text nan": "nan*mV",
+    "text inf": "inf*mV", "letter": "x", "empty": "", "other unit": "2*mA", "bare text": "2",
+    "other quantity": 2 * brian2.nA,
+    "plain quantity": brian2.Quantity(2.0), "quantities": np.array([1, 2]) * MV, "nothing": None,
+    "complex": 1j, "table": {"a": 1},
     "nan quantity": np.nan * MV, "code": "__import__('os').getcwd()", "overflow": "1e400*mV",
 }  # fmt: skip
 
@@ -259,7 +294,9 @@ def test_values_that_are_none(what, where):
     """Each is refused when the circuit is built, and the message names the value."""
     value = NONSENSE[what]
     with pytest.raises(CircuitError, match="mod"):
-        volts(RandomSign(value) if where == "sign" else value, "phase" if where == "sign" else where)
+        volts(
+            RandomSign(value) if where == "sign" else value, "phase" if where == "sign" else where
+        )  # fmt: skip
 
 
 def test_a_sign_of_a_sign_is_refused():
@@ -272,7 +309,9 @@ def test_a_sign_of_a_sign_is_refused():
 def test_one_value_cannot_have_two_units(value):
     """Two populations that declare one shared value with different units are named."""
     a = cell("dV/dt = (-V + mod)/tau : volt; r = 1 : 1; mod : volt (shared)", tau="10*ms")
-    b = cell("dV/dt = (-V + R*mod)/tau : volt; r = 1 : 1; mod : amp (shared)", tau="10*ms", R="1*Mohm")
+    b = cell(
+        "dV/dt = (-V + R*mod)/tau : volt; r = 1 : 1; mod : amp (shared)", tau="10*ms", R="1*Mohm"
+    )  # fmt: skip
     with pytest.raises(CircuitError) as caught:
         circuit({"first": (2, a), "second": (2, b)}, phases=[phase("one", mod=value)])
     message = str(caught.value)
@@ -283,4 +322,6 @@ def test_one_phase_that_is_wrong_is_enough():
     """The unit is checked in every phase, also where the protocol's own value is right."""
     c = volts("1*mV").populations[0].cell
     with pytest.raises(CircuitError, match=r"two.*mod|mod.*two"):
-        circuit({"p": (1, c)}, phases=[phase("one"), phase("two", mod="1*pA")], shared={"mod": "1*mV"})
+        circuit(
+            {"p": (1, c)}, phases=[phase("one"), phase("two", mod="1*pA")], shared={"mod": "1*mV"}
+        )  # fmt: skip
