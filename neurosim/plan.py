@@ -397,7 +397,8 @@ class Plan:
         """A shared value in base SI units; that of a random sign with its positive sign."""
         inner = value.value if isinstance(value, RandomSign) else value
         shown = f"{where}: the shared value '{name}'"
-        number = amount(inner, self.shared_dimensions[name], shown)
+        given = isinstance(inner, str | Quantity | int | float | np.integer | np.floating)
+        number = amount(inner, self.shared_dimensions[name], shown) if given else inner
         real = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
         if not real or not np.isfinite(number):
             raise CircuitError(

@@ -612,6 +612,72 @@ def test_shared_values_have_the_unit_of_the_cells(unit, factor, value, wanted):
         parameters={"tau": "1*ms", "R": "1*Mohm", "mV0": "1*mV"},
     )  # fmt: skip
     assert f"on 1 ms I0 = {wanted} nothing" in described(cell, shared={"I0": value})
+
+
+def test_random_signs_windows_and_relaxation():
+    text = " ".join(neurosim.describe(built("corinfomax", {"step_rule": "slow"})).split())
+    assert "Values with ± have a sign drawn anew for each trial" in text
+    assert "max(10 ms/(1 + 0.01 s), 0.2 ms)" in text
+    assert "each sweep visits" in text
+    text = " ".join(neurosim.describe(built("counter_current", {})).split())
+    assert "Phases settle, learn repeat: one window for each of the 10 labels" in text
+
+
+LEAK = "dx/dt = -x/tau : 1\n"
+ON = (Phase("on", "1*ms"),)
+
+
+def described(*cells: Cell, sizes=(3,), phases=ON, shared=None, format: str = "text") -> str:
+    """The report of populations p0, p1, ... without projections, on one line."""
+    populations = tuple(Population(f"p{k}", n, c) for k, (n, c) in enumerate(zip(sizes, cells, strict=True)))
+    circuit = Circuit("c", populations, (), Protocol(phases, shared=shared or {}))
+    return " ".join(neurosim.describe(circuit, format).split())
+
+
+@pytest.mark.parametrize("value", ["exp(x)", "clip(x + a, 0, 1)", "a*(b)", "2*tanh(x)"])
+def test_a_reset_is_shown_as_it_is_written(value):
+    cell = Cell(
+        "c", LEAK, rate="x", parameters={"tau": "1*ms", "a": 1.0, "b": 2.0}, threshold="x > a", reset=f"x = {value}"
+    )
+    assert f"Reset x becomes {value} Refractory" in described(cell)
+
+
+@pytest.mark.parametrize(("sign", "by"), [("+", "b"), ("-", "0.5"), ("*", "a")])
+def test_a_reset_by_a_name_or_a_number_has_no_brackets(sign, by):
+    cell = Cell(
+        "c", LEAK, rate="x", parameters={"tau": "1*ms", "a": 1.0, "b": 2.0}, threshold="x > a", reset=f"x {sign}= {by}"
+    )
+    assert f"Reset x becomes x {sign} {by} Refractory" in described(cell)
+
+
+def test_a_pool_over_the_batch_with_and_without_maps():
+    cell = Cell(
+        "c", "dx/dt = (-x + S)/tau : 1", rate="x", parameters={"tau": "1*ms"}, pools=(Pool("S", "x", over="batch"),)
+    )
+    maps, flat = "S = sum over each map, mean over the batch, of x", "S = mean over the batch of x"
+    text = described(cell, cell, cell, sizes=((2, 3, 4), 6, 5))
+    assert f"pool {maps} in p0; {flat} in p1, p2 1" in text
+    assert f"pool {maps} 1" in described(cell, cell, sizes=((2, 3, 4), (1, 2, 2)))
+    assert f"pool {flat} 1" in described(cell, sizes=(6,))
+    typeset = described(cell, cell, sizes=((2, 3, 4), 6), format="markdown")
+    over_batch = r"$S = \frac{1}{B} \sum_{s = 1}^{B}"
+    assert rf"{over_batch} \sum_{{j \in \mathrm{{map}}}} x$ in `p0`; {over_batch} x$ in `p1`" in typeset
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "value", "wanted"),
+    [
+        ("amp", "I0*R", 2e-10, "200 pA"),
+        ("volt", "I0", RandomSign(-3e-3), "±3 mV"),
+        ("1", "I0*mV0", 2e-10, "2e-10"),
+    ],
+)
+def test_shared_values_have_the_unit_of_the_cells(unit, factor, value, wanted):
+    cell = Cell(
+        "c", f"dV/dt = (-V + {factor})/tau : volt\n I0 : {unit} (shared)", rate="V",
+        parameters={"tau": "1*ms", "R": "1*Mohm", "mV0": "1*mV"},
+    )  # fmt: skip
+    assert f"on 1 ms I0 = {wanted} nothing" in described(cell, shared={"I0": value})
     # Two cells that read the number in units of their own: base SI, as given.
     other = Cell("d", LEAK + "I0 : second (shared)\n y = x*I0/tau : 1", rate="x", parameters={"tau": "1*ms"})
     if unit == "amp":

@@ -390,7 +390,18 @@ def shown(net: Circuit):
     return run(net, "torch:trajectory" if images is None else STEADY, images, labels)
 
 
-@pytest.mark.parametrize("model", MODELS)
+LARGE = (
+    "bac_firing",
+    "corinfomax",
+    "counter_current_autoencoder",
+    "ghost_units learned",
+    "tdca messenger",
+)
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=pytest.mark.slow) if m in LARGE else m for m in MODELS]
+)  # fmt: skip
 def test_copies_of_every_model(model):
     """A copy has the same report, weights and run, bit for bit."""
     net = MODELS[model]()

@@ -148,20 +148,11 @@ def random_states() -> tuple:
 
 # ------------------------------------------------------------------ Brian2
 
-SCHEDULE = ["start", "groups", "thresholds", "synapses", "resets", "end"]
+SCHEDULE = ["start", "resets", "thresholds", "synapses", "groups", "end"]
 PREFERENCES = {
     "float32": {"core.default_float_dtype": np.float32},
     "int16": {"core.default_integer_dtype": np.int16},
-    "schedule": {
-        "core.network.default_schedule": [
-            "start",
-            "resets",
-            "thresholds",
-            "synapses",
-            "groups",
-            "end",
-        ]
-    },
+    "schedule": {"core.network.default_schedule": SCHEDULE},
     "refractory timing": {"legacy.refractory_timing": True},
     "target of strings": {"codegen.string_expression_target": "cython"},
     "loop invariants": {"codegen.loop_invariant_optimisations": False},
@@ -190,7 +181,6 @@ def preferences(values: dict):
     [
         *((which, LEVELS[1]) for which in PREFERENCES),
         ("all of them", LEVELS[0]),
-        ("target of strings", LEVELS[0]),
     ],
 )
 def test_preferences_of_brian2(which, level, plain):

@@ -86,7 +86,7 @@ def test_a_product_that_comes_back():
 SHAPES = {
     **{f"chain {n}": [(i, i + 1) for i in range(n - 1)] for n in range(2, 7)},
     **{f"star {n}": [(0, i) for i in range(1, n)] for n in (4, 6)},
-    **{f"ring {n}": [(i, (i + 1) % n) for i in range(n)] for n in (3, 4, 5, 6)},
+    **{f"ring {n}": [(i, (i + 1) % n) for i in range(n)] for n in (3, 4, 5)},
     "tree": [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5)],
 }
 GATE = "G**2/(1 + G**2)*(E - {})"
@@ -132,12 +132,16 @@ def solved(n: int, edges, v, gate: float, drive: float) -> np.ndarray:
     return np.linalg.solve(a, b)
 
 
+#: Both orders of the small ones; of the others, one at least at every turn.
+QUICK = ("chain 2", "chain 3", "chain 4", "star 4", "ring 3", "ring 4")
+ORDERS = ("soma first", "dendrites first")
+CASES = [(s, order) for s in SHAPES for order in ORDERS if s != "ring 5" or order == ORDERS[0]]
+ONCE = (("chain 6", ORDERS[1]), ("tree", ORDERS[0]))
+
+
 @pytest.mark.parametrize(
     ("shape", "order"),
-    [
-        *((s, "soma first") for s in SHAPES),
-        *((s, "dendrites first") for s in SHAPES if s not in ("ring 5", "ring 6")),
-    ],
+    [c if c[0] in QUICK or c in ONCE else pytest.param(*c, marks=pytest.mark.slow) for c in CASES],
 )
 def test_compartments_against_a_matrix(shape, order):
     """Kirchhoff's law for each sample and cell, built and solved in less than 10 s."""
@@ -343,7 +347,7 @@ def test_a_pool_of_samples_and_labels(level, reads):
 # ------------------------------------------------------------------ one level
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [LEVELS[0], *LEVELS[2:]])
 def test_a_comparison_of_one_level(level):
     """No pairs, its own settling and no order on the steady level; the tables can be written."""
     c = cell("du/dt = (-u + I)/tau : 1; r = tanh(u) : 1; I : 1", tau="10*ms")
