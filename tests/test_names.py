@@ -203,15 +203,222 @@ def words() -> tuple[str, ...]:
         "image", "target", "label", "same", "time", "phases", "spikes", "cells", "units", "weights",
         "trial", "step", "samples", "_x", "__x", "x_", "x__y", "_", "pre", "post", "a_b", "du",
         "dv",
-        "tau_", "lambda_", "int_", "clip_", "exp_", "w_W", "object", "id", "zip",
+        "tau_", "lambda_", "int_", "clip_", "exp_", "object", "id", "zip",
     }  # fmt: skip
     return tuple(sorted(n for n in found if not n.startswith("__") or n == "__x"))
 
 
 #: Attributes of a group, endings of Synapses', steps of a run: tried one by one.
 DELICATE = {
-    "self": tuple(ROLES), "pre": tuple(ROLES), "owner": ("state", "port"),
+    "self": ("state", "named", "of single cells", "port", "shared", "hold", "sent"),
+    "pre": ("state", "named", "pool", "late pool", "hold", "slope", "population"),
+    "owner": ("state", "port"),
     "source": ("named", "input"), "variables": ("state", "pool"),
     "post": ("pool", "hold", "slope"), "keep": ("population",), "operation": ("population",),
     "clock": ("population", "state", "pool"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DELICATE)
+def test_delicate_names(name):
+    """The leaky cell where every variable has a place in a group; all that fails is named."""
+    failed = []
+    for role in DELICATE[name]:
+        made = build(role, name)
+        if made is None:
+            continue
+        try:
+            found = run(made[0], LEVELS[0], X).ends["only"][made[1]]
+        except Exception as error:
+            failed.append(f"{role}: {type(error).__name__}")
+            continue
+        if not np.allclose(found, expected(role, LEVELS[0], made[2]), rtol=1e-9):
+            failed.append(f"{role}: {found}")
+    assert not failed
+
+
+@pytest.mark.parametrize("name", ["self", "owner", "variables", "operation"])
+def test_delicate_names_on_the_dense_level(name):
+    """As above, for states and populations."""
+    for role in ("state", "population"):
+        check(role, name, [LEVELS[1]])
+
+
+# A hundred variables or groups take `brian2:equations` some seconds.
+MANY = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
+#: Which words are tried in which place: a pool, a population and a projection cost a group each.
+PARTS = {
+    "named": slice(0, None, 2), "parameter": slice(1, None, 4), "pool": slice(0, None, 9),
+    "population": slice(4, None, 9), "projection": slice(7, None, 9),
+}  # fmt: skip
+
+
+@lru_cache
+def legal(role: str) -> tuple[str, ...]:
+    """Words that the circuit takes in this place, but for those that are tried one by one."""
+    chosen = [n for n in words()[PARTS[role]] if n not in DELICATE]
+    return tuple(n for n in chosen if build(role, n) is not None)
+
+
+@pytest.mark.parametrize("level", MANY)
+def test_many_names_of_variables_at_once(level):
+    """A cell with a subexpression k u of every word that is not refused, k counted through."""
+    names = legal("named")
+    assert len(names) > 50
+    text = "\n".join([LEAKY, *(f"{name} = {k + 1}*u : 1" for k, name in enumerate(names))])
+    ends = run(net(a_cell(text)), level, X).ends["only"]
+    wrong = [
+        n
+        for k, n in enumerate(names)
+        if not np.allclose(ends[f"p.{n}"], (k + 1) * X * SETTLED[level], rtol=1e-9)
+    ]  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize("level", MANY)
+def test_many_names_of_parameters_at_once(level):
+    """Sums of ten parameters each, k the value of the k-th, every eighth with one for each cell."""
+    names = legal("parameter")
+    tens = [names[k : k + 10] for k in range(0, len(names), 10)]
+    text = "\n".join([LEAKY, *(f"zz{k} = u*({' + '.join(ten)}) : 1" for k, ten in enumerate(tens))])
+    values = {name: float(k + 1) for k, name in enumerate(names)}
+    cells = {name: np.array([1.0, 2.0, 3.0]) * values[name] for name in names[::8]}
+    ends = run(net(a_cell(text, parameters=values), parameters=cells), level, X).ends["only"]
+    for k, ten in enumerate(tens):
+        total = sum(cells.get(name, values[name] * np.ones(3)) for name in ten)
+        assert ends[f"p.zz{k}"] == pytest.approx((total * X[0] * SETTLED[level])[None], rel=1e-9), (
+            ten
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("level", MANY)
+def test_many_names_of_pools_populations_and_projections(level):
+    """Pools k u in one cell; a population and a projection of each word beside it."""
+    pools, populations, projections = (
+        legal(role) for role in ("pool", "population", "projection")
+    )  # fmt: skip
+    text = "\n".join([LEAKY, *(f"zz{k} = {name} : 1" for k, name in enumerate(pools))])
+    pooled = a_cell(text, pools=tuple(Pool(name, f"{k + 1}*u") for k, name in enumerate(pools)))
+    groups = {n: (3, a_cell(LEAKY)) for n in populations if n not in ("first", "inp")}
+    wires = [wire("to_first", "inp", "first.I", one_to_one=True)]
+    names = [n for n in projections if n != "to_first"]
+    wires += [
+        wire(
+            names[k] if k < len(names) else f"more_{k}",
+            "inp",
+            f"{p}.I",
+            X[0] * 0 + k + 1,
+            one_to_one=True,
+        )
+        for k, p in enumerate(groups)
+    ]
+    made = circuit(
+        {"inp": (3, SOURCE), "first": (3, pooled), **groups},
+        wires,
+        [phase("only", "2*ms")],
+        {"inp.r": "image"},
+    )
+    ends = run(made, level, X).ends["only"]
+    for k in range(len(pools)):
+        assert ends[f"first.zz{k}"] == pytest.approx(
+            (k + 1) * X.sum() * SETTLED[level] + 0 * X, rel=1e-9
+        ), pools[k]  # fmt: skip
+    for k, name in enumerate(groups):
+        assert ends[f"{name}.u"] == pytest.approx((k + 1) * X * SETTLED[level], rel=1e-9), name
+
+
+# ------------------------------------------------------------------ names that meet
+
+A = a_cell(LEAKY)
+
+
+def pool_of(**pools: str) -> Cell:
+    return a_cell(
+        "\n".join([LEAKY, *(f"z_{n} = {n} : 1" for n in pools)]),
+        pools=tuple(Pool(n, t) for n, t in pools.items()),
+    )
+
+
+HELD = a_cell(f"{LEAKY}\nz_h = 1*h : 1\ntake_h = 2*u : 1", holds=(Hold("h", "I", "only"),))
+SLOPE = a_cell(
+    f"{LEAKY}\nz_D = u + 0*tau*D : 1\nbefore_D = 2*u : 1", derivatives=(Derivative("D", "u"),)
+)  # fmt: skip
+#: Populations by name; each is driven one to one by the image through a projection of its own.
+MEETINGS = {
+    "a, b_c and a_b, c": {"a": pool_of(b_c="u"), "a_b": pool_of(c="2*u")},
+    "a pool and a population": {"p": pool_of(x="u"), "p_x": A},
+    "a pool's sum and a population": {"p": pool_of(x="u"), "p_x_sum": A},
+    "a pool and its sum": {"p": pool_of(x="u", x_sum="2*u")},
+    "a pool and a late one": {"p": pool_of(x="u", x_late="2*I", late_x="3*I"), "p_late": A},
+    "a projection and w_": {"w_X0": A, "w_X1": A},
+    "a projection and a population": {"X0": A, "X1": A},
+    "a projection and its ends": {"X0_pre": A, "X0_post": A, "X1_synapses": A},
+    "stages": {"p": pool_of(x="u"), "p_early_10": A, "p_late_10": A, "p_early": A},
+    "updaters": {"p": A, "p_stateupdater": A, "p_thresholder": A, "p_resetter": A,
+        "p_subexpression_update": A},
+    "the steps of a run": {"keep": A, "operation": A, "clock": A, "network": A, "recorder": A},
+    "a hold": {"p": HELD, "p_h": A, "p_take_h": A, "take_h": A},
+    "a slope": {"p": SLOPE, "p_D": A, "p_before_D": A, "before_D": A},
+    "case": {"p": A, "P": A, "inP": A},
+    "underscores": {"p_": A, "p__": A, "_p": A},
+    "variables": {"u": A, "I": A, "rr": A, "tau": A},
+    "words of the protocol": {"image": A, "only": A, "target": A, "trial": A, "rule": A},
+    "the constant source": {"one": A},
+}  # fmt: skip
+
+
+ON_DENSE = ("a, b_c and a_b, c", "a projection and w_", "updaters", "the steps of a run", "case")
+
+
+@pytest.mark.parametrize(
+    ("meeting", "level"),
+    [(m, x) for m in MEETINGS for x in LEVELS if x in LEVELS[::2] or m in ON_DENSE],
+)
+def test_names_that_meet(meeting, level):
+    """The leaky cell in each population, or refused when it is built."""
+    cells = MEETINGS[meeting]
+    wires = [wire(f"X{k}", "inp", f"{name}.I", one_to_one=True) for k, name in enumerate(cells)]
+    try:
+        made = circuit(
+            {"inp": (3, SOURCE), **{n: (3, c) for n, c in cells.items()}},
+            wires,
+            [phase("only", "2*ms")],
+            {"inp.r": "image"},
+        )
+    except CircuitError as error:
+        assert any(name in str(error) for name in cells)
+        return
+    ends = run(made, level, X).ends["only"]
+    for name, c in cells.items():
+        u = X * SETTLED[level]
+        assert ends[f"{name}.u"] == pytest.approx(u, rel=1e-9)
+        for pool in c.pools:
+            factor, _, of = pool.expression.rpartition("*")
+            wanted = float(factor or 1) * (X if of == "I" else u).sum() + 0 * X
+            assert ends[f"{name}.z_{pool.name}"] == pytest.approx(wanted, rel=1e-9), (
+                name,
+                pool.name,
+            )
+        if c is SLOPE:
+            assert ends[f"{name}.z_D"] == pytest.approx(u, rel=1e-9)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_population_of_ones_own_called_one(level):
+    """The built-in source gives way to it, or it is refused; never are there two."""
+    c = a_cell("dz/dt = (-z + 3)/tau : 1\nrr = z : 1", ports=())
+    try:
+        made = circuit(
+            {"one": (1, c), "p": (3, A)},
+            [wire("W", "one", "p.I", np.ones((1, 3)))],
+            [phase("only", "2*ms")],
+        )
+    except CircuitError as error:
+        assert "one" in str(error)
+        return
+    ends = run(made, level).ends["only"]
+    assert ends["one.z"] == pytest.approx(np.full((1, 1), 3 * SETTLED[level]), rel=1e-9)
+    u = z = 0.0
+    for _ in range(3):
+        u, z = u + 0.05 * (z - u), z + 0.05 * (3 - z)
+    assert ends["p.u"] == pytest.approx(np.full((1, 3), 3.0 if level == STEADY else u), rel=1e-9)
