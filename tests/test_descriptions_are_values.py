@@ -65,6 +65,8 @@ from neurosim.models import (
 )  # fmt: skip
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 MV, PA = brian2.mV, brian2.pA
 
 # ------------------------------------------------------------------ what a caller gives
@@ -312,7 +314,7 @@ def described_and_run(values, weights, shared):
     )
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_runs_and_reports_follow_what_was_described(level):
     """Closed form of the numbers as they were; the caller's changes leave the report as it was."""
     values, weights, shared = (

@@ -179,7 +179,7 @@ def preferences(values: dict):
 @pytest.mark.parametrize(
     ("which", "level"),
     [
-        *((which, LEVELS[1]) for which in PREFERENCES),
+        *(pytest.param(which, LEVELS[1], marks=pytest.mark.slow) for which in PREFERENCES),
         ("all of them", LEVELS[0]),
     ],
 )
@@ -336,7 +336,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+QUICK = ("numpy_raises", "default_device", "all_at_once")
+
+
+@pytest.mark.parametrize(
+    "setting", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in SETTINGS]
+)  # fmt: skip
 def test_settings_of_numpy_and_torch(setting, plain, tmp_path):
     """Bit for bit the torch levels, the comparison and an epoch of training without it."""
     with SETTINGS[setting]():
@@ -448,6 +453,7 @@ def script(text: str, folder: Path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_script_is_left_as_it_is(tmp_path):
     """Hooks, error states and folders before and after the import, runs and Ctrl-C in mid-run."""
     done = script(STATES, tmp_path / "tmp")

@@ -16,6 +16,8 @@ from neurosim import SOURCE, Hold, Phase, Windows
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 STEPS = {"one": 8, "two": 6, "three": 5}
 DURATIONS = {"one": "4*ms", "two": "3*ms", "three": "2.5*ms"}
@@ -195,7 +197,7 @@ def test_rules_read_what_was_held_before(level, batch, apply):
     assert result.weights["Q"] == pytest.approx(q, rel=1e-9)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_a_state_reads_the_new_value_and_an_expression_the_old_one(level):
     """In the last step u moves by the new value, v by an expression in which the old one stands."""
     text = (
@@ -282,7 +284,7 @@ def windowed():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_the_value_of_each_window_is_taken_in_turn(level):
     """A loop through windows: `settle` is taken in each, `settle[0]` and `learn[1]` in one only."""
     images, own = np.array([[0.3, -0.8], [0.9, 0.1]]), [1, 2]
@@ -346,7 +348,7 @@ def test_two_holds_of_one_name_are_refused():
         circuit({"p": (2, c)}, phases=[phase("one")])
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_units_of_holds(level):
     """A held current has its unit and acts as one: V moves by R times what I was."""
     text = "dV/dt = (-V + R*(I + h))/tau : volt; r = V/one : 1; I : amp"

@@ -19,6 +19,8 @@ from neurosim import Derivative, PlasticityRule, RandomSign
 from neurosim.errors import CircuitError, NeurosimWarning
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 MS, NS = brian2.ms, brian2.nS
 
 # ------------------------------------------------------------------ noise
@@ -121,7 +123,7 @@ def noisy():
     return image[0], found
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_legal_noise_is_white_with_the_strength_of_the_step(level, noisy):
     """Increments over strength and root of dt: mean 0, variance 1, no correlation; 5 errors."""
     image, found = noisy
@@ -403,7 +405,7 @@ def test_legal_weights_thresholds_and_resets():
     circuit({"p": (2, c)}, [wire("W", "one", "p.I", np.full((1, 2), -1e-12))])
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_conductances_of_zero_run(level):
     """Closed form per cell: V moves as (1 - dt g/C)^k towards E, and not at all where g is 0."""
     c = cell(
@@ -470,7 +472,7 @@ def test_linear_compartments_against_eigenvalues(matrix):
     assert (result.unstable, result.unsettled) == (3 * growing, 3 * growing)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_linear_growth_warns_in_time(level):
     """A warning names the population where an eigenvalue is positive, and only there."""
     for matrix in matrices()[1:6:2]:
@@ -483,7 +485,7 @@ def test_linear_growth_warns_in_time(level):
         assert all("'p'" in message and "unstable" in message for message in said)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_spiking_cells_may_grow(level):
     """Growth ends at the threshold: no warning for a linear and a quadratic one."""
     threshold = {"threshold": "V > V_T", "reset": "V = V_r"}

@@ -18,6 +18,8 @@ from neurosim.errors import CircuitError, DivergenceError
 from neurosim.models import counter_current, tdca
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 
 
@@ -75,7 +77,7 @@ def moved(u, v, drive, over, steps: int, tau: float = TAU):
 
 
 @pytest.mark.parametrize("over", ["population", "map"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_maxima_of_states_and_of_drives(level, over):
     """Euler loop, or fixed point, with NumPy's maxima of negative numbers, sample by sample."""
     found = run(maxima(over), level, X, batch_size=batch_of(level, 3)).ends["only"]
@@ -273,7 +275,7 @@ def test_a_step_that_is_not_recorded_may_be_infinite(level):
     assert np.array_equal(rows, np.ones((14, 1, 2)))
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_what_is_sent_is_infinite_in_one_step(level):
     """The cells behind it are lost for good: the error names the source or what it drove."""
     populations = {
@@ -284,7 +286,7 @@ def test_what_is_sent_is_infinite_in_one_step(level):
         run(circuit(populations, [wire("W", "p", "z.I", np.ones((1, 1)))]), level)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_a_readout_that_is_no_number_in_one_window(level):
     """The logarithm of 0.5 - I in the second label's window; joined windows are looked at too."""
     c = cell(
@@ -336,7 +338,7 @@ def test_weights_that_a_rule_turns_into_nan(level, apply):
         run(net, level, np.array([[-0.5, 0.5], [0.3, 0.3]]))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_weights_that_are_nan_after_the_last_trial(level):
     """One trial, the change added at its end: no state is NaN by then, the weights are."""
     learns = rule("eta*r_post*log(r_pre)", apply="trial", eta="1*Hz")
@@ -351,7 +353,7 @@ def test_weights_that_are_nan_after_the_last_trial(level):
         run(net, level, np.array([[-0.5, 0.5]]))
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_the_error_holds_what_was_recorded(level):
     """The eight rows up to step 7 stand in `error.result`, u by its closed form."""
     c = cell(ONCE, tau="10*ms", a="3.5*ms", b="4*ms")

@@ -20,6 +20,8 @@ from neurosim.errors import CircuitError, UnsupportedError
 from neurosim.parts import current_step, epsc
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 N = 201  # cells, and steps
 K = np.arange(N)  # a cell's limit in steps
 STEP = np.arange(N)[:, None]
@@ -113,7 +115,13 @@ ALL = [(level, dt, "float64") for level in IN_TIME for dt in DTS] + [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("level", "dt", "dtype"), ALL)
+@pytest.mark.parametrize(
+    ("level", "dt", "dtype"),
+    [
+        c if c[0] != LEVELS[0] or c[1] == "0.25*ms" else pytest.param(*c, marks=pytest.mark.slow)
+        for c in ALL
+    ],
+)  # fmt: skip
 def test_all_multiples_of_the_step(level, dt, dtype):
     """Integers: the limit of cell k is k steps, whatever its last digits are."""
     net, texts = conditions(dt)
@@ -130,7 +138,7 @@ def test_all_multiples_of_the_step(level, dt, dtype):
     assert not bad  # conditions with their first wrong (step, cell)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_a_limit_between_two_steps(level):
     """What is more than dt/1000 away counts as it is: limits at k + 0.49 and k - 0.01 steps."""
     low, high = (K - 0.01) * 1e-4, (K + 0.49) * 1e-4
@@ -160,7 +168,7 @@ def test_a_limit_between_two_steps(level):
     assert not wrong(result, "p", laws)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_a_relation_without_a_time_is_exact(level):
     """IEEE: 1 and its neighbours are told apart, as are 0 and 1e-300."""
     near = np.array([np.nextafter(1, 0), 1.0, np.nextafter(1, 2)])
@@ -182,9 +190,8 @@ def test_a_relation_without_a_time_is_exact(level):
 
 ONE, TWO = 41, 59  # steps
 RESETS = [
-    *((level, True) for level in IN_TIME),
-    ("brian2:dense", False),
-    ("torch:trajectory", False),
+    pytest.param(LEVELS[0], True, marks=pytest.mark.slow),
+    *((level, reset) for level in IN_TIME[1:] for reset in (True, False)),
 ]
 TIMES = ("t", "t_trial", "t_phase")
 CLOCK = (
@@ -245,7 +252,7 @@ def test_three_clocks_in_trials_and_phases(level, reset):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_three_clocks_in_windows(level):
     """Counted steps: a window begins no trial, and each of its phases begins anew."""
     windows = Windows(
@@ -263,7 +270,7 @@ def test_three_clocks_in_windows(level):
     check_clock(result, np.arange(2 * sum(counts)), np.tile(np.arange(sum(counts)), 2), within)
 
 
-@pytest.mark.parametrize("level", IN_TIME)
+@pytest.mark.parametrize("level", MOST[:3])
 def test_time_since_a_spike(level):
     """Counted steps: the cell spikes in every fifth step, and so many steps have gone since."""
     c = cell(

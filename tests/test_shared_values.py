@@ -17,6 +17,8 @@ from neurosim import SOURCE, Derivative, RandomSign
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
+# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 IMAGE = np.array([[0.3, 0.9, -0.4]])
 FIRST, SECOND = 12, 9  # steps
@@ -176,7 +178,7 @@ def weights_by_hand(name: str, steady: bool) -> np.ndarray:
     return w + total
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_a_bare_name_in_a_rule_is_the_shared_value(level):
     """Euler loop: `mod` is the phase's, or the rule's own; `mod_post` is the port's."""
     result = run(learning(level == STEADY), level, IMAGE)
@@ -209,7 +211,7 @@ def volts(value, where: str = "phase"):
 
 
 @pytest.mark.parametrize("where", ["phase", "protocol"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_two_millivolts_in_any_form(level, where):
     """Closed form of leaky cells towards 2 mV, one population for each form."""
     populations = {
@@ -256,7 +258,7 @@ def test_a_random_sign_with_a_unit():
     assert all(np.array_equal(first, found) for found in signs.values())
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", MOST)
 def test_a_value_with_a_unit_in_a_rule(level):
     """`eta*mod` is 2 mV times 10/(mV s), in a population that declares it and in a rule alike."""
     c = cell(
