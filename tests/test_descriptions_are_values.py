@@ -65,7 +65,7 @@ from neurosim.models import (
 )  # fmt: skip
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 MV, PA = brian2.mV, brian2.pA
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from circuits import IN_TIME, LEVELS, cell, circuit, phase, rule, run, wire
+from circuits import LEVELS, cell, circuit, phase, rule, run, wire
 
 import neurosim
 from neurosim import SOURCE, Hold, Phase, Windows
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 STEPS = {"one": 8, "two": 6, "three": 5}

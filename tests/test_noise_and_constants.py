@@ -19,7 +19,7 @@ from neurosim import Derivative, PlasticityRule, RandomSign
 from neurosim.errors import CircuitError, NeurosimWarning
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 MS, NS = brian2.ms, brian2.nS
 

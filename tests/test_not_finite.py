@@ -18,7 +18,7 @@ from neurosim.errors import CircuitError, DivergenceError
 from neurosim.models import counter_current, tdca
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 

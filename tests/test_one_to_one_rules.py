@@ -27,7 +27,7 @@ from neurosim import (
 from neurosim.errors import CircuitError, NeurosimError
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 STEPS = {"one": 10, "two": 8}  # of the phases

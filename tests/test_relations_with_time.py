@@ -20,7 +20,7 @@ from neurosim.errors import CircuitError, UnsupportedError
 from neurosim.parts import current_step, epsc
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 N = 201  # cells, and steps
 K = np.arange(N)  # a cell's limit in steps

@@ -17,7 +17,7 @@ from neurosim import SOURCE, Derivative, RandomSign
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
-# `brian2:equations` takes longest: where the other levels say the same, it waits for the slow tests.
+# `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.
 MOST = [pytest.param(LEVELS[0], marks=pytest.mark.slow), *LEVELS[1:]]
 DT, TAU = 0.5e-3, 10e-3
 IMAGE = np.array([[0.3, 0.9, -0.4]])
