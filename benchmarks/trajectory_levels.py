@@ -33,6 +33,7 @@ from threadpoolctl import threadpool_limits
 
 from neurosim import Cell, Circuit, Glorot, Phase, PlasticityRule, Population, Projection, Protocol
 from neurosim.backends import engine_class
+from neurosim.backends.brian2.network import object_name
 from neurosim.backends.engine import Options
 from neurosim.backends.result import ResultBuilder
 from neurosim.connectivity import OneToOne
@@ -189,7 +190,7 @@ def threads_limited(count: int) -> Iterator[None]:
 
 def bytes_per_synapse(engine: Any) -> float:
     """What Brian2 holds for the plastic projections: weights, indices and counts, spare capacity included."""
-    plastic = {f"ns_w_{q.name}" for q in engine.plan.plastic()}
+    plastic = {object_name("weights", q.name) for q in engine.plan.plastic()}
     arrays: dict[Any, Any] = vars(get_device())["arrays"]
     held = [a for v, a in arrays.items() if getattr(v.owner, "name", "") in plastic]
     # A growing array of Brian2 keeps its memory in `_data`.

@@ -24,6 +24,8 @@ from neurosim.errors import CircuitError
 
 #: Prefix of every name that neurosim generates; users may not use it.
 RESERVED_PREFIX = "ns_"
+#: Names that Brian2 accepts and then takes for its own, of variables or beginning with our prefix.
+_TAKEN = ("self", "owner", "variables", "source", "pre", "post")
 #: Functions of Brian2 that draw a random number in each step.
 _RANDOM = ("rand", "randn", "poisson")
 _WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit`"
@@ -199,6 +201,8 @@ def check_name(name: str, where: str) -> None:
     cure = "Rename the variable."
     if not name.isascii():
         raise CircuitError(f"{where}: the name '{name}' holds letters other than a to z and A to Z. {cure}")
+    if name in _TAKEN:
+        raise CircuitError(f"{where}: the name '{name}' is one that Brian2 uses itself. {cure}")
     if name in ("t_trial", "t_phase"):
         raise CircuitError(f"{where}: '{name}' is the time since the trial or the phase began. {cure}")
     if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name in ("w", "int_"):

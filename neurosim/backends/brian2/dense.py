@@ -19,6 +19,7 @@ from neurosim.backends.brian2.network import (
     brian2_unit,
     clear_spike_train,
     namespace_of,
+    object_name,
     run_network,
     spike_operation,
     spiking_arguments,
@@ -80,7 +81,7 @@ class DenseEngine:
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]
         group = b2.NeuronGroup(
             batch * p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock,
-            namespace=namespace_of(p), name=f"ns_{name}", **spiking_arguments(p),
+            namespace=namespace_of(p), name=object_name("group", name), **spiking_arguments(p),
         )  # fmt: skip
         if p.spiking:
             clear_spike_train(group, self.clock)
@@ -98,7 +99,11 @@ class DenseEngine:
             return np.array(values, dtype=float)
         source, target = self.groups[projection.source], self.groups[projection.target]
         synapses = b2.Synapses(
-            source[: projection.n_pre], target[: projection.n_post], "w : 1", clock=self.clock, name=f"ns_w_{name}"
+            source[: projection.n_pre],
+            target[: projection.n_post],
+            "w : 1",
+            clock=self.clock,
+            name=object_name("weights", name),
         )
         with brian2_settings("numpy"):  # connecting is done once: nothing to gain from compiling it
             synapses.connect()

@@ -24,6 +24,7 @@ from neurosim.backends.brian2.network import (
     brian2_unit,
     clear_spike_train,
     namespace_of,
+    object_name,
     run_network,
     spike_operation,
     spiking_arguments,
@@ -172,13 +173,15 @@ class _Run:
         lines += [f"{_before(d)} : {brian2_unit(p.dimensions[d.of])}" for d in p.derivatives]
         group = b2.NeuronGroup(
             p.n, "\n".join(lines), method="euler" if p.ode else None, clock=self.clock, namespace=namespace_of(p),
-            name=f"ns_{p.name}", order=POTENTIALS, **spiking_arguments(p),
+            name=object_name("group", p.name), order=POTENTIALS, **spiking_arguments(p),
         )  # fmt: skip
         if p.spiking:
             clear_spike_train(group, self.clock)
         for d in p.derivatives:
             code = f"{d.name} = ({d.of} - {_before(d)})/dt\n{_before(d)} = {d.of}"
-            group.run_regularly(code, clock=self.clock, when="before_start", order=5, name=f"ns_{p.name}_{d.name}")
+            group.run_regularly(
+                code, clock=self.clock, when="before_start", order=5, name=object_name("slope", p.name, d.name)
+            )
         for n, value in arrays.items():
             group.variables[n].get_value()[...] = value
         early, late = p.blocks([a.name for a in p.assignments])
@@ -191,12 +194,14 @@ class _Run:
         self._stages(p, group, late, "groups")
         if read_holds:  # rules read what was held before this step
             code = "\n".join(f"{_held_before(h)} = {h.name}" for h in read_holds)
-            group.run_regularly(code, clock=self.clock, when="groups", order=HOLDS - 1, name=f"ns_{p.name}_held_before")
+            group.run_regularly(
+                code, clock=self.clock, when="groups", order=HOLDS - 1, name=object_name("held_before", p.name)
+            )
         for h in p.holds:
             take = f"ns_take_{h.name}"
             group.run_regularly(
                 f"{h.name} = int({take})*{h.of} + int(not {take})*{h.name}", clock=self.clock, when="groups", order=HOLDS,
-                name=f"ns_{p.name}_hold_{h.name}",
+                name=object_name("hold", p.name, h.name),
             )  # fmt: skip
         return group
 
@@ -207,7 +212,7 @@ class _Run:
             nonlocal order
             if pending:
                 code = "\n".join(f"{a.name} = {brian2_source(a.expression)}" for a in pending)
-                name = f"ns_{p.name}_{'early' if when == 'before_start' else 'late'}_{order}"
+                name = object_name(f"{'early' if when == 'before_start' else 'late'}_{order}", p.name)
                 group.run_regularly(code, clock=self.clock, when=when, order=order, name=name)
                 order += 10
                 pending.clear()
@@ -229,11 +234,11 @@ class _Run:
             if a.over in ("map", "batch"):
                 sums, of_cell = p.maps, np.arange(p.n) // (p.n // p.maps)
             pool = b2.NeuronGroup(
-                sums, f"total : {unit}", clock=self.clock, name=f"ns_{p.name}_{a.name}", order=order + 1
+                sums, f"total : {unit}", clock=self.clock, name=object_name("pool", p.name, a.name), order=order + 1
             )
             from_cells = b2.Synapses(
                 group, pool, f"total_post = ns_term : {unit} (summed)\nns_term = {_suffixed(brian2_source(a.expression), p)} : {unit}",
-                clock=self.clock, namespace=dict(group.namespace), name=f"ns_{p.name}_{a.name}_sum",
+                clock=self.clock, namespace=dict(group.namespace), name=object_name("sum", p.name, a.name),
             )  # fmt: skip
             from_cells.connect(i=np.arange(p.n), j=of_cell)
             from_cells.summed_updaters["total_post"].when = when
@@ -252,7 +257,7 @@ class _Run:
         def operation() -> None:
             largest.reshape(rows.shape)[...] = rows.max(axis=1, keepdims=True)
 
-        name = f"ns_{p.name}_{a.name}_max"
+        name = object_name("maximum", p.name, a.name)
         self.objects.append(b2.NetworkOperation(operation, clock=self.clock, when=when, order=order, name=name))
 
     def _read_holds(self, population: str) -> list[Hold]:
@@ -305,7 +310,7 @@ class _Run:
             lines.append(f"w : {unit}")
         synapses = b2.Synapses(
             self.groups[q.source], self.groups[q.target], "\n".join(lines), method="euler", clock=self.clock,
-            namespace=namespace, name=f"ns_w_{q.name}", order=WEIGHTS,
+            namespace=namespace, name=object_name("weights", q.name), order=WEIGHTS,
         )  # fmt: skip
         if q.shared_kernel:
             source, target, self.kernel_entry[q.name] = synapses_of(q)
@@ -325,7 +330,7 @@ class _Run:
                 clock=self.clock,
                 when="groups",
                 order=BOUNDS,
-                name=f"ns_bound_{q.name}",
+                name=object_name("bound", q.name),
             )
             synapses.namespace.update(
                 ns_low=b2.Quantity(low, dim=q.weight_dimension), ns_high=b2.Quantity(high, dim=q.weight_dimension)

@@ -62,6 +62,15 @@ def brian2_settings(target: str) -> Iterator[None]:
             prefs[name] = value
 
 
+def object_name(role: str, *parts: str) -> str:
+    """The name of a Brian2 object; no two objects of a network share one, whatever a circuit calls its parts.
+
+    The role ends the name, as Brian2 ends those that it makes (``..._stateupdater``); all parts but the last
+    carry their length, so that ``a, b_c`` and ``a_b, c`` differ.
+    """
+    return "_".join(["ns", *(f"{len(part)}_{part}" for part in parts[:-1]), *parts[-1:], role])
+
+
 def state_lines(p: PopulationPlan) -> list[str]:
     """The equations of a population's states in Brian2's syntax."""
     frozen = p.spiking.unless_refractory if p.spiking else ()
@@ -89,7 +98,9 @@ def spiking_arguments(p: PopulationPlan) -> dict[str, Any]:
 
 def clear_spike_train(group: b2.NeuronGroup, clock: b2.Clock) -> None:
     """The spikes of a step are seen in the next one only."""
-    group.run_regularly("spike_train = 0*hertz", clock=clock, when="before_thresholds", name=f"{group.name}_clear")
+    group.run_regularly(
+        "spike_train = 0*hertz", clock=clock, when="before_thresholds", name=object_name("clear", group.name)
+    )
 
 
 def spike_operation(plan: Plan, note: Callable[[], None], clock: b2.Clock) -> list[b2.NetworkOperation]:
@@ -136,6 +147,8 @@ def run_network(
             network.run(steps * clock.dt, namespace={})
     finally:
         b2.prefs.core.stop_on_keyboard_interrupt = catches
+        # Brian2 leaves it set when a run ends by an error, and its handler would take the script's next Ctrl-C.
+        b2.Network._globally_running = False
         network.remove(first)
         gc.unfreeze()
     if failure:
@@ -150,6 +163,7 @@ __all__ = [
     "brian2_unit",
     "clear_spike_train",
     "namespace_of",
+    "object_name",
     "run_network",
     "spike_operation",
     "spiking_arguments",
