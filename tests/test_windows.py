@@ -748,7 +748,7 @@ def small(windows, *more, populations=LABELS_AND_PICTURE):
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label", "x.r": "sam"})), r"'x.r': There is no stimulus field 'sam'. Did you mean 'same'"),
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label"}), populations=(Population("l", 1, SOURCE),)), r"Windows over the labels of 1 class; wanted at least two"),
         (lambda: looped(readout=Readout("s.y", "settle")), r"Readout: There is no phase 'settle'. .* Known: settle\[0\]"),
-        (lambda: looped(holds=(Hold("h", "u", "settle"),)), r"the hold 'h' waits for a phase. There is no phase 'settle'"),
+        (lambda: looped(holds=(Hold("h", "u", "setle"),)), r"the hold 'h' waits for a phase. There is no phase 'setle'. Did you mean 'settle'"),
     ],
 )  # fmt: skip
 def test_errors_name_the_cure(make, message):

@@ -343,10 +343,10 @@ class Trainer:
         fields, batch = self.splits[split], self.engine.options.batch
         total = len(fields["image"])
         own = np.arange(self.workers.rank, total, self.workers.size)
-        # Brian2's groups hold whole batches: fill the last one up with repeats, and leave those out of the score. Workers take
-        # turns, so that together they hold the batches of one process; each has as many.
-        filled = -(-total // (batch * self.workers.size)) * batch
-        rows = own[np.arange(filled).clip(max=len(own) - 1)]
+        # Brian2's groups hold whole batches: the first samples fill the last one, and are left out of the score there.
+        # Workers take turns, so that together they hold the batches of one process (a circuit may pool over a batch).
+        filled = -(-total // (batch * self.workers.size)) * batch * self.workers.size
+        rows = np.arange(self.workers.rank, filled, self.workers.size) % total
         if self.reader is not self.engine:
             self.reader.set_weights(self.engine.weights())
         measured = self._of_states() if measures else {}
