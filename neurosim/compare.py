@@ -289,9 +289,9 @@ def choose_levels(plan: Plan, levels: Sequence[str] | None = None) -> tuple[list
     check_list("levels", levels)
     for level in levels or ():
         engine_class(level)
-    reasons = {} if levels else {level: _why_not(plan, level) for level in LEVELS}
+    reasons = {} if levels is not None else {level: _why_not(plan, level) for level in LEVELS}
     left_out = {level: reason for level, reason in reasons.items() if reason}
-    chosen = [level for level in dict.fromkeys(levels or LEVELS) if level not in left_out]
+    chosen = [level for level in dict.fromkeys(LEVELS if levels is None else levels) if level not in left_out]
     if not chosen:
         others = "".join(f" Left out: {level}: {reason.rstrip('.')}." for level, reason in left_out.items())
         raise NeurosimError(f"Got no level to compare; expected at least one of: {', '.join(LEVELS)}.{others}")

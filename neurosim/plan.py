@@ -790,6 +790,12 @@ class Plan:
         if projection.tied is not None:
             _same_unit(weight, self.projections[root].weight_dimension, f"{where}: weights tied to '{root}'")
         start = self._start(projection, weight, where)
+        if isinstance(start, Given):
+            wanted = (n_post,) if isinstance(kind, OneToOne) else shape
+            got = np.shape(start.values)
+            if got != wanted and not (isinstance(kind, OneToOne) and got == (1, n_post)):
+                cure = " A (target x source) matrix must be transposed." if got == wanted[::-1] else ""
+                raise CircuitError(f"{where}: given weights have shape {got}; wanted {wanted}.{cure}")
         numbers = replace(projection, weights=start)
         rule = self._rule(numbers, projection.rule, source, target, weight) if projection.rule else None
         return ProjectionPlan(
@@ -1029,7 +1035,7 @@ class Plan:
                 n: self._shared_value(n, v, f"Phase '{phase.name}'") * (sign if isinstance(v, RandomSign) else 1)
                 for n, v in shared.items()
             }
-            self._check_shared_divisors(numbers, phase.name)
+            self._check_shared_constants(numbers, phase.name)
             clamps: dict[tuple[str, str], str] = {}
             fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
             for name, source in named.items():
@@ -1050,11 +1056,13 @@ class Plan:
             )
             yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
 
-    def _check_shared_divisors(self, numbers: Mapping[str, float], phase: str) -> None:
+    def _check_shared_constants(self, numbers: Mapping[str, float], phase: str) -> None:
         for p in self.populations.values():
-            own = {n: numbers[n] for n in p.shared}
-            for x, text in p.ode.items() if own else ():
-                check_divisors(f"d{x}/dt", text, own | p.parameters, f"Population '{p.name}' in phase '{phase}'")
+            if own := {n: numbers[n] for n in p.shared}:
+                where = f"Population '{p.name}' in phase '{phase}'"
+                states = {x: p.written.get(x, text) for x, text in p.ode.items()}
+                subexpressions = p.subexpressions | {n: t for n, t in p.written.items() if n not in states}
+                check_constants(states, subexpressions, own | p.parameters, p.dimensions, where)
 
     def _input(self, name: str) -> tuple[str, str]:
         """``"inp.r"`` -> ("inp", "r"), the input that a clamp names."""

@@ -12,6 +12,7 @@ import pytest
 import neurosim
 from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, PlasticityRule, Population, Projection, Protocol
 from neurosim.compare import Comparison
+from neurosim.errors import NeurosimError
 from neurosim.models import counter_current, ghost_units
 
 TAU_V, TAU_F, STEP = 20e-3, 50e-3, 1e-3
@@ -269,3 +270,10 @@ def test_save_makes_its_folder(compared, tmp_path):
     assert paths[0].read_text() == compared.markdown()
     assert json.loads(paths[1].read_text()) == compared.report
     assert compared.save(tmp_path / "runs" / "deep") == paths  # again, into what is there
+
+
+def test_no_level_is_refused():
+    """An empty list is no wish for all of them."""
+    circuit = ghost_units.circuit(sizes=(4, 3, 2, 2))
+    with pytest.raises(NeurosimError, match="Got no level to compare; expected at least one of: brian2:equations"):
+        neurosim.compare(circuit, np.zeros((1, 4)), [0], levels=[])

@@ -422,3 +422,10 @@ def test_a_population_of_ones_own_called_one(level):
     for _ in range(3):
         u, z = u + 0.05 * (z - u), z + 0.05 * (3 - z)
     assert ends["p.u"] == pytest.approx(np.full((1, 3), 3.0 if level == STEADY else u), rel=1e-9)
+
+
+def test_a_word_of_python_is_named():
+    with pytest.raises(CircuitError, match="'yield' is a word of Python's own; give the variable another name"):
+        circuit(
+            {"p": (2, Cell("cell", "du/dt = -u*yield/tau : 1; r = u : 1", parameters={"tau": "1*ms", "yield": 1.0}))}
+        )

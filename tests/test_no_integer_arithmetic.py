@@ -74,6 +74,9 @@ OF_X: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "100000*int(30000*x)": lambda x: 1e5 * np.trunc(3e4 * x),
     "int(30000*x)**3": lambda x: np.trunc(3e4 * x) ** 3.0,
     "floor(3.7*x)/2": lambda x: np.floor(3.7 * x) / 2.0,
+    "int(floor(3.7*x) <= 2)": lambda x: (np.floor(3.7 * x) <= 2.0) / 1.0,  # in relations
+    "int(ceil(-3.7*x) > floor(x))": lambda x: (np.ceil(-3.7 * x) > np.floor(x)) / 1.0,
+    "int(int(3.7*x) == -1)": lambda x: (np.trunc(3.7 * x) == -1.0) / 1.0,
     "ceil(3.7*x)/2": lambda x: np.ceil(3.7 * x) / 2.0,
     "sign(x)/2": lambda x: np.sign(x) / 2.0,
     "int(x > 0)/2": lambda x: (x > 0) / 2.0,

@@ -280,6 +280,32 @@ def test_a_shared_value_that_divides(form, value):
     circuit({"p": (3, c)}, phases=[phase("a"), phase("b", T="4*ms")], shared={"T": "3*ms"})
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("du/dt = (-u - g*u)/tau : 1; r = u : 1; g : 1 (shared)", "conductance"),
+     ("du/dt = (-u + g*sqrt(tau)*xi)/tau : 1; r = u : 1; g : 1 (shared)", "noise amplitude g .*[*]xi")],
+)  # fmt: skip
+def test_a_shared_value_below_zero(text, wanted):
+    """Shared values are conductances and amplitudes as parameters are; zero is legal."""
+    c = cell(text, tau="10*ms")
+    with pytest.raises(CircuitError, match=f"'p' in phase 'b': .*{wanted}"):
+        circuit({"p": (3, c)}, phases=[phase("a"), phase("b", g=-1.0)], shared={"g": 1.0})
+    circuit({"p": (3, c)}, phases=[phase("a"), phase("b", g=0.0)], shared={"g": 1.0})
+
+
+def test_a_number_that_divides_a_drive_may_be_negative():
+    """It turns the drive; the cell still decays. A time constant, and what divides a state, may not."""
+    text = "du/dt = (-u + {}/k)/tau : 1; r = u : 1"
+    net = alone(cell(text.format("1"), tau="1*ms", k=-2.0), 2, "30*ms")
+    for level in LEVELS:
+        np.testing.assert_allclose(run(net, level, dt="0.1*ms", record=["p.u"]).traces["p.u"][-1], -0.5, rtol=1e-6)
+    for wrong in (cell(text.format("u"), tau="1*ms", k=-2.0), cell(text.format("1"), tau="1*ms", k=0.0)):
+        with pytest.raises(CircuitError, match=r"\bk\b"):
+            alone(wrong)
+    with pytest.raises(CircuitError, match=r"two = -0\.01"):
+        alone(cell("du/dt = -u/tau + 1/two : 1; r = u : 1", tau="1*ms", two="-10*ms"))
+
+
 CONDUCTANCES = {
     "leak": f"dV/dt = (g*(E - V) + I)/C : volt; {VOLT}",
     "other way round": f"dV/dt = (-g*(V - E) + I)/C : volt; {VOLT}",

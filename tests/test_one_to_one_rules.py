@@ -363,3 +363,17 @@ def test_a_vector_that_is_transposed():
     for level in LEVELS[2:]:
         found = run(net, level, X[:1], dt="1*ms").ends["one"]["q.u"][0]
         assert found == pytest.approx(2 * START * np.tanh(X[0] * START), rel=1e-9)
+
+
+@pytest.mark.parametrize(("one_to_one", "shape", "wanted"), [(True, (3, 3), r"\(3,\)"), (True, (2,), r"\(3,\)"), (False, (3, 2), r"\(2, 3\)")])  # fmt: skip
+def test_given_weights_of_a_wrong_shape_are_refused_when_built(one_to_one, shape, wanted):
+    """By the projection's name; a row of n numbers is one number per cell."""
+    source = "t" if one_to_one else "s"
+    c = cell("du/dt = (-u + I)/tau : 1; r = u : 1; I : 1", tau="1*ms", optional=["I"])
+
+    def build(weights):
+        return circuit({"s": (2, c), "t": (3, c)}, [wire("W", source, "t.I", weights, one_to_one=one_to_one)])
+
+    with pytest.raises(CircuitError, match=rf"'W': given weights have shape .*; wanted {wanted}"):
+        build(np.ones(shape))
+    build(np.ones((1, 3) if one_to_one else (2, 3)))

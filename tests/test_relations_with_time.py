@@ -69,6 +69,16 @@ CONDITIONS = {
     k: s >= k,
     "t < b or t > c + ten": lambda s, k: (s < k) | (s > k + 10), "t >= later": lambda s,
     k: s >= k + 10,
+    "t % tau < ten": lambda s, k: s % (k + 1) < 10, "t % tau >= ten": lambda s, k: s % (k + 1) >= 10,
+    "(t % tau)/tau < 0.5": lambda s, k: 2 * (s % (k + 1)) < k + 1,
+    "floor(t/tau) >= 3": lambda s, k: s // (k + 1) >= 3, "t/tau // 1 == 2": lambda s, k: s // (k + 1) == 2,
+    "ceil(t/tau) <= 2": lambda s, k: -(-s // (k + 1)) <= 2, "ceil(scaled) == 1": lambda s, k: -(-(s - k) // (k + 1)) == 1,
+    "floor(-t/tau) <= -2": lambda s, k: -s // (k + 1) <= -2,
+    "int(t/tau) % 2 == 0": lambda s, k: s // (k + 1) % 2 == 0, "int(scaled) == 0": lambda s, k: abs(s - k) < k + 1,
+    "sign(t - b) == 0": lambda s, k: s == k, "sign(c - t) > 0": lambda s, k: s < k,
+    "(t/tau)**2 >= 9": lambda s, k: s >= 3 * (k + 1), "(t/tau)**2 < (b/tau)**2": lambda s, k: s < k,
+    "clip(t/tau, 0, 2) >= 2": lambda s, k: s >= 2 * (k + 1), "abs(t - b)/tau < 1": lambda s, k: abs(s - k) < k + 1,
+    "sin(2*pi*t/tau) > 0": lambda s, k: (s % (k + 1) > 0) & (2 * (s % (k + 1)) < k + 1),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Which constant is what follows from the equation, not from a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,45 +13,68 @@ import sympy
 from brian2.parsing.sympytools import str_to_sympy
 from brian2.units.fundamentalunits import Dimension
 
-from neurosim.equations.render import evaluate, is_noise
+from neurosim.equations.render import evaluate, is_noise, names_in
 from neurosim.equations.steady import affine_right_hand_sides
 from neurosim.equations.units import quantity
 from neurosim.errors import CircuitError
 
-VOLT, FARAD = quantity("1*volt")[1], quantity("1*farad")[1]
+VOLT, FARAD, NUMBER = quantity("1*volt")[1], quantity("1*farad")[1], quantity("1.0")[1]
 
 
-def divisors(text: str, subexpressions: Mapping[str, str]) -> Iterator[sympy.Expr]:
-    """What an expression, or a term of it, is divided by, also through subexpressions; functions are not looked into."""
-    stack = [(str_to_sympy(text), False)]
+def divisors(text: str, subexpressions: Mapping[str, str]) -> Iterator[tuple[sympy.Expr, sympy.Expr]]:
+    """What an expression, or a term of it, is divided by, each with that term; functions are not looked into.
+
+    Subexpressions are. The term is what the divisor divides with its divisor: in ``(-u + I/k)/tau`` all for ``tau``,
+    ``I/k`` for ``k``.
+    """
+    whole = str_to_sympy(text)
+    stack = [(whole, False, whole)]
     while stack:
-        expression, below = stack.pop()
+        expression, below, term = stack.pop()
         if isinstance(expression, sympy.Symbol) and str(expression) in subexpressions:
-            stack.append((str_to_sympy(subexpressions[str(expression)]), below))
-        elif isinstance(expression, sympy.Mul) or (isinstance(expression, sympy.Add) and not below):
-            stack.extend((part, below) for part in expression.args)
+            inlined = str_to_sympy(subexpressions[str(expression)])
+            stack.append((inlined, below, term if below else inlined))
+        elif isinstance(expression, sympy.Add) and not below:
+            stack.extend((part, False, part) for part in expression.args)
+        elif isinstance(expression, sympy.Mul):
+            stack.extend((part, below, term) for part in expression.args)
         elif isinstance(expression, sympy.Pow) and expression.exp.is_negative:
-            stack.extend((part, not below) for part in sympy.Mul.make_args(expression.base))
+            stack.extend((part, not below, term) for part in sympy.Mul.make_args(expression.base))
         elif below:
-            yield expression
+            yield expression, term
 
 
 def check_divisors(
     what: str, text: str, values: Mapping[str, Any], where: str, least: float = 0.0,
-    subexpressions: Mapping[str, str] | None = None,
+    subexpressions: Mapping[str, str] | None = None, states: Collection[str] = (), signed: Collection[str] = (),
 ) -> None:  # fmt: skip
-    """Refuse constants that divide a derivative and are not above `least` (0; or -inf, then 0 alone is refused)."""
-    for divisor in divisors(text, subexpressions or {}):
+    """Refuse constants that divide a derivative and are not above `least` (0; or -inf, then 0 alone is refused).
+
+    A term without any of `states` is a drive: a negative number that divides it, one of `signed`, only turns it.
+    """
+    given = subexpressions or {}
+    for divisor, term in divisors(text, given):
         names = sorted(str(s) for s in divisor.free_symbols)
         if not names or not set(names) <= set(values):
             continue
+        drive = set(names) <= set(signed) and not _reach(term, given) & set(states)
         found = _value(divisor, {n: values[n] for n in names})
-        if np.any(found == 0) or np.any(found < least):
+        if np.any(found == 0) or (np.any(found < least) and not drive):
             shown = " and ".join(f"{n} = {_shown(values[n])}" for n in names)
             raise CircuitError(
                 f"{where}: {shown} divides '{what} = {text}'; expected a value "
-                f"{'above 0' if least == 0 else 'other than 0'}. Give another value (in base SI units: {shown})."
+                f"{'above 0' if least == 0 and not drive else 'other than 0'}. Give another value (in base SI units: {shown})."
             )
+
+
+def _reach(term: sympy.Expr, subexpressions: Mapping[str, str]) -> set[str]:
+    """The names that a term follows from, also through subexpressions."""
+    found: set[str] = set()
+    more = {str(s) for s in term.free_symbols}
+    while more:
+        found |= more
+        more = set().union(*(names_in(subexpressions[n]) for n in more & set(subexpressions))) - found
+    return found
 
 
 def check_constants(
@@ -80,8 +103,9 @@ def check_constants(
     for name, value in values.items():
         if dimensions.get(name) is FARAD and np.any(np.asarray(value) < 0):
             raise CircuitError(f"{where}: the capacitance {name} = {_shown(value)} F; expected a value above 0.")
+    signed = {n for n in values if dimensions.get(n) is NUMBER}
     for name, text in states.items():
-        check_divisors(f"d{name}/dt", text, values, where, subexpressions=subexpressions)
+        check_divisors(f"d{name}/dt", text, values, where, 0.0, subexpressions, states, signed)
         _check_noise(name, text, subexpressions, values, where)
     negative = {n: v for n, v in values.items() if np.any(np.asarray(v) < 0) and dimensions.get(n) is not VOLT}
     if not negative:
@@ -106,7 +130,7 @@ def check_constants(
 def _check_noise(
     name: str, text: str, subexpressions: Mapping[str, str], values: Mapping[str, Any], where: str
 ) -> None:  # fmt: skip
-    rhs = str_to_sympy(text)
+    rhs, text = str_to_sympy(text), text.replace("ns_xi", "xi")
     inlined = {sympy.Symbol(n, real=True): str_to_sympy(t) for n, t in subexpressions.items()}
     for noise in (s for s in rhs.free_symbols if is_noise(str(s))):
         strength: Any = sympy.diff(rhs, noise)

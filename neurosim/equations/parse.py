@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ RESERVED_PREFIX = "ns_"
 _TAKEN = ("self", "owner", "variables", "source", "pre", "post")
 #: Functions of Brian2 that draw a random number in each step.
 _RANDOM = ("rand", "randn", "poisson")
+#: Words of Python that mean the same in an equation.
+_WORDS = ("and", "or", "not", "True", "False")
 _WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit`"
 #: How a statement of a cell's equations begins.
 _START = re.compile(r"\s*(?:d\w+\s*/\s*dt|\w+)\s*(?:=(?!=)|:)")
@@ -116,7 +119,9 @@ def check_expression(expression: str, shown: str, where: str) -> None:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except SyntaxError as error:
-        raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.") from error
+        words = [word for word in re.findall(r"\w+", expression) if keyword.iskeyword(word) and word not in _WORDS]
+        cure = f" '{words[0]}' is a word of Python's own; give the variable another name." if words else ""
+        raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.{cure}") from error
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in FUNCTIONS:

@@ -16,7 +16,9 @@ from neurosim.equations.functions import NUMPY_FUNCTIONS, RENDERED
 
 #: Numbers and words of an expression; in `1.e3` the letter belongs to the number.
 _TOKEN = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\w*|(?P<name>[^\W\d]\w*)")
-_WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS}
+#: Functions that give a whole number; `brian2_source` writes them so.
+_WHOLE = {name: f"ns_{name}" for name in ("int", "floor", "ceil")}
+_WORDS = {"and", "or", "not", "True", "False", *DEFAULT_CONSTANTS, *_WHOLE.values()}
 CONSTANTS = {"inf": math.inf, "pi": math.pi, "e": math.e}
 
 
@@ -36,8 +38,8 @@ def substitute(expression: str, replacements: Mapping[str, str]) -> str:
 def brian2_source(expression: str) -> str:
     """The expression for Brian2's code, without integers: on its paths ``2**(-1)`` is 0.
 
-    Whole numbers become floats. Brian2 cuts ``int``, ``floor`` and ``ceil`` to 32 bits; here ``int(x)`` of a
-    number is ``sign(x)*(abs(x) - abs(x) % 1)``, and the others are that and at most one more or less.
+    Whole numbers become floats. Brian2 cuts ``int``, ``floor`` and ``ceil`` of a number to 32 bits; here they are
+    ``ns_int``, ``ns_floor`` and ``ns_ceil``, which `neurosim.backends.brian2.network` defines.
     """
     tree = ast.fix_missing_locations(_WithoutIntegers().visit(ast.parse(expression.strip(), mode="eval")))
     return ast.unparse(tree)
@@ -53,15 +55,12 @@ class _Floats(ast.NodeTransformer):
 class _WithoutIntegers(_Floats):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id not in ("int", "floor", "ceil") or len(node.args) != 1:
+        if not isinstance(node.func, ast.Name) or node.func.id not in _WHOLE or len(node.args) != 1:
             return node
         x = node.args[0]
         if isinstance(x, ast.Compare | ast.BoolOp) or (isinstance(x, ast.UnaryOp) and isinstance(x.op, ast.Not)):
             return ast.BinOp(ast.Constant(1.0), ast.Mult(), node)
-        text = f"({ast.unparse(x)})"
-        whole = f"sign({text})*(abs({text}) - abs({text}) % 1.0)"
-        more = {"int": "", "floor": f" - int({text} < {whole})", "ceil": f" + int({text} > {whole})"}[node.func.id]
-        return ast.parse(f"({whole}{more})", mode="eval").body
+        return ast.Call(ast.Name(_WHOLE[node.func.id], ast.Load()), [x], [])
 
 
 def python_source(expression: str) -> str:
@@ -146,7 +145,8 @@ def compile_block(
 
 
 def is_noise(name: str) -> bool:
-    """Whether a name stands for white noise: ``xi``, ``xi_name``."""
+    """Whether a name stands for white noise: ``xi``, ``xi_name``; a plan's carry the prefix ``ns_``."""
+    name = name.removeprefix("ns_")
     return name == "xi" or name.startswith("xi_")
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.network import (
+    WHOLE,
     brian2_settings,
     brian2_unit,
     clear_spike_train,
@@ -283,7 +284,7 @@ class _Run:
         rule = q.rule
         if rule is not None and self._learns(q):
             # Bare names of a rule get a prefix: Brian2 would look for them among the cells' variables first.
-            namespace = {f"ns_{n}": b2.Quantity(v, dim=_dimension(rule, n)) for n, v in rule.parameters.items()}
+            namespace = WHOLE | {f"ns_{n}": b2.Quantity(v, dim=_dimension(rule, n)) for n, v in rule.parameters.items()}
             rhs = substitute(brian2_source(rule.rhs), {n: f"ns_{n}" for n in (*rule.parameters, *rule.shared)})
             for population, side in ((q.source, "pre"), (q.target, "post")):
                 before = {h.name: _held_before(h) for h in self._read_holds(population)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import brian2 as b2
 import numpy as np
+from brian2.core.functions import Function
 from brian2.core.preferences import prefs
 from brian2.groups.group import CodeRunner
 
@@ -21,6 +22,23 @@ from neurosim.plan import Plan, PopulationPlan
 
 TARGETS = ("numpy", "cython")
 
+
+def _whole(name: str, function: Callable[..., Any], in_c: str) -> Function:
+    """A function that returns a whole number as a float of 64 bits; Brian2's own ones cut it to 32."""
+    whole = Function(function, arg_units=[None], return_unit=lambda unit: unit)
+    whole.implementations.add_implementation("numpy", code=function)
+    source = f"from libc.math cimport {in_c} as ns_c_{in_c}\ncdef double {name}(double x):\n    return ns_c_{in_c}(x)\n"
+    whole.implementations.add_implementation("cython", code=source, name=name)
+    return whole
+
+
+#: What `brian2_source` writes in place of Brian2's ``floor``, ``ceil`` and ``int``.
+WHOLE = {
+    name: _whole(name, function, in_c)
+    for name, function, in_c in (
+        ("ns_floor", np.floor, "floor"), ("ns_ceil", np.ceil, "ceil"), ("ns_int", np.trunc, "trunc")
+    )
+}  # fmt: skip
 
 #: Preferences of Brian2 that a run relies on; a script may have set others.
 RELIED_ON: dict[str, Any] = {
@@ -81,8 +99,8 @@ def state_lines(p: PopulationPlan) -> list[str]:
 
 
 def namespace_of(p: PopulationPlan) -> dict[str, Any]:
-    """Parameters that all cells of a population share, with their units."""
-    return {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in p.arrays}
+    """Parameters that all cells of a population share, with their units, and functions."""
+    return WHOLE | {n: b2.Quantity(v, dim=p.dimensions[n]) for n, v in p.parameters.items() if n not in p.arrays}
 
 
 def spiking_arguments(p: PopulationPlan) -> dict[str, Any]:
