@@ -4,53 +4,71 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
+from neurosim.reading import damaged, table
 
 FORMAT = 1
 
 
-def save(path: Path, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Path:
+def save(path: Path, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> Path:
     """Write a file, complete or not at all; one before it is replaced. `state` is JSON, in the file's header."""
-    tensors = {name: np.asarray(values, order="C") for name, values in tensors.items()}  # a count stays without an axis
+    arrays = {name: np.asarray(values, order="C") for name, values in tensors.items()}  # a count stays without an axis
     header = json.dumps({"format": FORMAT, **state})
-    metadata = {"neurosim": header, "checksum": str(_checksum(header, tensors))}
-    return write_whole(path, to_bytes(tensors, metadata=metadata))
+    metadata = {"neurosim": header, "checksum": str(_checksum(header, arrays))}
+    return write_whole(path, to_bytes(arrays, metadata=metadata))
 
 
-def load(path: Path, what: str, mend: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(
+    path: Path, what: str, mend: str, needs: Mapping[str, Any] | None = None, may: Mapping[str, Any] | None = None,
+    elsewhere: bool = False,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
     """Read what `save` wrote; `what` and `mend` say in errors what the file should be and what to do.
+
+    `needs` and `may` are the keys of the state, see `neurosim.reading.table`. With `elsewhere`, a file of another program
+    is read too: it has neither state nor checksum.
 
     Raises
     ------
     NeurosimError
-        A file that is truncated, none of ours, changed since it was written, or of a newer version.
+        A file that is truncated, none of ours, changed since it was written, of a newer version, or without such keys.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        header = metadata.get("neurosim")
-        if header is None:
-            raise NeurosimError(f"'{path}' is no {what} of neurosim: its header has no entry 'neurosim'. {mend}")
-        state = json.loads(header)
-        found = state.get("format") if isinstance(state, dict) else None
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, NeurosimError):
-            raise
+    except Exception as error:  # SafetensorError, and what NumPy says of types that it does not know
         raise NeurosimError(f"'{path}' is truncated or no {what}: {error}. {mend}") from error
-    if isinstance(found, int) and found > FORMAT:
-        raise NeurosimError(f"'{path}' has format {found}; this version reads {FORMAT}. Use the version that wrote it.")
-    if metadata.get("checksum") != str(_checksum(header, tensors)):
+    header, checksum = metadata.get("neurosim"), metadata.get("checksum")
+    if elsewhere and header is checksum is None:
+        return tensors, {}
+    if header is None:
+        raise NeurosimError(f"'{path}' is no {what} of neurosim: its header has no entry 'neurosim'. {mend}")
+    state = table(header, path, {"format": int}, mend=mend)
+    if state["format"] > FORMAT:
+        raise NeurosimError(
+            f"'{path}' has format {state['format']}; this version reads {FORMAT}. Use the version that wrote it."
+        )
+    if checksum != str(_checksum(header, tensors)):
         raise NeurosimError(f"'{path}' is damaged: its checksum fails. {mend}")
-    return tensors, state
+    return tensors, table(header, path, needs, may, mend)
+
+
+def check_finite(path: Path, tensors: Mapping[str, np.ndarray], mend: str) -> None:
+    """Refuse arrays that are not of finite floating-point numbers."""
+    for name, values in tensors.items():
+        if values.dtype.kind != "f":
+            raise damaged(path, f"'{name}' holds numbers of the type {values.dtype}; wanted floating-point", mend)
+        if not np.isfinite(values).all():
+            raise damaged(path, f"'{name}' holds NaN or infinity", mend)
 
 
 def _checksum(header: str, tensors: dict[str, np.ndarray]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from neurosim.escape import markdown
 from neurosim.plot.style import save_figure
 from neurosim.simulation import versions
 
@@ -67,13 +68,13 @@ def collect(
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
 
 
 def save(
     out: Path,
     name: str,
-    markdown: str,
+    text: str,
     figures: Figure | Mapping[str, Figure],
     settings: Mapping[str, Any],
     results: Mapping[str, Any],
@@ -88,11 +89,11 @@ def save(
     arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]
     command = " ".join(["python", f"experiments/{script.parent.name}/{script.name}", *arguments])
     report = {"command": command, "versions": versions(), "settings": settings, **results}
-    (out / f"{name}.json").write_text(as_json(report) + "\n")
-    (out / f"{name}.md").write_text(markdown)
+    (out / f"{name}.json").write_text(as_json(report) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
     for stem, figure in figures.items():
         save_figure(figure, out / f"{stem}.png")
-    print(markdown)
+    print(text)
     print(f"Wrote {name}.json, {name}.md, {', '.join(f'{stem}.png' for stem in figures)} to {out}.")
 
 

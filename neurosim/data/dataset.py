@@ -61,6 +61,8 @@ class Dataset:
                     f"Data set '{self.name}': {part}_images has shape {images.shape}; "
                     f"wanted (N, {pixels}), images of {self.shape} flattened to rows."
                 )
+            if images.size and not (math.isfinite(images.min()) and math.isfinite(images.max())):
+                raise DataError(f"Data set '{self.name}': {part}_images hold NaN or infinity; wanted finite pixels.")
             if labels.shape != images.shape[:1]:
                 raise DataError(
                     f"Data set '{self.name}': {part}_labels has shape {labels.shape}; "

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from neurosim.data.dataset import DataError
-from neurosim.data.source import MEND, Arrays, Source, lacking, not_found, unreadable
+from neurosim.data.source import MAX_FILE, MEND, Arrays, Source, lacking, not_found, unreadable
 from neurosim.files import user_path
 
 # The four files, in the order of IdxSource.md5. Some copies spell the dash before "idx" as a dot.
@@ -174,6 +174,8 @@ def _parse(stream: BufferedIOBase, path: Path, shape: tuple[int, ...] | None, md
     if shape is not None and got != shape:
         raise DataError(f"{path} holds {_times(got)} values, wanted {_times(shape)}. {MEND}")
     size = math.prod(got)
+    if size > MAX_FILE:
+        raise DataError(f"{path} claims {_times(got)} = {size:,} values; wanted at most {MAX_FILE:,}. {MEND}")
     body = _read(stream, size + 1)
     if len(body) < size:
         raise DataError(f"{path} is truncated: got {len(body):,} values, wanted {_times(got)} = {size:,}. {MEND}")

@@ -1,6 +1,7 @@
 """Image folders, unpacked or in a tar archive: ``train/<class>/<image>`` and ``test/<class>/<image>``.
 
-The classes are numbered in alphabetical order. An image is PNG, JPEG or BMP, grey or RGB, and all of a set have one
+The classes are numbered in alphabetical order; names that differ only in how their accents are composed (macOS takes them
+apart) are one. An image is PNG, JPEG or BMP, grey or RGB, and all of a set have one
 size. Images are put in order of class and file name and then shuffled, train and test each, by one fixed shuffle
 (the legacy MT19937 generator, whose stream NumPy keeps unchanged), so that classes are mixed, and the same for
 every model, seed and machine; a folder and an archive of it give the same data set.
@@ -9,6 +10,7 @@ every model, seed and machine; a folder and an archive of it give the same data 
 from __future__ import annotations
 
 import io
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from neurosim.checks import check_memory
 from neurosim.data import archive, cache
 from neurosim.data.cifar import SHAPE
 from neurosim.data.dataset import DataError, Dataset
@@ -138,8 +141,9 @@ def read(place: Path) -> tuple[Arrays, tuple[str, ...]]:
             total += pixels.nbytes
             if total > _MAX_TOTAL:
                 raise DataError(f"{place} holds more than {_MAX_TOTAL >> 30} GiB of pixels; wanted a smaller set.")
+            check_memory(5 * total, f"{place}", DataError)  # as bytes, and as float32
             decoded[name] = pixels
-    classes = {part: sorted({name.split("/")[1] for name in decoded if name.startswith(f"{part}/")}) for part in _PARTS}
+    classes = {part: sorted({_parts(name)[1] for name in decoded if name.startswith(f"{part}/")}) for part in _PARTS}
     train = sum(name.startswith("train/") for name in decoded)
     if train < 10 or not classes["test"]:
         raise DataError(
@@ -158,12 +162,17 @@ def _shuffled(
     decoded: dict[str, np.ndarray], part: str, classes: list[str], random: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     # By class, then file name: as tuples, because "/" does not sort before every character of a name.
-    names = sorted((name for name in decoded if name.startswith(f"{part}/")), key=lambda name: name.split("/"))
+    names = sorted((name for name in decoded if name.startswith(f"{part}/")), key=lambda name: (_parts(name), name))
     names = [names[k] for k in random.permutation(len(names))]
     images = np.empty((len(names), *decoded[names[0]].shape), np.uint8)
     for row, name in enumerate(names):
         images[row] = decoded.pop(name)  # never all images twice in memory
-    return images, np.array([classes.index(name.split("/")[1]) for name in names], dtype=np.int64)
+    return images, np.array([classes.index(_parts(name)[1]) for name in names], dtype=np.int64)
+
+
+def _parts(name: str) -> list[str]:
+    """Part, class and file, with accents composed."""
+    return unicodedata.normalize("NFC", name).split("/")
 
 
 def _files(place: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 from neurosim.data import archive
 from neurosim.data.dataset import DataError
-from neurosim.data.source import MEND, Arrays, Source, file_md5, lacking, not_found, unreadable
-
-_MAX_FILE = 1 << 30  # the largest, STL-10's test images, has 221 MB
+from neurosim.data.source import MAX_FILE, MEND, Arrays, Source, check_size, file_md5, lacking, not_found, unreadable
 
 
 class File(NamedTuple):
@@ -92,6 +90,7 @@ def sized(file: File, size: int) -> bytes:
 
 
 def _checked(path: Path, md5: str | None) -> File:
+    check_size(path, MAX_FILE)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -108,7 +107,7 @@ def _unpacked(form: Form, path: Path) -> dict[str, File]:
         raise DataError(f"{path} fails its checksum: got MD5 {got}, wanted {form.archive_md5}. {MEND}")
     names = {f"{form.folder}/{file}": file for file in form.files}
     files: dict[str, File] = {}
-    for name, content in archive.members(path, names.__contains__, _MAX_FILE):
+    for name, content in archive.members(path, names.__contains__, MAX_FILE):
         files[names[name]] = File(f"{path}: member '{name}'", content)
         if len(files) == len(names):
             return files

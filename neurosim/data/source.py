@@ -16,6 +16,8 @@ from neurosim.data.dataset import DataError, Dataset
 
 MEND = "Fetch the file again from its publisher and put it in the place of this one."
 _CHUNK = 1 << 20
+#: Bytes of the largest files here, with room: STL-10's test images (221 MB) and its archive (2.6 GB).
+MAX_FILE, MAX_ARCHIVE = 1 << 30, 4 << 30
 
 
 class Arrays(NamedTuple):
@@ -113,8 +115,19 @@ def lacking(place: Path, files: Iterable[str], missing: Iterable[str]) -> str:
     return f"{place} (missing: {', '.join(missing)})"
 
 
+def check_size(path: Path, largest: int) -> None:
+    """Refuse a file that is larger than any that is wanted, before it is read: it may be all holes."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if size > largest:
+        raise DataError(f"{path} has {size:,} bytes; wanted at most {largest:,}. {MEND}")
+
+
 def file_md5(path: Path) -> str:
-    """Return the MD5 (hexadecimal) of a file; DataError when it cannot be read."""
+    """Return the MD5 (hexadecimal) of a file; DataError when it cannot be read, or is too large to be an archive."""
+    check_size(path, MAX_ARCHIVE)
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with open(path, "rb") as file:

@@ -7,6 +7,7 @@ import unicodedata
 
 from neurosim.describe.document import Cite, Document, Maths, Name, Paragraph, Span, Table, Text
 from neurosim.describe.maths import GREEK
+from neurosim.escape import one_line
 
 HEAD = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[utf8]{inputenc}
@@ -151,19 +152,19 @@ def _fraction(text: str) -> tuple[str, str, str]:
 
 def _breakable(name: str) -> str:
     """A name that may be broken after '.' and '_'."""
-    escaped = "".join(_character(c) for c in name)
+    escaped = _escaped(name)
     return escaped.replace(r"\_", r"\_\allowbreak{}").replace(".", r".\allowbreak{}")
 
 
 def _escaped(text: str) -> str:
-    return "".join(_character(c) for c in text)
+    return "".join(character(c) for c in one_line(text))
 
 
 #: Accents that the fonts of every distribution can put on a letter.
 _ACCENTS = set("\u0300\u0301\u0302\u0303\u0308\u0327\u030c\u0306\u0307\u030b\u030a")
 
 
-def _character(c: str) -> str:
+def character(c: str) -> str:
     """A character as LaTeX; what the fonts lack as its nearest letters, or its number."""
     if c in _SPECIAL or c in _GREEK:
         return _SPECIAL.get(c) or _GREEK[c]
@@ -178,7 +179,7 @@ def _character(c: str) -> str:
 
 def _bibtex_text(text: str) -> str:
     """Text of a BibTeX field, which is LaTeX already but for characters that some put there all the same."""
-    return "".join(c if c.isascii() else _character(c) for c in re.sub(r"(?<!\\)([&%#_])", r"\\\1", text))
+    return "".join(c if c.isascii() else character(c) for c in re.sub(r"(?<!\\)([&%#_])", r"\\\1", text))
 
 
 def decoded(text: str) -> str:

@@ -6,6 +6,8 @@ import re
 
 from neurosim.describe.document import Cite, Document, Maths, Name, Paragraph, Span, Table, Text
 from neurosim.describe.latex import decoded
+from neurosim.escape import markdown as without_markup
+from neurosim.escape import markdown_code
 
 
 def markdown(document: Document) -> str:
@@ -23,7 +25,8 @@ def markdown(document: Document) -> str:
 
 def _table(document: Document, table: Table) -> list[str]:
     rows = [table.header, tuple("---" for _ in table.header)]
-    rows += [tuple(_rendered(document, cell).replace("|", r"\|") or " " for cell in row) for row in table.rows]
+    # Those of names and formulas; text has its own escaped.
+    rows += [tuple(re.sub(r"(?<!\\)\|", r"\|", _rendered(document, cell)) or " " for cell in row) for row in table.rows]
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -31,7 +34,7 @@ def _rendered(document: Document, content: Text) -> str:
     def span(s: Span) -> str:
         match s:
             case Name(name):
-                return f"`{name}`"
+                return markdown_code(name)
             case Maths():
                 formula = s.latex.replace("<", r"\lt ").replace(">", r"\gt ")  # they would be read as HTML
                 return f"${formula}$"
@@ -43,4 +46,4 @@ def _rendered(document: Document, content: Text) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>#$|])", r"\\\1", text)
+    return re.sub(r"([*_\[\]#$])", r"\\\1", without_markup(text))

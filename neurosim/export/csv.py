@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from neurosim.errors import NeurosimError
+from neurosim.escape import csv_cell
 from neurosim.export.layout import require_content, require_folder
-from neurosim.files import user_path, whole_file
+from neurosim.files import check_replaceable, user_path, whole_file
 from neurosim.traces import Traces
 from neurosim.traces.file import BLOCK
 
@@ -65,6 +66,8 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
         )
     require_folder(path)
     files = tables(traces, path)
+    for file in files.values():
+        check_replaceable(file)
     if not traces.spikes and (other := _beside(path, "spikes")).exists():
         raise NeurosimError(
             f"There is '{other}', but these traces have no spikes: it would seem to be of them. Move or remove it, or write "
@@ -74,7 +77,7 @@ def to_csv(traces: Traces, path: str | os.PathLike[str]) -> list[Path]:
     _write(
         files["phases"],
         ["phase", "trial", "start (s)", "stop (s)"],
-        ((span.name, span.trial, span.start, span.stop) for span in traces.phases),
+        ((csv_cell(span.name), span.trial, span.start, span.stop) for span in traces.phases),
     )
     if traces.spikes:
         _write(files["spikes"], ["population", "cell", "sample", "time (s)"], _spikes(traces))
@@ -100,14 +103,14 @@ def _rows(traces: Traces) -> Iterator[Sequence[str]]:
         yield from np.concatenate([block.astype(str) for block in blocks], axis=1).tolist()
 
 
-def _spikes(traces: Traces) -> Iterator[tuple[str, int, int, float]]:
+def _spikes(traces: Traces) -> Iterator[tuple[object, int, int, float]]:
     for population, spikes in traces.spikes.items():
         for cell, sample, time in zip(spikes.cell, spikes.sample, spikes.time, strict=True):
-            yield population, int(cell), int(sample), float(time)
+            yield csv_cell(population), int(cell), int(sample), float(time)
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(map(csv_cell, header))
         writer.writerows(rows)

@@ -30,8 +30,11 @@ import h5py
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from neurosim.errors import NeurosimError
-from neurosim.files import FULL, reserve, whole_file, write_whole
+from neurosim.checks import check_memory
+from neurosim.errors import NeurosimError, StoppedError
+from neurosim.files import FULL, check_replaceable, meant, reserve, whole_file, write_whole
+from neurosim.reading import damaged, table
+from neurosim.traces import contained
 from neurosim.traces.layout import Layout, phase_columns, phase_spans
 from neurosim.traces.traces import Spikes, Traces
 
@@ -81,12 +84,13 @@ class TraceFile:
             write_whole(path, empty.getbuffer())  # an earlier file goes once this one is there
         except OSError as error:
             mend = "Free some space, or give another path." if error.errno in FULL else "Give another path."
-            raise NeurosimError(f"Cannot record to '{path}': {error.strerror}. {mend}") from error
+            raise StoppedError(f"Cannot record to '{meant(path)}': {error.strerror}. {mend}") from error
         self._file = h5py.File(path, "r+", libver="latest")
         self._file.swmr_mode = True
         self._descriptor = os.open(path, os.O_RDWR)
         self._datasets: dict[str, Any] = {name: self._file[name] for name in names}
         self.lengths = dict.fromkeys(names, 0)
+        self.shapes = {name: data.shape[1:] for name, data in self._datasets.items()}
         self.path = path
 
     def grow(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -122,8 +126,8 @@ class TraceFile:
             reserve(self._descriptor, self._file.id.get_filesize(), needed)
         except OSError as error:
             rows = f" Its {self.lengths['time']} rows can be read." if self.lengths["time"] else ""
-            raise NeurosimError(
-                f"The recording '{self.path}' cannot grow: {error.strerror}.{rows} Free some space, or record less: fewer variables, cells or "
+            raise StoppedError(
+                f"The recording '{meant(self.path)}' cannot grow: {error.strerror}.{rows} Free some space, or record less: fewer variables, cells or "
                 "phases, a larger stride."
             ) from error
 
@@ -255,6 +259,13 @@ class Stored(NDArrayOperatorsMixin):
         return values
 
     def _read_rows(self, rows: np.ndarray, blocks: list[slice]) -> np.ndarray:
+        try:
+            return self._read_stored(rows, blocks)
+        except (OSError, RuntimeError) as error:
+            where = f"{self._data.name} in '{self._data.file.filename}'" if self._data else "a closed file"
+            raise NeurosimError(f"Values of {where} cannot be read: {error}.") from error
+
+    def _read_stored(self, rows: np.ndarray, blocks: list[slice]) -> np.ndarray:
         if not len(rows):
             return self._data[(slice(0, 0), *blocks)]
         if (np.diff(rows) == 1).all():
@@ -290,6 +301,7 @@ def save(traces: Traces, path: Path) -> Path:
         traces.metadata,
         [span.name for span in traces.phases],
     )
+    check_replaceable(path, ".h5")
     with whole_file(path) as temporary, contextlib.closing(TraceFile(temporary, layout)) as file:
         for rows in blocks(len(traces.time), *traces.values.values()):
             file.grow({"time": traces.time[rows], **{n.replace(".", "/"): traces.values[n][rows] for n in names}})
@@ -310,24 +322,42 @@ def load(path: Path) -> Traces:
     file = _opened(path)
     try:
         return _traces(file, path)
-    except BaseException as error:
+    except BaseException:
         file.close()
-        if isinstance(error, NeurosimError) or not isinstance(error, Exception):
-            raise
-        raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
+        raise
 
 
 def _opened(path: Path) -> Any:
     """A file that is being written, or whose writer was killed, opens for shared reading only."""
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         if not _is_being_written(path):
             raise NeurosimError(f"'{path}' is no HDF5 file, or it is truncated: {error}") from error
+        try:
+            file = h5py.File(path, "r", swmr=True)
+        except (OSError, RuntimeError) as error:
+            raise NeurosimError(f"'{path}' cannot be read: {error}") from error
     try:
-        return h5py.File(path, "r", swmr=True)
-    except (OSError, RuntimeError) as error:
-        raise NeurosimError(f"'{path}' cannot be read: {error}") from error
+        with _readable(path):
+            contained.check(file, path)
+            if file.swmr_mode:  # it may have grown since this process first opened it
+                file.visititems(lambda _, item: item.refresh() if isinstance(item, h5py.Dataset) else None)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """A part of a file that HDF5 cannot read is said of the file."""
+    try:
+        yield
+    except NeurosimError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
 
 
 def _is_being_written(path: Path) -> bool:
@@ -348,53 +378,155 @@ def _replaceable(path: Path) -> bool:
 
 
 def _traces(file: Any, path: Path) -> Traces:
+    with _readable(path):
+        return _checked_traces(_File(file, path))
+
+
+class _File:
+    """The data sets and attributes of a file, each of the kind that it should be."""
+
+    def __init__(self, file: h5py.File, path: Path):
+        self.file, self.path = file, path
+
+    def fault(self, text: str) -> NeurosimError:
+        return damaged(self.path, text)
+
+    def data(self, name: str, kinds: str, axes: int | None) -> h5py.Dataset:
+        """A data set of so many axes (None: any number), of numbers or text of one of these kinds."""
+        data = self.file.get(name)
+        if not isinstance(data, h5py.Dataset):
+            what = "there is none" if data is None else "it is a group"
+            raise self.fault(f"'{name}' should be a data set, and {what}")
+        if data.shape is None or not data.ndim or data.ndim != (axes or data.ndim) or 0 in data.shape[1:]:
+            raise self.fault(f"'{name}' has the shape {data.shape}; wanted {axes or 'one or more'} axes, none empty")
+        if data.dtype.kind not in kinds:
+            raise self.fault(f"'{name}' holds values of the type {data.dtype}; wanted {_WORDS[kinds]}")
+        return data
+
+    def names(self, group: str, of: type) -> list[str]:
+        """The names in a group, of groups or data sets; none where there is no such group."""
+        found = self.file.get(group, {})
+        if not isinstance(found, h5py.Group | dict):
+            raise self.fault(f"'{group}' should be a group, and it is a data set")
+        for name, item in found.items():
+            if not isinstance(item, of):
+                what = "a data set" if of is h5py.Dataset else "a group"
+                raise self.fault(f"'{group.rstrip('/')}/{name}' should be {what}, and it is not")
+        return list(found)
+
+    def columns(self, group: str, kinds: Mapping[str, str]) -> list[np.ndarray]:
+        """Columns of one length (what all have) of finite numbers, counts not below 0."""
+        datasets = [self.data(f"{group}/{name}", kind, 1) for name, kind in kinds.items()]
+        count = min(contained.whole_rows(data) for data in datasets)
+        return [self.values(data, count) for data in datasets]
+
+    def values(self, data: h5py.Dataset, count: int) -> np.ndarray:
+        check_memory(4 * count * data.dtype.itemsize, f"'{data.name}' of '{self.path}'")  # with what checks take
+        values = data[:count]
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise self.fault(f"'{data.name}' holds NaN or infinity")
+        if values.dtype.kind in "iu" and len(values) and values.min() < 0:
+            raise self.fault(f"'{data.name}' holds {values.min()}; wanted no number below 0")
+        return values
+
+    def text(self, item: Any, name: str) -> str:
+        """An attribute that is a text."""
+        value = item.attrs.get(name)
+        if not isinstance(value, str):
+            raise self.fault(f"the attribute '{name}' of '{item.name}' is {value!r:.60}; wanted a text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.fault(f"the attribute '{name}' of '{item.name}' is not UTF-8") from None
+        return value
+
+    def numbers(self, item: Any, name: str) -> np.ndarray:
+        """An attribute that is a list of numbers of cells."""
+        value = np.asarray(item.attrs.get(name))
+        if value.ndim != 1 or value.dtype.kind not in "iu" or (value < 0).any() or len(np.unique(value)) < len(value):
+            raise self.fault(f"the attribute '{name}' of '{item.name}' should be a list of different numbers of cells")
+        return value
+
+
+#: Kinds of NumPy types in words.
+_WORDS = {"f": "floating-point numbers", "iu": "whole numbers", "S": "text of fixed length"}
+#: Columns of phases and of spikes, and the kinds of their types.
+_PHASES = {"name": "S", "trial": "iu", "start": "f", "stop": "f"}
+_SPIKES = {"time": "f", "sample": "iu", "cell": "iu"}
+
+
+def _checked_traces(given: _File) -> Traces:
+    file, path = given.file, given.path
     if "format" not in file.attrs or "time" not in file:
         raise NeurosimError(f"'{path}' is an HDF5 file but not one of neurosim's traces.")
-    if int(file.attrs["format"]) > FORMAT:
-        raise NeurosimError(
-            f"'{path}' has layout {file.attrs['format']}; this version reads up to {FORMAT}. Update neurosim."
-        )
-    if file.swmr_mode:  # it may have grown since this process first opened it
-        file.visititems(lambda _, item: item.refresh() if isinstance(item, h5py.Dataset) else None)
+    layout = file.attrs["format"]
+    if not isinstance(layout, np.integer) or layout < 1:
+        raise given.fault(f"the attribute 'format' is {layout!r:.60}; wanted a whole number from 1 to {FORMAT}")
+    if layout > FORMAT:
+        raise NeurosimError(f"'{path}' has layout {layout}; this version reads up to {FORMAT}. Update neurosim.")
+    datasets = _variables(given)
     # While a file is written its datasets may differ in length: what all of them have is whole.
-    rows = min([len(file["time"]), *(len(d) for d in _variables(file).values())])
+    time = given.data("time", "f", 1)
+    rows = min(contained.whole_rows(data) for data in (time, *datasets.values()))
+    times = given.values(time, rows)
+    if (np.diff(times) < 0).any():
+        raise given.fault("'time' goes back; wanted rows in the order of time")
     every = np.arange(rows)
     values, units, cells = {}, {}, {}
-    for name, data in _variables(file).items():
+    for name, data in datasets.items():
         population = name.partition(".")[0]
-        values[name], units[name] = Stored(data, every), str(data.attrs["unit"])
-        indices = np.asarray(data.attrs["indices"])
-        if not data.attrs.get("all", np.array_equal(indices, np.arange(data.shape[-1]))):  # not in layouts 1 and 2
+        values[name], units[name] = Stored(data, every), given.text(data, "unit")
+        indices = given.numbers(data, "indices")
+        if len(indices) != data.shape[-1]:
+            raise given.fault(f"'{data.name}' has {data.shape[-1]} columns and 'indices' of {len(indices)} cells")
+        whole = data.attrs.get("all", np.array_equal(indices, np.arange(data.shape[-1])))  # not in layouts 1 and 2
+        if not isinstance(whole, bool | np.bool_):
+            raise given.fault(f"the attribute 'all' of '{data.name}' is {whole!r:.60}; wanted true or false")
+        if not whole:
             cells[population] = indices
-    phases = phase_spans(*(file["phases"][name][()] for name in ("name", "trial", "start", "stop")))
+    if len({data.shape[1] for data in datasets.values()}) > 1:
+        raise given.fault("its variables differ in the number of samples")
+    try:
+        phases = phase_spans(*given.columns("phases", _PHASES))
+    except UnicodeDecodeError as error:
+        raise given.fault(f"'phases/name' is not UTF-8 ({error})") from error
+    for span in phases:
+        if span.stop < span.start:
+            raise given.fault(f"the phase '{span.name}' of trial {span.trial} ends before it starts")
     spikes, spike_cells = {}, {}
-    for population, group in file["spikes"].items() if "spikes" in file else ():  # not in layout 1
-        count = min(len(group[name]) for name in ("time", "sample", "cell"))
-        spikes[population] = Spikes(*(group[name][:count] for name in ("time", "sample", "cell")))
+    for population in given.names("spikes", h5py.Group):  # not in layout 1
+        group = file[f"spikes/{population}"]
+        spikes[population] = Spikes(*given.columns(f"spikes/{population}", _SPIKES))
         if "indices" in group.attrs:
-            spike_cells[population] = np.asarray(group.attrs["indices"])
+            kept = spike_cells[population] = given.numbers(group, "indices")
+            if not np.isin(spikes[population].cell, kept).all():
+                raise given.fault(f"'spikes/{population}' has spikes of cells that 'indices' does not name")
     span = None
-    if "spikes_until" in file and len(file["spikes_until"]):
-        span = 0.0, float(file["spikes_until"][-1])
+    if "spikes_until" in file:
+        until = given.data("spikes_until", "f", 1)
+        ends = given.values(until, contained.whole_rows(until))
+        span = (0.0, float(ends[-1])) if len(ends) else None
     matrices, trials = {}, np.empty(0, dtype=np.int64)
     if "weights" in file:
-        group = file["weights"]
-        count = min(len(data) for data in (file["weight_trials"], *group.values()))
-        trials = file["weight_trials"][:count]
-        matrices = {name: Stored(data, np.arange(count)) for name, data in group.items()}
-        units |= {name: str(data.attrs.get("unit", "1")) for name, data in group.items()}
-    metadata = json.loads(str(file.attrs["metadata"]))
-    return Traces(
-        file["time"][:rows], values, units, phases, metadata, spikes, cells, matrices, trials, file, spike_cells, span
-    )
+        stored = {name: given.data(f"weights/{name}", "f", None) for name in given.names("weights", h5py.Dataset)}
+        counts = given.data("weight_trials", "iu", 1)
+        count = min(contained.whole_rows(data) for data in (counts, *stored.values()))
+        trials = given.values(counts, count)
+        matrices = {name: Stored(data, np.arange(count)) for name, data in stored.items()}
+        units |= {name: given.text(data, "unit") if "unit" in data.attrs else "1" for name, data in stored.items()}
+    metadata = table(given.text(file, "metadata"), path, part="metadata")
+    return Traces(times, values, units, phases, metadata, spikes, cells, matrices, trials, file, spike_cells, span)
 
 
-def _variables(file: Any) -> dict[str, Any]:
+def _variables(given: _File) -> dict[str, h5py.Dataset]:
+    populations = [str(name) for name in given.file if name not in RESERVED]
+    for population in populations:
+        if not isinstance(given.file[population], h5py.Group):
+            raise given.fault(f"'{population}' should be a group of variables, and it is a data set")
     return {
-        f"{population}.{variable}": data
-        for population, group in file.items()
-        if population not in RESERVED
-        for variable, data in group.items()
+        f"{population}.{variable}": given.data(f"{population}/{variable}", "f", 3)
+        for population in populations
+        for variable in given.names(population, h5py.Dataset)
     }
 
 
@@ -416,13 +548,17 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
         with whole_file(path) as temporary:
             new = TraceFile(temporary, layout)
             for name, count in lengths.items():
-                if name not in old or len(old[name]) < count:
+                kept = old.get(name)
+                fits = isinstance(kept, h5py.Dataset) and kept.shape[1:] == new.shapes.get(name)
+                if not fits or contained.whole_rows(kept) < count:
                     raise NeurosimError(
                         f"'{path}' does not hold what its checkpoint counts ({count} rows of '{name}'). Put back the file that was there when the run "
                         "was stopped."
                     )
-                for rows in blocks(count, old[name]):
-                    new.grow({name: old[name][rows]})
+                for rows in blocks(count, kept):
+                    with _readable(path):
+                        part = kept[rows]
+                    new.grow({name: part})
     except BaseException:
         if new is not None:
             new.close()

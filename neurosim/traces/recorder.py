@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,9 +68,10 @@ class Recorder:
 
     def __post_init__(self) -> None:
         for what in ("variables", "phases"):
-            check_list(what, getattr(self, what))
-        if not all(isinstance(name, str) for name in (*self.variables, *self.phases)):
-            raise NeurosimError(f"variables = {self.variables!r}, phases = {self.phases!r}; wanted names.")
+            names = getattr(self, what)
+            check_list(what, names)
+            if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+                raise NeurosimError(f"{what} = {names!r}; wanted a list of names.")
         for what in ("stride", "trials"):
             value = getattr(self, what)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -493,7 +494,11 @@ def _numbers(
     for population, cells in given.items():
         if population not in known:
             raise unknown("recorded population" if what == "cells" else "spiking population", population, known)
-        chosen, n = np.asarray(cells), plan.populations[population].n
+        n = plan.populations[population].n
+        try:
+            chosen = np.asarray(cells)
+        except ValueError:  # lists of several lengths
+            chosen = np.empty(())
         if chosen.ndim != 1 or len(chosen) < least:
             some = " of at least one number" if least else " of numbers"
             raise NeurosimError(f"{what} of '{population}' = {cells!r}; wanted a list{some}.")

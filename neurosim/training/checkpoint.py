@@ -8,15 +8,25 @@ held values of a circuit start anew in each trial and checkpoints fall between t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neurosim import tensors as files
+from neurosim.errors import NeurosimError
+from neurosim.reading import damaged
 
 NAME = "checkpoint.safetensors"
 FORMAT = files.FORMAT
+MEND = "Delete it to train again from the run's config.toml."
+#: The state of a training, as annotations.
+STATE = {
+    "config": str, "at": dict[str, Any], "noise": list[int], "trials": list[int], "metrics": list[dict[str, Any]],
+    "timing": list[dict[str, Any]],
+}  # fmt: skip
 
 
 def save(folder: Path, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Path:
@@ -30,6 +40,22 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises
     ------
     NeurosimError
-        A file that is truncated, no checkpoint, changed since it was written, or of a newer version.
+        A file that is truncated, no checkpoint, changed since it was written, or of a newer version; weights that are not
+        finite.
     """
-    return files.load(folder / NAME, "checkpoint", "Delete it to train again from the run's config.toml.")
+    path = folder / NAME
+    tensors, state = files.load(path, "checkpoint", MEND, STATE, {"recording": dict[str, Any] | None})
+    weights = {name: values for name, values in tensors.items() if name.startswith(("weights/", "best/"))}
+    files.check_finite(path, weights, MEND)
+    return tensors, state
+
+
+@contextmanager
+def taken_up(folder: Path, mend: str = MEND) -> Iterator[None]:
+    """What does not fit while a checkpoint is taken up (a key, a shape, a type) is said of the file."""
+    try:
+        yield
+    except NeurosimError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise damaged(folder / NAME, f"it does not fit the run ({type(error).__name__}: {error})", mend) from error

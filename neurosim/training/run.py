@@ -17,22 +17,34 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from neurosim import registry
+from neurosim import registry, tensors
+from neurosim.checks import checked
 from neurosim.circuit import Circuit, Silent
 from neurosim.errors import NeurosimError
-from neurosim.files import user_path, write_whole
+from neurosim.files import user_path
+from neurosim.reading import damaged, of_types, read_table, read_text, table
 from neurosim.training.config import TrainConfig
 
 CONFIG, ORIGIN, METRICS, TIMING = "config.toml", "run.json", "metrics.jsonl", "timing.jsonl"
 WEIGHTS, BEST, RESULT = "weights.safetensors", "best.safetensors", "result.json"
 RECORDING = "recording.h5"
+MEND = "Put a copy of it back, or begin again."
+
+#: What the files hold, as annotations.
+_VALUE = float | None | dict[str, float | None]
+_ORIGIN = {
+    "command": str, "data_dir": str | None, "weights": bool, "track": bool, "threads": int, "workers": int,
+    "generations": int, "versions": dict[str, str],
+}  # fmt: skip
+_SCORES = dict.fromkeys((f"{part}_{what}" for part in ("test", "validation") for what in ("accuracy", "loss")), float)
+_LABELS = {"model": str, "data": str, "level": str, "seed": int, "failed": str, "epoch": int, "hold_out": bool}
+_FINISHED = {"seconds": float, "seconds_per_epoch": float}
 
 
 @dataclass(frozen=True)
@@ -45,12 +57,13 @@ class Run:
     metrics: list[dict[str, Any]]
     result: dict[str, Any]
 
-    @property
+    @cached_property
     def circuit(self) -> Circuit:
         """The circuit that was trained."""
-        return registry.model(self.config.model).circuit(self.config.settings)
+        return registry.model(self.config.model, str(self.folder / CONFIG)).circuit(self.config.settings)
 
 
+@checked
 def load(folder: str | os.PathLike[str]) -> Run:
     """Read a run folder; the weights are those of the best epoch where the run selects it, else those of the last.
 
@@ -65,19 +78,26 @@ def load(folder: str | os.PathLike[str]) -> Run:
             raise NeurosimError(
                 f"'{folder}' is no run folder: it has no {name}. `neurosim train MODEL --out {folder}` makes one."
             )
-    path = folder / (BEST if (folder / BEST).is_file() else WEIGHTS)
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise NeurosimError(f"'{path}' is truncated or no weights file: {error}") from error
-    weights = {n: np.asarray(w, dtype=np.float64) for n, w in weights.items()}
+    weights = load_weights(folder / (BEST if (folder / BEST).is_file() else WEIGHTS))
     return Run(folder, TrainConfig.from_toml(folder / CONFIG), weights, read_metrics(folder), read_result(folder))
 
 
 def save_weights(folder: Path, weights: dict[str, np.ndarray], name: str = WEIGHTS) -> Path:
     """Write the weights, complete or not at all."""
-    # Bytes, not safetensors' save_file: a full disk is then an OSError like everywhere else.
-    return write_whole(folder / name, save({n: np.ascontiguousarray(w) for n, w in weights.items()}))
+    return tensors.save(folder / name, weights, {"kind": "weights"})
+
+
+def load_weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights in a file; one that another program wrote has no checksum and is taken as it is, if all are finite.
+
+    Raises
+    ------
+    NeurosimError
+        A file that is truncated, none of weights, or changed since it was written; NaN or infinity.
+    """
+    weights, _ = tensors.load(path, "weights file", MEND, elsewhere=True)
+    tensors.check_finite(path, weights, MEND)
+    return {name: np.asarray(values, dtype=np.float64) for name, values in weights.items()}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -86,20 +106,35 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     # A line without its end was cut off in writing (full disk): those before it are whole.
-    whole, _, _ = path.read_text().rpartition("\n")
-    return [_json(path, line) for line in whole.splitlines() if line]
+    whole, _, _ = read_text(path).rpartition("\n")
+    lines = ((k, line) for k, line in enumerate(whole.split("\n"), 1) if line)
+    return [checked_row(table(line, path, mend=MEND, part=f"line {k}"), path, f"line {k}") for k, line in lines]
+
+
+def checked_row(row: Any, path: Path, part: str) -> dict[str, Any]:
+    """A row of metrics, where it is one: numbers by name."""
+    hints = dict.fromkeys(row if isinstance(row, dict) else (), _VALUE) | {"epoch": int, "generation": int}
+    return of_types(row, path, may=hints, mend=MEND, part=part)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
     """What ``result.json`` holds; empty while the run is unfinished."""
     path = folder / RESULT
-    return _json(path, path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    result = read_table(path, may={**_LABELS, **_SCORES, **_FINISHED}, mend=MEND)
+    if "failed" not in result:
+        if missing := [key for key in _FINISHED if key not in result]:
+            raise damaged(path, f"it lacks {', '.join(missing)}", MEND)
+        if not any(name in result for name in _SCORES):
+            raise damaged(path, f"it has none of {', '.join(_SCORES)}", MEND)
+    return result
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
     """What ``run.json`` holds: command, folder of the data, versions, threads."""
     path = folder / ORIGIN
-    return _json(path, path.read_text()) if path.is_file() else {}
+    return read_table(path, may=_ORIGIN, mend=MEND) if path.is_file() else {}
 
 
 def accuracy_text(result: Mapping[str, Any]) -> str:
@@ -120,7 +155,7 @@ def remarks(run: Run) -> list[str]:
         lines.append(
             f"distance from the fixed point left by the published relaxation (largest of the last epoch): {residuals}"
         )
-    for name, measure in registry.model(run.config.model).circuit(run.config.settings).measures.items():
+    for name, measure in run.circuit.measures.items():
         if isinstance(measure, Silent) and last.get(name):
             lines.append(f"warning: {last[name]} cells of {measure.variable} are 0 for every sample: {measure.cure}")
     return lines
@@ -129,10 +164,3 @@ def remarks(run: Run) -> list[str]:
 def as_lines(rows: list[dict[str, Any]]) -> str:
     """Rows as lines of JSON."""
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _json(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise NeurosimError(f"'{path}' is damaged: {error}") from error

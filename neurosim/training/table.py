@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from neurosim import escape
+from neurosim.describe.latex import character
 from neurosim.errors import NeurosimError, unknown
 from neurosim.files import user_path
 from neurosim.training.config import TrainConfig, differing, flat, label, pair
@@ -248,17 +250,18 @@ def markdown(summaries: Sequence[Summary], rows: Sequence[Row], metric: str = "t
     """The tables in Markdown, columns aligned, with what was run below them."""
     text = []
     for title, header, lines in _tables(summaries, metric):
-        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-        cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (header, *lines)]
+        written = [[escape.markdown(cell) for cell in line] for line in (header, *lines)]
+        widths = [max(map(len, column)) for column in zip(*written, strict=True)]
+        cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in written]
         cells.insert(1, ["-" * width for width in widths])
-        text.append(f"**{title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells))
+        text.append(f"**{escape.markdown(title)}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells))
     notes = ["sd with n - 1; intervals by Student's t; p by the paired t test, not corrected for several comparisons."]
     if not any(s.time_ratio is not None for s in summaries):
         notes.append("No run to compare with: --baseline NAME names one that finished the same data sets and seeds.")
-    return "\n".join([*text, " ".join(notes) + "\n", _what_was_run(rows)])
+    return "\n".join([*text, " ".join(notes) + "\n", _what_was_run(rows, escape.markdown)])
 
 
-def _what_was_run(rows: Sequence[Row]) -> str:
+def _what_was_run(rows: Sequence[Row], escaped: Callable[[str], str] = escape.one_line) -> str:
     """Epochs, batch size and sizes, the keys in which the methods differ, and versions."""
     groups = {(label(row.config), row.config.data): row.config for row in rows}
     first, *_ = configs = list(groups.values())
@@ -270,10 +273,11 @@ def _what_was_run(rows: Sequence[Row]) -> str:
         - {"seed", "name", "data"}
     )
     common = {k for k in common if not k.startswith("settings.") or k == "settings.sizes"}
-    lines = ["**What was run**\n", f"- all: {_listed(first, common)}"]
-    lines += [f"- {name} on {data}: {_listed(config, varied)}" for (name, data), config in groups.items() if varied]
+    lines = [f"all: {_listed(first, common)}"]
+    lines += [f"{name} on {data}: {_listed(config, varied)}" for (name, data), config in groups.items() if varied]
     used = sorted({", ".join(f"{k} {v}" for k, v in row.versions.items()) for row in rows if row.versions})
-    return "\n".join([*lines, *(f"- versions: {text}" for text in used)]) + "\n"
+    lines += [f"versions: {text}" for text in used]
+    return "\n".join(["**What was run**\n", *(f"- {escaped(line)}" for line in lines)]) + "\n"
 
 
 def _listed(config: TrainConfig, keys: Collection[str]) -> str:
@@ -281,14 +285,8 @@ def _listed(config: TrainConfig, keys: Collection[str]) -> str:
     return ", ".join(pair(k, v) for k, v in given.items()) or "(no key in common)"
 
 
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", NONE: "--",
-    "<": "$<$", ">": "$>$",
-}  # fmt: skip
-
-
 def _escaped(text: str) -> str:
-    text = "".join(_LATEX.get(c, c) for c in text)
+    text = "".join(character(c) for c in escape.one_line(text))
     return re.sub(r"(?<![\w-])([+-])(?=\d)", r"$\1$", text)
 
 
@@ -325,7 +323,7 @@ def csv(summaries: Sequence[Summary], rows: Sequence[Row], metric: str = "test_a
     writer.writeheader()
     for summary in summaries:
         values = {k: " ".join(map(str, v)) if isinstance(v, tuple) else v for k, v in asdict(summary).items()}
-        writer.writerow({"metric": metric, **values})
+        writer.writerow({"metric": metric, **{k: escape.csv_cell(v) for k, v in values.items()}})
     return file.getvalue()
 
 
