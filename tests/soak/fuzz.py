@@ -4,7 +4,7 @@ An input is a valid one with a fault: a command line, an experiment file, a run 
 file, equations. Commands run in-process, many to a worker process that has a limit on memory; an input has
 20 seconds, and a folder of its own. A finding is
 
-* a traceback, an exception that is not a NeurosimError, or "(unexpected" in what a command prints;
+* a traceback, an exception that is not a NeurosimError, or "(unexpected;" in what a command prints;
 * an exception of Python's that a message of ours passes on ("... cannot be built with ...: TypeError: ...");
 * a hang, a worker that dies, more memory than the limit;
 * success although NaN, infinity or a link to another file was planted where it must be refused;
@@ -178,8 +178,8 @@ def _judged(given: Input, status: int | None, failure: BaseException | None, tex
         yield "memory", _frames(failure)
     elif failure is not None and (isinstance(given.run, list) or not isinstance(failure, NeurosimError)):
         yield "exception", _frames(failure)
-    elif "(unexpected" in text:
-        line = next(line for line in text.splitlines()[::-1] if "(unexpected" in line)
+    elif "(unexpected;" in text:
+        line = next(line for line in text.splitlines()[::-1] if "(unexpected;" in line)
         memory = "MemoryError" in line or "allocate memory" in line
         yield "memory" if memory else "unexpected", line + "\n" + _debugged(given)
     elif "Traceback (most recent call last)" in text:
@@ -316,11 +316,8 @@ class Worker:
         self.connection.close()
 
 
-def fuzz(seed: int, numbers: Sequence[int], workers: int, folder: Path) -> Iterator[Answer]:
+def fuzz(seed: int, numbers: Sequence[int], workers: int, valid: Path, folder: Path) -> Iterator[Answer]:
     """Examine inputs in worker processes; an answer for each, as they come."""
-    valid = folder / "valid"
-    valid.mkdir()
-    make_valid(valid)
     left, crew = list(numbers)[::-1], []
     try:
         while left or crew:
@@ -352,7 +349,8 @@ def main(settings: Settings) -> int:
     seconds = dict.fromkeys(TARGETS, 0.0)
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="fuzz") as name:
-        answers = fuzz(settings.seed, range(settings.inputs), settings.workers, Path(name))
+        valid = make_valid(Path(name))
+        answers = fuzz(settings.seed, range(settings.inputs), settings.workers, valid, Path(name))
         for answer in tqdm(answers, total=settings.inputs, unit="input"):
             target = SCHEDULE[answer.number % len(SCHEDULE)]
             inputs[target] += 1
@@ -378,10 +376,9 @@ def main(settings: Settings) -> int:
 def _repeat(seed: int, number: int) -> int:
     """One input again, in this process; its folder is kept."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
-    (folder / "valid").mkdir()
-    make_valid(folder / "valid")
+    valid = make_valid(folder)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    findings = examine(seed, number, folder / "valid", folder / "input")
+    findings = examine(seed, number, valid, folder / "input")
     for finding in findings:
         print(f"seed {seed}, input {finding}")
     print(f"{len(findings)} findings; its files lie in {folder / 'input'}")

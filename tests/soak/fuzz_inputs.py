@@ -93,8 +93,10 @@ EXPERIMENT = {
 }  # fmt: skip
 
 
-def make_valid(base: Path) -> None:
-    """The valid inputs, each made once, by the commands that make them for a user."""
+def make_valid(folder: Path) -> Path:
+    """A new folder of valid inputs, made by the commands that make them for a user."""
+    valid = folder / "valid"
+    valid.mkdir()
 
     def command(*argv: str, status: int = 0) -> None:
         with captured() as output:
@@ -107,7 +109,7 @@ def make_valid(base: Path) -> None:
         raise KeyboardInterrupt
 
     save = checkpoint.save
-    with contextlib.chdir(base):
+    with contextlib.chdir(valid):
         record = ["--record", "pyr1.u", "W1", "b1", "W2", "b2"]
         command("train", "ghost_units", *TRAIN, "--set", "test=true", *record, "--out", "run")
         with mock.patch.object(checkpoint, "save", interrupted):
@@ -133,6 +135,7 @@ def make_valid(base: Path) -> None:
             file["x"] = np.arange(1000.0)
         Path("secret.bin").write_bytes(bytes(8000))
     build(CIRCUIT, simulated=True)
+    return valid
 
 
 def _toml(values: dict[str, str]) -> str:
