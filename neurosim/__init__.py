@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-# Before anything else: the first import of Brian2 is the one that counts.
+# Before anything else: the command line is silent when Ctrl-C ends it here, and the first import of Brian2 is the one that counts.
+from neurosim import _start  # noqa: F401
+
+# ruff: isort: split
 from neurosim import _brian2  # noqa: F401
 
 # ruff: isort: split

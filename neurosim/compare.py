@@ -18,7 +18,7 @@ from neurosim.circuit import Circuit
 from neurosim.describe.quantities import unit as shown_unit
 from neurosim.equations import seconds, unit_text
 from neurosim.errors import NeurosimError, UnsupportedError, check_list
-from neurosim.files import user_path
+from neurosim.files import user_path, write_whole
 from neurosim.plan import Plan
 from neurosim.protocol import Windows
 from neurosim.simulation import simulate, stimuli
@@ -56,8 +56,8 @@ class Comparison:
         folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "report.md", folder / "report.json"]
-        paths[0].write_text(self.markdown())
-        paths[1].write_text(json.dumps(self.report, indent=2) + "\n")
+        write_whole(paths[0], self.markdown().encode())
+        write_whole(paths[1], (json.dumps(self.report, indent=2) + "\n").encode())
         if self.traces:
             paths.append(folder / "traces.png")
             if len(self.traces) + len(self.ends) > 1:

@@ -33,6 +33,10 @@ class DivergenceError(NeurosimError):
         self.result = result
 
 
+class StoppedError(NeurosimError):
+    """Something outside stopped a run: a full disk, another process that died. What was kept is whole, and goes on."""
+
+
 class NeurosimWarning(UserWarning):
     """A circuit that runs, but hardly as it was meant."""
 

@@ -750,8 +750,8 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path, capsys):
 
 def test_what_a_disk_problem_says():
     """The file is the user's, not the temporary one; the option is the command's."""
-    full = OSError(errno.ENOSPC, "No space left on device", "a.md.part")
-    wanted = "No space left on device 'a.md'. The disk is full: free some space"
+    full = OSError(errno.ENOSPC, "No space left on device", ".a.md.part")
+    wanted = "No space left on device 'a.md'. The disk is full (or has as many files as it can hold): free some space"
     assert disk_problem(full, "--to") == f"{wanted}, or write elsewhere with --to."
     assert disk_problem(full) == f"{wanted}, or write elsewhere with --out."
     assert disk_problem(full, None) == f"{wanted}."

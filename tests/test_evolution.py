@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ import torch
 from neurosim import files
 from neurosim.backends.torch.workers import leave
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import LOCK, PART
 from neurosim.training import checkpoint
 from neurosim.training.evolution import CMAES, PEPG, MetaGradient, Strategy, evolve, load, loop
 from neurosim.training.evolution.pepg import centred_ranks
@@ -401,12 +403,20 @@ def test_a_folder_that_holds_none(tmp_path, ask):
 
 
 def test_one_process_evolves_in_a_folder(tmp_path):
-    def objective(candidates: torch.Tensor, generation: int) -> torch.Tensor:
-        with pytest.raises(NeurosimError, match="Another process is evolving in"):
+    def other() -> None:
+        with pytest.raises(NeurosimError, match=f"is being written by process {os.getpid()} on"):
             evolve(tasks, PEPG(START), 1, tmp_path, overwrite=True, progress=False)
+        refused.append(True)
+
+    def objective(candidates: torch.Tensor, generation: int) -> torch.Tensor:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
         return tasks(candidates, generation)
 
+    refused: list[bool] = []
     evolve(objective, PEPG(START), 2, tmp_path, progress=False)
+    assert refused == [True, True]
     assert len(evolve(tasks, PEPG(START), 3, tmp_path, resume=True, progress=False).history) == 3
 
 
@@ -502,7 +512,8 @@ def test_killed_at_random_moments(tmp_path):
     found = load(tmp_path / "run")
     assert found.history == whole.history
     np.testing.assert_array_equal(found.theta, whole.theta)
-    (tmp_path / "run" / (checkpoint.NAME + ".part")).unlink(missing_ok=True)
+    for left in (*(tmp_path / "run").glob(f"*{PART}"), tmp_path / "run" / LOCK):  # of the last one that was killed
+        left.unlink(missing_ok=True)
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 

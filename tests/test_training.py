@@ -20,6 +20,7 @@ import neurosim
 from neurosim import data
 from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.files import LOCK
 from neurosim.models import ghost_units
 from neurosim.training import TrainConfig, Trainer, load, resolve, resume, train
 from neurosim.training.config import read_toml
@@ -621,11 +622,14 @@ def test_one_training_at_a_time_in_a_folder(tmp_path):
     short(tmp_path)
     (tmp_path / "result.json").unlink()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with open(tmp_path / "config.toml") as other:
+    with open(tmp_path / LOCK, "w") as other:
+        other.write("process 7 on saturn\n")
+        other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         for attempt in (lambda: resume(tmp_path, progress=False), lambda: short(tmp_path, overwrite=True)):
-            with pytest.raises(NeurosimError, match="Another process is training in"):
+            with pytest.raises(NeurosimError, match="is being written by process 7 on saturn"):
                 attempt()
+    (tmp_path / LOCK).unlink()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert resume(tmp_path, progress=False).result["test_accuracy"] > 0
 

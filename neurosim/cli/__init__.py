@@ -8,11 +8,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from neurosim import _start
 from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train
 from neurosim.cli.common import Commands, disk_problem
 from neurosim.errors import NeurosimError
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv
     arguments = argparse.Namespace()
     try:
+        _start.take_over()
         _check_model_first(argv)
         arguments = parser().parse_args(argv)
         arguments.command_line = "neurosim " + shlex.join(argv)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"\nStopped by Ctrl-C.{' ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
-        return INTERRUPTED
+        return _start.INTERRUPTED
     except BrokenPipeError:
         return 1
     except NeurosimError as error:
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {type(error).__name__}: {error} (unexpected; --debug shows where)", file=sys.stderr)
         return 1
+    finally:
+        _start.hand_back()
 
 
 def _check_model_first(argv: list[str]) -> None:

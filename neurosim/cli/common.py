@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import itertools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurosim.errors import NeurosimError
-from neurosim.files import user_text
+from neurosim.errors import NeurosimError, StoppedError
+from neurosim.files import LOCK, check_owner, check_replaceable, locked, meant, user_text
 
 #: Recordings of `neurosim simulate` and `neurosim train` in their folders.
 RECORDINGS = ("traces.h5", "recording.h5")
@@ -205,24 +207,48 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def output_folder(arguments: argparse.Namespace) -> Path:
-    """The output folder, made; one that is not empty is refused unless ``--overwrite``."""
-    stem = Path(arguments.model.partition(":")[0]).stem
-    default = f"runs/{arguments.command}-{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = Path(arguments.out or default)
-    if out.exists() and not out.is_dir():
+@contextlib.contextmanager
+def output_folder(arguments: argparse.Namespace, own: str | None = None) -> Iterator[Path]:
+    """The output folder, made and held against other processes; one that is not empty is refused unless ``--overwrite``.
+
+    `own` is the configuration file of what this command leaves there, see `check_owner`. Without ``--out`` the folder is a new one.
+    """
+    out = Path(arguments.out) if arguments.out else _new_folder(arguments)
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise NeurosimError(f"--out {out} is a file; give a folder.")
-    if out.is_dir() and any(out.iterdir()) and not arguments.overwrite:
-        raise NeurosimError(f"The folder '{out}' is not empty; give another --out, or --overwrite.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NeurosimError(f"The folder '{out}' cannot be made: {error.strerror}; give another --out.") from error
-    if not os.access(out, os.W_OK):
+    if out.is_dir() and not os.access(out, os.W_OK):
         raise NeurosimError(
             f"The folder '{out}' cannot be written to (read-only, or no permission); give another --out."
         )
-    return out
+    try:
+        with locked(out):
+            if not arguments.overwrite and any(path.name != LOCK for path in out.iterdir()):
+                raise NeurosimError(f"The folder '{out}' is not empty; give another --out, or --overwrite.")
+            check_owner(out, own)
+            yield out
+    finally:
+        if not arguments.out:
+            with contextlib.suppress(OSError):  # where nothing was written
+                out.rmdir()
+
+
+def _new_folder(arguments: argparse.Namespace) -> Path:
+    """``runs/COMMAND-MODEL-TIME``, or with -2, -3, ... behind: commands of the same second each get their own."""
+    stem = Path(arguments.model.partition(":")[0]).stem
+    name = f"{arguments.command}-{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        out = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            out.parent.mkdir(exist_ok=True)
+            out.mkdir()
+        except FileExistsError:
+            if out.parent.is_dir():
+                continue
+            raise NeurosimError("'runs' is a file, and runs go to a folder of that name; give --out.") from None
+        except OSError as error:
+            raise NeurosimError(f"The folder '{out}' cannot be made: {error.strerror}; give another --out.") from error
+        return out
+    raise AssertionError
 
 
 def recording_in(path: Path) -> Path | None:
@@ -232,26 +258,56 @@ def recording_in(path: Path) -> Path | None:
     return next((path / name for name in RECORDINGS if (path / name).is_file()), None)
 
 
-def check_files(files: Iterable[Path], overwrite: bool) -> None:
-    """Refuse ``--to`` of files that are there unless ``--overwrite``, of a folder, and in a folder that does not exist."""
+#: Suffixes of reports and tables, which are text.
+TEXTS = (".txt", ".md", ".markdown", ".tex", ".bib", ".csv")
+
+
+def check_files(files: Iterable[Path], overwrite: bool, suffixes: Sequence[str], source: Path | None = None) -> None:
+    """Refuse ``--to`` of files that are there unless ``--overwrite``, which replaces files of these suffixes only.
+
+    Also a folder, a file in a folder that does not exist, and the `source` that the command reads.
+    """
     files = list(files)
     for file in files:
         if file.is_dir():
             raise NeurosimError(f"--to {file} is a folder; give the name of a file.")
         if not file.parent.is_dir():
             raise NeurosimError(f"The folder '{file.parent}' does not exist; make it, or give another --to.")
-    there = [str(file) for file in files if file.exists()]
+    there = [file for file in files if os.path.lexists(file)]
     if there and not overwrite:
-        raise NeurosimError(f"There is already {' and '.join(there)}; give another --to, or --overwrite.")
+        names = " and ".join(map(str, there))
+        raise NeurosimError(f"There is already {names}; give another --to, or --overwrite.")
+    for file in there:
+        if source is not None and file.exists() and file.samefile(source):
+            raise NeurosimError(f"--to {file} is the file that is read; give another name.")
+        if file.suffix.lower() not in suffixes:
+            raise NeurosimError(
+                f"--overwrite replaces files that end in {', '.join(suffixes)}, and '{file}' is there; give another --to."
+            )
+        check_replaceable(file)
+
+
+@contextlib.contextmanager
+def goes_on(how: Callable[[], str]) -> Iterator[None]:
+    """After Ctrl-C, a full disk or the death of another process: what is kept and how to go on (empty: nothing was begun yet)."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, StoppedError) as error:
+        text = how()
+        if not text:
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{error} {text}".strip()) from None
+        said = disk_problem(error) if isinstance(error, OSError) else str(error)
+        raise NeurosimError(f"{said} {text}") from error
 
 
 def disk_problem(error: OSError, option: str | None = "--out") -> str:
     """What went wrong with a file, and what to do; `option` is the one that says where a command writes, None where there is none."""
-    # The file is meant, not the temporary one that becomes it (`neurosim.files.whole_file`).
-    where = f" '{str(error.filename).removesuffix('.part')}'" if error.filename else ""
+    where = f" '{meant(error.filename)}'" if isinstance(error.filename, str | bytes | os.PathLike) else ""
     elsewhere = f"write elsewhere with {option}" if option else ""
     cures = {
-        errno.ENOSPC: ("The disk is full", "free some space"),
+        errno.ENOSPC: ("The disk is full (or has as many files as it can hold)", "free some space"),
         errno.EDQUOT: ("The quota is used up", "free some space"),
         errno.EFBIG: ("A limit on the size of files was reached (ulimit -f)", "raise it"),
         errno.EROFS: ("The file system is read-only", ""),

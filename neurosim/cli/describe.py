@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neurosim.cli.common import Commands, check_files, circuit_of, model_argument
+from neurosim.cli.common import TEXTS, Commands, check_files, circuit_of, model_argument
 from neurosim.errors import NeurosimError
 from neurosim.files import user_text, write_whole
 
@@ -53,7 +53,7 @@ def _describe(arguments: argparse.Namespace) -> None:
             f"--to {path}: wanted a suffix of {', '.join(SUFFIXES)}, or --format {' | '.join(FORMATS)}."
         )
     if path is not None:
-        check_files([path], arguments.overwrite)
+        check_files([path], arguments.overwrite, TEXTS)
     circuit, *_ = circuit_of(arguments, arguments.data)
     report = describe(circuit, chosen).rstrip("\n") + "\n"
     if path is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from neurosim.cli.common import Commands, model_argument, output_folder
+from neurosim.cli.common import Commands, goes_on, model_argument, output_folder
 from neurosim.errors import NeurosimError
 from neurosim.files import user_text
 
@@ -72,18 +73,22 @@ def _evolve(arguments: argparse.Namespace) -> None:
             raise NeurosimError(
                 f"--resume {arguments.resume} goes on with that folder's evolution, as its config.json says; leave {', '.join(beside)} out."
             )
-        out = Path(arguments.resume)
-        config = evolution.kept(out)
+        config = evolution.kept(Path(arguments.resume))
         if arguments.generations is not None:
             config = replace(config, generations=arguments.generations)
+        place = contextlib.nullcontext(Path(arguments.resume))
     else:
         if arguments.model is None:
             raise NeurosimError("Wanted a model, or --resume DIR; `neurosim evolve --help` shows examples.")
         names = ("data", "strategy", "generations", "population", "steps", "seed", "dtype", "device")
         given = {name: getattr(arguments, name) for name in names}
         config = configuration.resolved(arguments.model, registry.parse_settings(arguments.settings), **given)
-        out = output_folder(arguments) if is_first() else Path(arguments.out or "runs")
-    try:
+        place = (
+            output_folder(arguments, evolution.CONFIG)
+            if is_first()
+            else contextlib.nullcontext(Path(arguments.out or "runs"))
+        )
+    with place as out, goes_on(lambda: _kept(out)):
         result = evolution.run(
             config,
             out,
@@ -94,10 +99,6 @@ def _evolve(arguments: argparse.Namespace) -> None:
             command=arguments.command_line,
             track=arguments.track,
         )
-    except KeyboardInterrupt as interrupt:
-        if not (out / evolution.CONFIG).is_file():  # nothing was evolved yet
-            raise
-        raise KeyboardInterrupt(f"{interrupt} `neurosim evolve --resume {out}` goes on.".strip()) from None
     leave()
     if result:
         if text := evolution.text_of(result):  # none where tasks have fewer classes than the data set
@@ -105,3 +106,11 @@ def _evolve(arguments: argparse.Namespace) -> None:
         print(
             f"wrote {evolution.NAME} ({result['searched']} evolved weights) and result.json in {out} after {result['generations']} generations"
         )
+
+
+def _kept(out: Path) -> str:
+    """How an evolution that was stopped goes on; empty where nothing was evolved yet."""
+    from neurosim.training.evolution import run as evolution
+
+    both = all((out / name).is_file() for name in (evolution.CONFIG, evolution.ORIGIN))
+    return f"`neurosim evolve --resume {out}` goes on." if both else ""

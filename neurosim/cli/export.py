@@ -57,7 +57,7 @@ def _export(arguments: argparse.Namespace) -> None:
         selection = recorder_options(arguments)
         chosen = traces.select(**selection) if selection else traces
         files = tables(chosen, to).values() if suffix == ".csv" else [to]
-        check_files(files, arguments.overwrite)
+        check_files(files, arguments.overwrite, SUFFIXES, source=path)
         written = to_csv(chosen, to) if suffix == ".csv" else [to_nwb(chosen, to)]
         for file in written:
             print(f"wrote {file}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neurosim.cli.common import RECORDINGS, Commands, recording_in
+from neurosim.cli.common import RECORDINGS, Commands, check_files, recording_in
 from neurosim.errors import NeurosimError, unknown
 from neurosim.files import user_text
 
@@ -64,10 +64,11 @@ def add(commands: Commands) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="network: a setting of the model; may be repeated"
     )  # fmt: skip
     plot.add_argument("--to", type=user_text, metavar="FILE", help="PNG, PDF or SVG (default: beside the first path)")
+    plot.add_argument("--overwrite", action="store_true", help="replace a picture that is there")
 
 
 def _plot(arguments: argparse.Namespace) -> None:
-    from neurosim.plot.style import check_suffix, save_figure
+    from neurosim.plot.style import SUFFIXES, check_suffix, save_figure
 
     kind = arguments.kind
     if kind is not None and kind not in KINDS:
@@ -78,6 +79,7 @@ def _plot(arguments: argparse.Namespace) -> None:
     _check_options(kind, arguments)
     to = Path(arguments.to) if arguments.to else _beside(paths[0], found[paths[0]], kind)
     check_suffix(to)
+    check_files([to], arguments.overwrite, SUFFIXES)
     with ExitStack() as stack:
         figure = KINDS[kind].draw(paths, arguments, stack)
         print(f"wrote {save_figure(figure, to)}")

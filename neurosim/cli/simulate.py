@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from neurosim.cli.common import (
@@ -11,6 +12,7 @@ from neurosim.cli.common import (
     Commands,
     circuit_of,
     dynamics_arguments,
+    goes_on,
     options_of,
     output_folder,
     recorder_options,
@@ -51,8 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
-    from neurosim import Recorder, simulate
-    from neurosim.plot import save_traces
+    from neurosim import Recorder
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
     images, labels = samples_of(arguments, circuit, name, normalise)
@@ -60,9 +61,23 @@ def _simulate(arguments: argparse.Namespace) -> None:
     if "variables" not in options:
         options["variables"] = [f"{p.name}.{x}" for p in circuit.plan.populations.values() for x in p.ode]
     Recorder(**options).resolve(circuit.plan)  # complain before a folder is made
-    out = output_folder(arguments)
+    with output_folder(arguments) as out, goes_on(lambda: _again(arguments, out)):
+        _run(arguments, circuit, images, labels, weights, Recorder(**options, path=out / "traces.h5"), out)
+
+
+def _again(arguments: argparse.Namespace, out: Path) -> str:
+    """What to do after a run that was cut short: there is nothing that could go on."""
+    place = " ".join((*(() if arguments.out else ("--out", str(out))), "--overwrite"))
+    return f"The same command with {place} runs it again."
+
+
+def _run(
+    arguments: argparse.Namespace, circuit: Any, images: Any, labels: Any, weights: Any, recorder: Any, out: Path
+) -> None:
+    from neurosim import simulate
+    from neurosim.plot import save_traces
+
     steady = arguments.level == "torch:steady"
-    recorder = Recorder(**options, path=out / "traces.h5")
     try:
         result = simulate(
             circuit, images, labels, level=arguments.level, record=recorder, weights=weights, **options_of(arguments)
@@ -148,18 +163,18 @@ def _compare(arguments: argparse.Namespace) -> None:
     images, labels = samples_of(arguments, circuit, name, normalise)
     levels = arguments.levels or (None if arguments.level is None else [arguments.level])
     choose_levels(circuit.plan, levels)  # complain before a folder is made
-    out = output_folder(arguments)
-    try:
-        comparison = compare(
-            circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=arguments.stimuli or name,
-            predictions=weights is not None, **options_of(arguments),
-        )  # fmt: skip
-    except DivergenceError as error:
-        traces = getattr(error.result, "traces", None)
-        if traces is None:
-            raise
-        path = traces.save(out / "traces.h5")
-        raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
-    print(comparison.markdown())
-    for path in comparison.save(out):
-        print(f"wrote {path}")
+    with output_folder(arguments) as out, goes_on(lambda: _again(arguments, out)):
+        try:
+            comparison = compare(
+                circuit, images, labels, levels=levels, weights=weights, record=arguments.record, data=arguments.stimuli or name,
+                predictions=weights is not None, **options_of(arguments),
+            )  # fmt: skip
+        except DivergenceError as error:
+            traces = getattr(error.result, "traces", None)
+            if traces is None:
+                raise
+            path = traces.save(out / "traces.h5")
+            raise DivergenceError(f"{error} What was recorded so far is in {path}.", error.result) from error
+        print(comparison.markdown())
+        for path in comparison.save(out):
+            print(f"wrote {path}")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from neurosim.cli.common import Commands
+from neurosim.cli.common import TEXTS, Commands, check_files, goes_on
 from neurosim.errors import NeurosimError
 from neurosim.files import user_text, write_whole
 
@@ -49,6 +49,7 @@ def add(commands: Commands) -> None:
     )
     table.add_argument("--format", default="markdown", metavar="FORMAT", help="markdown (default), latex or csv")
     table.add_argument("--to", type=user_text, metavar="FILE", help="file to write (default: print)")
+    table.add_argument("--overwrite", action="store_true", help="replace a table that is there")
     table.add_argument("--baseline", metavar="NAME", help="the method to compare with (default backprop)")
     table.add_argument(
         "--metric",
@@ -80,6 +81,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
         for folder, state in states.items():
             print(f"{state:11}{folder}")
         return
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        raise NeurosimError(f"--out {out} is a file; give a folder.")
     out.mkdir(parents=True, exist_ok=True)
     shared = {
         "data_dir": arguments.data_dir and str(Path(arguments.data_dir).absolute()),
@@ -105,16 +108,17 @@ def _sweep(arguments: argparse.Namespace) -> None:
         for job in jobs:
             if job not in left:
                 tell(names[job.folder], sweep.read_result(job.folder), " before")
-        try:
-            with contextlib.closing(sweep.train_all(left, arguments.workers, arguments.scheduler)) as results:
-                for job, result in results:
-                    tell(names[job.folder], result)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"`{arguments.command_line}` goes on from the checkpoints.") from None
+        runs = contextlib.closing(sweep.train_all(left, arguments.workers, arguments.scheduler))
+        with goes_on(lambda: f"`{arguments.command_line}` goes on from the checkpoints."), runs as results:
+            for job, result in results:
+                tell(names[job.folder], result)
     if failed:
+        diverged = [folder for folder in failed if "failed" in sweep.read_result(folder)]
+        again = "One that diverged would do so again; delete its folder to train it anew." if diverged else ""
+        if len(diverged) < len(failed):
+            again = f"`{arguments.command_line}` goes on with {'the others' if diverged else 'them'}. {again}".strip()
         raise NeurosimError(
-            f"{len(failed)} of {len(jobs)} runs failed: {', '.join(map(str, failed))}. Each says why in its {sweep.LOG}. One that diverged "
-            "would do so again; delete its folder to train it anew."
+            f"{len(failed)} of {len(jobs)} runs failed: {', '.join(map(str, failed))}. Each says why in its {sweep.LOG}. {again}"
         )
 
 
@@ -124,6 +128,8 @@ def _table(arguments: argparse.Namespace) -> None:
 
     if arguments.format not in table.FORMATS:
         raise unknown("format", arguments.format, table.FORMATS)
+    if arguments.to is not None:
+        check_files([Path(arguments.to)], arguments.overwrite, TEXTS)
     rows = table.collect(arguments.folders)
     summaries = table.summarise(rows, arguments.baseline, arguments.metric)
     text = table.FORMATS[arguments.format](summaries, rows, arguments.metric)

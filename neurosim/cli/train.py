@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from neurosim.cli.common import (
     Commands,
-    disk_problem,
+    goes_on,
     output_folder,
     recorder_options,
     recording_arguments,
@@ -61,7 +60,7 @@ def add(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from neurosim.backends.torch.workers import is_first, leave
     from neurosim.training import resolve, resume
-    from neurosim.training.run import RECORDING, RESULT, accuracy_text, remarks
+    from neurosim.training.run import CONFIG, RECORDING, RESULT, accuracy_text, remarks
     from neurosim.training.start import start
 
     if arguments.resume:
@@ -85,17 +84,17 @@ def _train(arguments: argparse.Namespace) -> None:
             )
         out = Path(arguments.resume)
         finished = (out / RESULT).is_file()
-        with resumable(out):
+        with goes_on(lambda: _kept(out)):
             run: Any = resume(out)
     else:
         values, weights = _experiment(arguments)
         config = resolve(values.pop("model"), values.pop("settings"), **values)  # complain before a folder is made
         arguments.model = config.model
         finished = False
-        out = (
-            output_folder(arguments) if is_first() else Path(arguments.out or "runs")
-        )  # under torchrun one process makes it
-        with resumable(out):
+        place = (  # under torchrun one process makes it
+            output_folder(arguments, CONFIG) if is_first() else contextlib.nullcontext(Path(arguments.out or "runs"))
+        )
+        with place as out, goes_on(lambda: _kept(out)):
             run = start(
                 config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite,
                 track=arguments.track,
@@ -156,19 +155,10 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     return values, weights
 
 
-@contextlib.contextmanager
-def resumable(out: Path) -> Iterator[None]:
-    """After Ctrl-C or a full disk: what is kept, and how to go on."""
+def _kept(out: Path) -> str:
+    """What is kept of a run that was stopped, and how to go on; empty where nothing is."""
     from neurosim.training.run import CONFIG
 
-    try:
-        yield
-    except (KeyboardInterrupt, OSError) as error:
-        if not (out / CONFIG).exists():
-            raise
-        kept = (
-            f"Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."
-        )
-        if isinstance(error, OSError):
-            raise NeurosimError(f"{disk_problem(error)} {kept}") from error
-        raise KeyboardInterrupt(kept) from None
+    if not (out / CONFIG).exists():
+        return ""
+    return f"Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."

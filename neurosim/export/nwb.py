@@ -27,7 +27,7 @@ from neurosim.export.layout import (
     spikes_of,
     trains,
 )
-from neurosim.files import reserve, user_path, whole_file
+from neurosim.files import check_replaceable, reserve, user_path, whole_file
 from neurosim.traces import PhaseSpan, Traces
 from neurosim.traces.file import blocks
 from neurosim.traces.layout import phase_spans
@@ -80,6 +80,7 @@ def to_nwb(traces: Traces, path: str | os.PathLike[str]) -> Path:
         raise NeurosimError(f"Cannot write an NWB file as '{path}'; wanted a name that ends in .nwb.")
     require_content(traces)
     require_folder(path)
+    check_replaceable(path)
     content = io.BytesIO()  # all but the large arrays, which are described and hold nothing yet
     with h5py.File(content, "w") as file, pynwb.NWBHDF5IO(file=file, mode="w") as writer:
         writer.write(_file(pynwb, traces))

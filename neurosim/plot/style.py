@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from neurosim.errors import NeurosimError
-from neurosim.files import user_path
+from neurosim.files import check_replaceable, user_path, whole_file
 
 #: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
 PALETTE = {
@@ -116,7 +116,7 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     NeurosimError
-        Neither PNG nor PDF nor SVG, or a folder that does not exist.
+        Neither PNG nor PDF nor SVG, a folder that does not exist, or a file there that is no picture.
     """
     path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -124,7 +124,7 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
         raise NeurosimError(f"Cannot save a figure as '{path}' ({got}); wanted one of {', '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise NeurosimError(f"Cannot save a figure as '{path}': there is no folder '{path.parent}'. Create it first.")
-    return path
+    return check_replaceable(path)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -133,10 +133,13 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     NeurosimError
-        Another suffix, or no such folder.
+        Another suffix, no such folder, or a file there that is no picture.
+    OSError
+        The disk is full; an earlier picture is left as it was.
     """
     path = check_suffix(path)
     undated: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with style():
-        figure.savefig(path, metadata=undated.get(path.suffix.lower()))
+    form = path.suffix.lower()
+    with style(), whole_file(path) as temporary:
+        figure.savefig(temporary, format=form[1:], metadata=undated.get(form))
     return path

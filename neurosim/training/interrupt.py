@@ -1,18 +1,13 @@
-"""Long runs that can be stopped between two units of work, and are alone in their folder."""
+"""Long runs that can be stopped between two units of work."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-from neurosim.errors import NeurosimError
 
 
 @contextlib.contextmanager
@@ -36,24 +31,3 @@ def stop_between(units: str) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def locked(path: Path, folder: Path, doing: str) -> Iterator[None]:
-    """Hold a lock on `path`, so that no other process does the same in `folder`; it ends with its process, however that ends."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NeurosimError(
-                f"Another process is {doing} in '{folder}'; wait until it ends, or stop it, then resume."
-            ) from None
-        except OSError as error:  # a file system without locks
-            print(
-                f"warning: '{folder}' cannot be locked ({error}); see to it that one process is {doing} there",
-                file=sys.stderr,
-            )
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from neurosim import data as datasets
 from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import Workers, is_first
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.files import user_path, write_whole
+from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
 from neurosim.training.config import TrainConfig, resolve
-from neurosim.training.interrupt import locked
 from neurosim.training.run import (
     BEST,
     CONFIG,
@@ -101,19 +100,25 @@ def start(
         require_tensorboard()
         if out is None:
             raise NeurosimError("track writes into the run folder, and there is none; give out, or leave track out.")
-    if out is not None and is_first() and (Path(out) / CONFIG).is_file():
-        if not overwrite:
-            raise NeurosimError(f"The folder '{out}' holds a run already; give another one, or overwrite=True.")
-        with _locked(Path(out)):  # refused while another process trains there
-            pass
-    trainer = Trainer(config, data_dir, weights, progress)
     if out is None:
+        trainer = Trainer(config, data_dir, weights, progress)
         trainer.fit()
         return _result(trainer)
-    folder = Path(out)
+    with _locked(out):
+        return _start(config, out, data_dir, weights, progress, command, overwrite, track)
+
+
+def _start(
+    config: TrainConfig, folder: Path, data_dir: str | None, weights: Mapping[str, np.ndarray] | None, progress: bool,
+    command: str | None, overwrite: bool, track: bool,
+) -> Run:  # fmt: skip
+    earlier = (folder / CONFIG).is_file()  # which this one overwrites
+    if is_first():
+        if earlier and not overwrite:
+            raise NeurosimError(f"The folder '{folder}' holds a run already; give another one, or overwrite=True.")
+        check_owner(folder, CONFIG)
+    trainer = Trainer(config, data_dir, weights, progress)
     if trainer.workers.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        earlier = (folder / CONFIG).is_file()  # which this one overwrites
         if not earlier and config.recorder and (folder / RECORDING).exists():
             raise NeurosimError(
                 f"'{folder / RECORDING}' is there, and no run that it could be of. Move it away, or give another folder."
@@ -137,8 +142,7 @@ def start(
         if weights is not None:  # which the configuration does not tell
             trainer.save_checkpoint(folder)
         write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
-    with _locked(folder):
-        return _finish(trainer, folder, track)
+    return _finish(trainer, folder, track)
 
 
 def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
@@ -156,12 +160,25 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
         raise NeurosimError(
             f"'{folder}' is no run folder: it has no {CONFIG}. Start the run again with `neurosim train`."
         )
+    if ended := _ended(folder):  # before the lock, which a finished run in a read-only folder does not need
+        return ended
+    with _locked(folder):
+        return _ended(folder) or _resume(folder, progress)
+
+
+def _ended(folder: Path) -> Run | None:
+    """The run of a folder if it is finished."""
     result = read_result(folder)
     if "failed" in result:
         raise NeurosimError(f"The run in '{folder}' failed: {result['failed']} It would fail again at the same place.")
-    if result:
-        (folder / checkpoint.NAME).unlink(missing_ok=True)  # of a run that was killed right after its last file
-        return load(folder)
+    if not result:
+        return None
+    with contextlib.suppress(OSError):
+        (folder / checkpoint.NAME).unlink()  # of a run that was killed right after its last file
+    return load(folder)
+
+
+def _resume(folder: Path, progress: bool) -> Run:
     origin, kept = read_origin(folder), (folder / checkpoint.NAME).is_file()
     if origin.get("weights") and not kept:
         raise NeurosimError(
@@ -173,19 +190,16 @@ def resume(folder: str | os.PathLike[str], progress: bool = True) -> Run:
         data_dir = None
     trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), data_dir, None, progress)
     _warn_of_round_off(origin, trainer.workers)
-    with _locked(folder):
-        if kept:
-            trainer.restore(folder)
-        elif trainer.workers.first:
-            _begin(trainer, folder)
-        return _finish(trainer, folder, bool(origin.get("track")))
+    if kept:
+        trainer.restore(folder)
+    elif trainer.workers.first:
+        _begin(trainer, folder)
+    return _finish(trainer, folder, bool(origin.get("track")))
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Two trainings in one folder would spoil it; the first worker holds the lock."""
-    with locked(folder / CONFIG, folder, "training") if is_first() else contextlib.nullcontext():
-        yield
+    return locked(folder) if is_first() else contextlib.nullcontext()
 
 
 def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
@@ -207,7 +221,7 @@ def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
 def _begin(trainer: Trainer, folder: Path) -> None:
     """The files of a run in which nothing was trained yet."""
     for name in (METRICS, TIMING):
-        (folder / name).write_text("")
+        write_whole(folder / name, b"")
     (folder / BEST).unlink(missing_ok=True)
     save_weights(folder, trainer.engine.weights())
 

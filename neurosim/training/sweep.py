@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from neurosim.errors import NeurosimError
-from neurosim.files import user_path, write_whole
+from neurosim.files import check_owner, locked, meant, user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training.config import (
     SWEEP_KEYS,
@@ -180,8 +180,10 @@ def train_one(job: Job, stop: Stop) -> dict[str, Any]:
             origin = {"command": job.command, "data_dir": job.data_dir, "versions": versions()}
             if job.threads.isdigit():
                 origin["threads"] = int(job.threads)
-            write_whole(job.folder / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
-            write_whole(job.folder / CONFIG, job.config.to_toml().encode())
+            with locked(job.folder):
+                check_owner(job.folder, CONFIG)
+                write_whole(job.folder / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
+                write_whole(job.folder / CONFIG, job.config.to_toml().encode())
         code = 0
         for _ in range(1 + job.tries):
             result = read_result(job.folder)
@@ -265,14 +267,12 @@ def train_all(
         futures = {executor.submit(train_one, job, stop): job for job in jobs}
         try:
             for future in as_completed(futures):
-                error = None if future.cancelled() else future.exception()  # cancelled: dask lost its scheduler
-                result = (
-                    {"failed": f"{type(error).__name__}: {error}"}
-                    if error
-                    else {}
-                    if future.cancelled()
-                    else future.result()
-                )
+                cancelled = future.cancelled()
+                error = None if cancelled else future.exception()
+                if cancelled:
+                    result = {"failed": "the dask scheduler has lost it, or died."}
+                else:
+                    result = {"failed": _reason(error, futures[future])} if error else future.result()
                 yield futures[future], result
         except KeyboardInterrupt:
             print("\nstopping: each run writes a checkpoint after its present batches", file=sys.stderr)
@@ -280,6 +280,15 @@ def train_all(
         finally:
             stop.set()
             wait(futures)
+
+
+def _reason(error: BaseException, job: Job) -> str:
+    """Why a run could not be trained, where its process did not say so: the disk, or dask."""
+    if isinstance(error, OSError):
+        return f"'{meant(error.filename or job.folder)}' cannot be written: {error.strerror or error}."
+    if type(error).__name__ == "KilledWorker":  # of distributed, which may not be installed
+        return "its dask workers died, one after the other, perhaps for want of memory."
+    return str(error) if isinstance(error, NeurosimError) else f"{type(error).__name__}: {error}"
 
 
 def cores() -> int:

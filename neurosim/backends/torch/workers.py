@@ -7,13 +7,15 @@ process with the whole batch does.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
 from neurosim.backends.torch.arrays import TorchArrays
-from neurosim.errors import NeurosimError
+from neurosim.errors import NeurosimError, StoppedError
 
 
 def is_first() -> bool:
@@ -25,6 +27,19 @@ def leave() -> None:
     """End the group of workers, if this process is in one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """A step that all processes take together: one that died is said by name, where torch tells of its connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise StoppedError(
+            f"Process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')} has lost another one, which died "
+            f"or cannot be reached ({reason}). If it said why, that stands above."
+        ) from error
 
 
 class Workers:
@@ -49,7 +64,8 @@ class Workers:
         if cuda:
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if cuda else "gloo")
+            with peers():
+                dist.init_process_group("nccl" if cuda else "gloo")
 
     def share(self, batch: int) -> slice:
         """The rows of a batch that are this worker's."""
@@ -61,7 +77,8 @@ class Workers:
     def average(self, tensor: torch.Tensor) -> None:
         """The mean over the workers, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with peers():
+                dist.all_reduce(tensor)
             tensor /= self.size
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
@@ -69,7 +86,8 @@ class Workers:
         if self.size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.size)]
-        dist.all_gather(parts, rows.contiguous())
+        with peers():
+            dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def largest(self, value: float) -> float:
@@ -78,7 +96,8 @@ class Workers:
             return value
         nan = value != value
         values = torch.tensor([0.0 if nan else value, float(nan)], dtype=torch.float64, device=self.device)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        with peers():
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return float("nan") if values[1] else float(values[0])
 
     def total(self, *values: float) -> list[float]:
@@ -86,5 +105,6 @@ class Workers:
         if self.size == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(sums)
+        with peers():
+            dist.all_reduce(sums)
         return sums.tolist()

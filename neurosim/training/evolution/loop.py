@@ -27,9 +27,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from neurosim import tensors
-from neurosim.backends.torch.workers import Workers
-from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.files import user_path, write_whole
+from neurosim.backends.torch.workers import Workers, peers
+from neurosim.errors import DivergenceError, NeurosimError, StoppedError
+from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.training import checkpoint, interrupt
 from neurosim.training.evolution.strategy import Strategy, finite, whole
 from neurosim.training.run import METRICS, TIMING, as_lines
@@ -153,7 +153,10 @@ def evolve(
             if folder is None:
                 return _Records()
             if ranks.first:
-                stack.enter_context(locked(folder, make=not resume))
+                if resume and not folder.is_dir():
+                    raise _nothing_in(folder)
+                with _worded(folder, ""):
+                    stack.enter_context(locked(folder))
             return _begin(folder, strategy, described, resume, overwrite, ranks.first)
 
         records = ranks.together(begin)
@@ -257,14 +260,16 @@ class _Ranks:
         if self.size == 1:
             return value
         values = torch.tensor(value, device=self.device)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        with peers():
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return int(values)
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """The values of all processes, one below another, on the CPU."""
         values = values.to(self.device).contiguous()
         parts = [torch.empty_like(values) for _ in range(self.size)]
-        dist.all_gather(parts, values)
+        with peers():
+            dist.all_gather(parts, values)
         return torch.cat(parts).cpu()
 
     def together(self, step: Callable[[], T]) -> T:
@@ -343,6 +348,7 @@ def _begin(
         return _Records()
     if resume and not told:
         raise _nothing_in(folder)
+    check_owner(folder, CONFIG)
     if (kept or told) and not (resume or overwrite):
         raise NeurosimError(
             f"The folder '{folder}' holds an evolution already; give another one, resume=True to go on with it, or overwrite=True."
@@ -418,21 +424,9 @@ def _worded(folder: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NeurosimError(
+        raise StoppedError(
             f"'{folder}' could not be written: {error.strerror or error}. Free some space, or see to its permissions. {kept}"
         ) from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path, make: bool) -> Iterator[None]:
-    """Two evolutions in one folder would spoil it; the lock ends with its process, however that ends."""
-    if make:
-        with _worded(folder, "Nothing was evolved yet."):
-            folder.mkdir(parents=True, exist_ok=True)
-    if not folder.is_dir():
-        raise _nothing_in(folder)
-    with interrupt.locked(folder, folder, "evolving"):  # the folder itself: files in it are replaced
-        yield
 
 
 # -------------------------------------------------------------------- words

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import is_first
 from neurosim.errors import NeurosimError
 from neurosim.evolved import NAME, Evolved
-from neurosim.files import user_path, write_whole
+from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
 from neurosim.training.evolution.config import EvolveConfig
 from neurosim.training.evolution.lifetime import Learners, Life
-from neurosim.training.evolution.loop import CONFIG, Evolution, check_minutes, evolve, load, locked
+from neurosim.training.evolution.loop import CONFIG, Evolution, check_minutes, evolve, load
 from neurosim.training.evolution.strategy import Strategy
 from neurosim.training.run import ORIGIN
 
@@ -94,8 +95,9 @@ def run(
     done = len(load(out).history) if resume and (out / checkpoint.NAME).is_file() else 0
     if done == config.generations and (result := _result(out)).get("generations") == done:
         return result if is_first() else {}  # at its end: the test set is not read again
-    if is_first() and done <= config.generations and (resume or overwrite or not (out / CONFIG).is_file()):
-        with locked(out, make=not resume):  # refused while another process evolves there
+    with locked(out) if is_first() else contextlib.nullcontext():  # refused while another process writes there
+        if is_first() and done <= config.generations and (resume or overwrite or not (out / CONFIG).is_file()):
+            check_owner(out, CONFIG)
             for name in (NAME, RESULT) if overwrite else ():
                 (out / name).unlink(missing_ok=True)
             given = data.given_directory(data_dir)
@@ -107,11 +109,11 @@ def run(
             }
             told = {**begun, **origin, "generations": config.generations}
             write_whole(out / ORIGIN, json.dumps(told, indent=1).encode())
-    found = evolve(
-        objective, strategy, config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes, config=config.to_json(),
-        progress=progress, track=track or bool(origin.get("track")),
-    )  # fmt: skip
-    return finish(config, learners, dataset, found, out) if is_first() else {}
+        found = evolve(
+            objective, strategy, config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes, config=config.to_json(),
+            progress=progress, track=track or bool(origin.get("track")),
+        )  # fmt: skip
+        return finish(config, learners, dataset, found, out) if is_first() else {}
 
 
 def _origin(out: Path) -> dict[str, Any]:
