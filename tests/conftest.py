@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import tempfile
+
+# No list of trusted files but the tests' own.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="neurosim-tests-")
 
 # One thread, here and in the processes and notebooks that tests start: the matrices are small, and OpenMP's threads wait for one another
 # in loops, for minutes where other workers keep the cores busy. It is read when torch is imported.

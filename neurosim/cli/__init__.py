@@ -1,15 +1,16 @@
-"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | export | data`."""
+"""The command line: `neurosim list | describe | simulate | compare | train | evolve | sweep | table | plot | export | data | trust`."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 
 from neurosim import _start
-from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train
+from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train, trust
 from neurosim.cli.common import Commands, disk_problem
 from neurosim.errors import NeurosimError
 
@@ -18,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 done, 1 error, 2 wrong usage, 130 Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of latin-1 gets what it lacks as \u2013
     arguments = argparse.Namespace()
     try:
         _start.take_over()
@@ -80,6 +84,6 @@ def parser() -> argparse.ArgumentParser:
 
     top.add_argument("--version", action="version", version=f"neurosim {__version__}")
     commands = Commands(top)
-    for module in (describe, simulate, train, evolve, sweep, plot, export, data):
+    for module in (describe, simulate, train, evolve, sweep, plot, export, data, trust):
         module.add(commands)
     return top

@@ -173,21 +173,17 @@ def samples_of(arguments: argparse.Namespace, circuit: Any, name: str, normalise
 
 def _stimuli_in(path: Path) -> tuple[Any, Any]:
     """Images and labels (or None) of a file that ``numpy.savez`` wrote; `neurosim.simulation.stimuli` checks them against the circuit."""
-    import zipfile
-    import zlib
-
-    import numpy as np
+    from neurosim.data.npz import read_npz
 
     wanted = "wanted a file .npz as numpy.savez(FILE, images=..., labels=...) writes it"
     if path.suffix.lower() != ".npz":
         raise NeurosimError(f"--stimuli {path}: {wanted}.")
+    if not path.is_file():
+        raise NeurosimError(f"--stimuli {path}: there is no such file; {wanted}.")
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise NeurosimError(f"--stimuli {path}: {error.strerror or error}.") from error
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise NeurosimError(f"--stimuli {path} is damaged, or no such file; {wanted}.") from error
+        arrays = read_npz(path)
+    except NeurosimError as error:
+        raise NeurosimError(f"--stimuli {str(error).rstrip('.')}; {wanted}.") from error
     if "images" not in arrays or not set(arrays) <= {"images", "labels"}:
         raise NeurosimError(f"--stimuli {path} holds {', '.join(sorted(arrays)) or 'nothing'}; {wanted}.")
     images, labels = arrays["images"], arrays.get("labels")
@@ -234,7 +230,9 @@ def output_folder(arguments: argparse.Namespace, own: str | None = None) -> Iter
 
 def _new_folder(arguments: argparse.Namespace) -> Path:
     """``runs/COMMAND-MODEL-TIME``, or with -2, -3, ... behind: commands of the same second each get their own."""
-    stem = Path(arguments.model.partition(":")[0]).stem
+    from neurosim import registry
+
+    stem = registry.split(arguments.model)[0].stem
     name = f"{arguments.command}-{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         out = Path("runs") / (name if number == 1 else f"{name}-{number}")

@@ -105,7 +105,7 @@ _TRACES, _RUN, _EVOLUTION, _MODEL = "traces", "a run folder", "an evolution", "a
 def _what(path: Path) -> str:
     from neurosim import registry
 
-    if path.suffix == ".py" or ".py:" in path.name or (not path.exists() and path.name in registry.names()):
+    if registry.is_file(str(path)) or (not path.exists() and path.name in registry.names()):
         return _MODEL
     if not path.exists():
         raise NeurosimError(
@@ -138,8 +138,10 @@ def _default(found: Mapping[Path, str]) -> str:
 
 
 def _beside(path: Path, what: str, kind: str) -> Path:
+    from neurosim import registry
+
     if what == _MODEL:
-        return Path(f"{Path(path.name.partition(':')[0]).stem}-{kind}.png")
+        return Path(f"{registry.split(str(path))[0].stem}-{kind}.png")
     if path.is_dir() and what != _TRACES:
         return path / {"learning": "curves.png"}.get(kind, f"{kind}.png")
     path = path / "traces.h5" if path.is_dir() else path
@@ -252,6 +254,7 @@ def _recording(path: Path, kind: str, stack: ExitStack) -> Traces:
 
 
 def _draw_weights(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim import registry
     from neurosim.plot import feedback_pairs, weights_figure
 
     path = _one(paths, "weights")
@@ -259,7 +262,9 @@ def _draw_weights(paths: list[Path], arguments: argparse.Namespace, stack: ExitS
     pairs: list[tuple[str, str]] = []
     if (path / "config.toml").is_file():
         (run,) = _runs([path], "weights")
-        pairs = [pair for pair in feedback_pairs(run.circuit) if all(name in traces.weights for name in pair)]
+        # A look at weights runs no code: a model file's circuit stays unread, and its pairs unknown.
+        known = [] if registry.is_file(run.config.model) else feedback_pairs(run.circuit)
+        pairs = [pair for pair in known if all(name in traces.weights for name in pair)]
     return weights_figure(traces, arguments.record, pairs)
 
 

@@ -62,6 +62,7 @@ def add(commands: Commands) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from neurosim import registry
     from neurosim.training import sweep
     from neurosim.training.run import accuracy_text
 
@@ -71,12 +72,13 @@ def _sweep(arguments: argparse.Namespace) -> None:
     if arguments.workers and arguments.scheduler not in (None, "local"):
         raise NeurosimError("--workers belongs to this machine; a dask cluster has workers of its own. Leave it out.")
     out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
-    placed = sweep.folders(sweep.expand(arguments.file), out)
+    placed = sweep.folders(sweep.expand(arguments.file, look=arguments.dry_run), out)
     chosen = {f: c for f, c in placed.items() if not arguments.only or arguments.only in str(f.relative_to(out))}
     if not chosen:
         names = ", ".join(str(f.relative_to(out)) for f in placed)
         raise NeurosimError(f"--only {arguments.only}: no run has that in its name. Runs: {names}.")
-    states = {folder: sweep.state(folder, config) for folder, config in chosen.items()}
+    unread = {folder for folder, config in chosen.items() if arguments.dry_run and registry.is_file(config.model)}
+    states = {folder: sweep.state(folder, None if folder in unread else c) for folder, c in chosen.items()}
     if arguments.dry_run:
         for folder, state in states.items():
             print(f"{state:11}{folder}")

@@ -87,8 +87,10 @@ def _train(arguments: argparse.Namespace) -> None:
         with goes_on(lambda: _kept(out)):
             run: Any = resume(out)
     else:
-        values, weights = _experiment(arguments)
-        config = resolve(values.pop("model"), values.pop("settings"), **values)  # complain before a folder is made
+        values, weights, named_by = _experiment(arguments)
+        config = resolve(
+            values.pop("model"), values.pop("settings"), named_by, **values
+        )  # complain before a folder is made
         arguments.model = config.model
         finished = False
         place = (  # under torchrun one process makes it
@@ -114,8 +116,9 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best}{recording} in {out}")
 
 
-def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
-    """What is to be trained: an experiment file or a model's name, what the command line says beside it, weights to start from."""
+def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any, str | None]:
+    """What is to be trained: an experiment file or a model's name, what the command line says beside it, weights to start from, the
+    file that names the model."""
     from neurosim import registry
     from neurosim.training import load
     from neurosim.training.config import SWEEP_KEYS, read_toml
@@ -152,7 +155,7 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     values["settings"] = {**values["settings"], **registry.parse_settings(arguments.settings)}
     if arguments.credits is not None:
         values["settings"]["credits"] = arguments.credits
-    return values, weights
+    return values, weights, arguments.model if arguments.model.endswith(".toml") else None
 
 
 def _kept(out: Path) -> str:

@@ -19,6 +19,7 @@ from brian2.equations.equations import (
 )
 from brian2.units.fundamentalunits import Dimension
 
+from neurosim.equations.bounds import bounded
 from neurosim.equations.functions import FUNCTIONS
 from neurosim.equations.render import is_noise, names_in
 from neurosim.errors import CircuitError
@@ -57,6 +58,8 @@ def parse_cell(text: str, where: str) -> CellEquations:
     CircuitError
         Text that Brian2 cannot read, reserved names, circular subexpressions, unknown flags.
     """
+    for statement in _statements(text):
+        bounded(statement.partition("=")[2].rpartition(":")[0], where)
     try:
         equations = Equations(text)
         ordered = equations.ordered
@@ -116,12 +119,13 @@ def check_expression(expression: str, shown: str, where: str) -> None:
     CircuitError
         With the cure.
     """
+    bounded(expression, where)
     try:
         tree = ast.parse(expression.strip(), mode="eval")
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
         words = [word for word in re.findall(r"\w+", expression) if keyword.iskeyword(word) and word not in _WORDS]
         cure = f" '{words[0]}' is a word of Python's own; give the variable another name." if words else ""
-        raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.{cure}") from error
+        raise CircuitError(f"{where}: cannot read '{shown}': {error}.{cure}") from error
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in FUNCTIONS:

@@ -21,11 +21,16 @@ from brian2.units.fundamentalunits import (
     get_unit,
 )
 
+from neurosim.equations.bounds import bounded, shortened
 from neurosim.errors import CircuitError, suggest
 
 Value = float | np.ndarray
 #: Units of electricity, which shorten products.
 _NAMED = ("volt", "siemens", "farad", "ohm", "amp", "coulomb")
+#: What the text of a value is made of, beside numbers.
+_ARITHMETIC = (
+    ast.BinOp, ast.UnaryOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub, ast.Name, ast.Load,
+)  # fmt: skip
 #: Names of the SI's base units, in the order of Brian2's dimensions.
 _SI = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 
@@ -33,25 +38,28 @@ _SI = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 def quantity(value: Any) -> tuple[Value, Dimension]:
     """``(number in base SI, dimension)`` of a number, an array, a Brian2 quantity or a text like ``"10*ms"``."""
     if isinstance(value, str):
-        try:
-            tree = ast.parse(value, mode="eval")
-        except SyntaxError as error:
+        tree = bounded(value, "A value")
+        if tree is None:
             raise CircuitError(
-                f"Cannot read the value '{value}': write a number with units, such as '10*ms'."
-            ) from error
+                f"Cannot read the value '{shortened(value)}': write a number with units, such as '10*ms'."
+            )
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
                 raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{_nearest_unit(node.id)}")
-            number = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
-            arithmetic = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Load)
-            if not number and not isinstance(node, arithmetic):
+            number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
+            if not number and not isinstance(node, _ARITHMETIC):
                 raise CircuitError(f"The value '{value}' may only hold numbers, units and arithmetic.")
         try:
-            value = eval(compile(tree, "<value>", "eval"), {"__builtins__": {}}, dict(DEFAULT_UNITS))
-        except (DimensionMismatchError, ArithmeticError) as error:
+            code = compile(ast.Expression(tree), "<value>", "eval")
+            computed = eval(code, {"__builtins__": {}}, dict(DEFAULT_UNITS))
+        except (DimensionMismatchError, ArithmeticError, TypeError, RecursionError) as error:
             raise CircuitError(f"The value '{value}' cannot be computed: {error}") from error
-    dimension = get_dimensions(value)
-    array = np.asarray(value, dtype=float)
+        value = computed
+    try:
+        dimension = get_dimensions(value)
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise CircuitError(f"Got {value!r}; wanted a number, or a text with units such as '10*ms'.") from error
     if not np.isfinite(array).all():
         raise CircuitError(f"The value {value!r} is not finite.")
     return (float(array) if array.ndim == 0 else np.array(array)), dimension

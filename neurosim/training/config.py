@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tomli_w
+from annotated_types import Ge, Gt, Lt
 
 from neurosim import registry
-from neurosim.backends import STEADY
+from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS
+from neurosim.checks import Count, In, NotNegative, PositiveTime, Seed, Share, check_fields
 from neurosim.errors import NeurosimError, suggest, unknown
 from neurosim.files import user_path
+from neurosim.reading import read_text
 from neurosim.traces import Recorder
 
 if TYPE_CHECKING:
     from neurosim.data import Dataset
 
-#: Keys that hold one of a few words.
-WORDS = {
-    "optimiser": ("none", "sgd", "adam"),
-    "schedule": ("exponential", "cosine"),
-    "clip_by": ("all", "rule", "matrix"),
-    "select": ("last", "best"),
-    "padding": ("black", "edge"),
-    "validation": ("last", "random"),
-    "last_batch": ("drop", "keep"),
-}
 #: What a sweep file holds beside the keys of an experiment file.
 SWEEP_KEYS = ("seeds", "run", "grid")
 #: Plain torch references that the trainer runs like a circuit: the same net, data order and budget.
@@ -136,57 +131,49 @@ class TrainConfig:
     name: str = ""
     data: str = "digits"
     normalise: str = "none"
-    crop: int = 0
+    crop: Annotated[int, Ge(0)] = 0
     flip: bool = False
-    padding: str = "black"
-    level: str = "torch:steady"
-    method: str = "circuit"
-    seed: int = 0
-    epochs: int = 30
-    batch_size: int = 32
-    last_batch: str = "drop"
-    optimiser: str = "adam"
-    learning_rate: float = 0.005
-    learning_rates: dict[str, float] = field(default_factory=dict)
-    schedule: str = "exponential"
-    decay: float = 1.0
-    final_after: int | None = None
-    final_decay: float | None = None
-    final_rate: float = 0.0
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    warm_up: int = 0
+    padding: Literal["black", "edge"] = "black"
+    level: Annotated[str, In(LEVELS)] = STEADY
+    method: Annotated[str, In(("circuit", *REFERENCES))] = "circuit"
+    seed: Seed = 0
+    epochs: Count = 30
+    batch_size: Count = 32
+    last_batch: Literal["drop", "keep"] = "drop"
+    optimiser: Literal["none", "sgd", "adam"] = "adam"
+    learning_rate: NotNegative = 0.005
+    learning_rates: dict[str, NotNegative] = field(default_factory=dict)
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    decay: Share = 1.0
+    final_after: Count | None = None
+    final_decay: Share | None = None
+    final_rate: NotNegative = 0.0
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
+    weight_decay: NotNegative = 0.0
+    warm_up: Annotated[int, Ge(0)] = 0
     centralise: bool = False
-    clip: float | None = None
-    clip_by: str = "all"
+    clip: NotNegative | None = None
+    clip_by: Literal["all", "rule", "matrix"] = "all"
     optimise: tuple[str, ...] = ("feedforward",)
-    dt: str = "1*ms"
-    tolerance: float = 1e-5
-    max_sweeps: int = 50
-    solver: str = "sweeps"
-    dtype: str = "float32"
+    dt: PositiveTime = "1*ms"
+    tolerance: NotNegative = 1e-5
+    max_sweeps: Count = 50
+    solver: Annotated[str, In(SOLVERS)] = "sweeps"
+    dtype: Annotated[str, In(DTYPES)] = "float32"
     device: str = "cpu"
-    codegen: str = "numpy"
-    limit: int | None = None
-    collapse: float | None = None
-    checkpoint: float = 60.0
+    codegen: Annotated[str, In(TARGETS)] = "numpy"
+    limit: Count | None = None
+    collapse: Share | None = None
+    checkpoint: NotNegative = 60.0
     test: bool = True
     hold_out: bool = True
-    validation: str = "last"
-    validation_share: float = 0.1
-    select: str = "last"
+    validation: Literal["last", "random"] = "last"
+    validation_share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    select: Literal["last", "best"] = "last"
     recorder: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in fields(self):
-            value, wanted = getattr(self, key.name), _wanted(key.name, getattr(self, key.name))
-            if wanted:
-                raise NeurosimError(f"{key.name} = {value!r}; wanted {wanted}.")
-        for what, known in WORDS.items():
-            if getattr(self, what) not in known:
-                raise unknown(what, getattr(self, what), known)
-        if self.method not in ("circuit", *REFERENCES):
-            raise unknown("method", self.method, ("circuit", *REFERENCES))
+        check_fields(self)
         if self.method in REFERENCES and (self.optimiser == "none" or self.level != "torch:steady"):
             raise NeurosimError(
                 f"method = '{self.method}' with optimiser = '{self.optimiser}' and level = '{self.level}': a reference net is plain torch, its "
@@ -304,16 +291,27 @@ class TrainConfig:
         return {"model": self.model, "data": self.data, "level": level, "seed": self.seed}
 
     def to_toml(self) -> str:
-        """The run as TOML."""
-        lines, tables = [], []
-        for key, value in asdict(self).items():
-            if isinstance(value, dict) and (value or key == "settings"):
-                tables += [f"\n[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items() if v is not None)]
-            elif value is None and key in _PRESET:
-                lines.append(f'{key} = "none"')
-            elif value is not None and value != {}:
-                lines.append(f"{key} = {_toml(value)}")
-        return "\n".join([*lines, *tables]) + "\n"
+        """The run as TOML.
+
+        Raises
+        ------
+        NeurosimError
+            A value that TOML does not hold, or that would be read back as another one; the key is named.
+        """
+        values = {key: "none" if value is None and key in _PRESET else value for key, value in asdict(self).items()}
+        values = {k: v for k, v in values.items() if v is not None and (v != {} or k == "settings")}
+        written: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, dict):
+                written[key] = {k: _plain(f"{key}.{k}", v) for k, v in value.items()}
+            else:
+                written[key] = _plain(key, value)
+        text = tomli_w.dumps(written)
+        if keys := differing(self, self.from_text(text, "The configuration")):
+            given = flat(asdict(self))
+            shown = ", ".join(f"{key} = {given.get(key)!r}" for key in keys)
+            raise NeurosimError(f"A file cannot hold {shown}. Give other values.")
+        return text
 
     @classmethod
     def from_toml(cls, path: str | Path) -> TrainConfig:
@@ -350,11 +348,7 @@ def read_toml(path: str | Path, more: Collection[str] = ()) -> dict[str, Any]:
     path = user_path(path)
     if not path.is_file():
         raise NeurosimError(f"There is no file '{path}'.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except ValueError as error:  # no text at all
-        raise NeurosimError(f"'{path}' is damaged: {error}") from error
-    return _parsed(text, str(path), more)
+    return _parsed(read_text(path), str(path), more)
 
 
 def _parsed(text: str, where: str, more: Collection[str] = ()) -> dict[str, Any]:
@@ -362,6 +356,8 @@ def _parsed(text: str, where: str, more: Collection[str] = ()) -> dict[str, Any]
         values = tomllib.loads(text)
     except ValueError as error:
         raise NeurosimError(f"'{where}' is damaged: {error}") from error
+    except RecursionError:
+        raise NeurosimError(f"'{where}' is damaged: its tables and lists are nested too deeply.") from None
     check_keys(values, where, more)
     return {key: None if key in _PRESET and value == "none" else value for key, value in _tuples(values).items()}
 
@@ -392,60 +388,42 @@ _TRANSFORM = (
     "clip", "clip_by",
 )  # fmt: skip
 _RATES = "learning_rates."
-_LEAST = {"seed": 0, "crop": 0, "warm_up": 0} | dict.fromkeys(
-    ("epochs", "batch_size", "max_sweeps", "limit", "final_after"), 1
-)
-_NUMBERS = (
-    "learning_rate", "decay", "final_decay", "final_rate", "momentum", "weight_decay", "clip", "collapse", "tolerance", "checkpoint",
-)  # fmt: skip
 
 
-def _wanted(name: str, value: Any) -> str:
-    """What a key should hold, where `value` is not that; else an empty text."""
-    if name in ("limit", "clip", "collapse", "final_after", "final_decay") and value is None:
-        return ""
-    if name == "validation_share":
-        right = _is_number(value) and 0 < value < 1
-        return "" if right else "a number above 0 and below 1"
-    if name in ("flip", "test", "hold_out", "centralise"):
-        return "" if isinstance(value, bool) else "true or false"
-    if name in _LEAST:
-        right = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
-        return "" if right else f"a whole number of at least {_LEAST[name]}"
-    if name in _NUMBERS:
-        below = " and below 1" if name == "momentum" else ""
-        return "" if _is_number(value) and not (below and value >= 1) else f"a number of at least 0{below}"
-    if name == "learning_rates":
-        right = isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
-        return "" if right else "a table of rules and their rates, numbers of at least 0"
-    if name == "recorder":
-        return "" if isinstance(value, dict) else "a table: variables, cells, spikes, stride, phases, trials"
-    if name == "settings":
-        return "" if isinstance(value, dict) else "a table of settings of the circuit"
-    if name == "optimise":
-        return "" if isinstance(value, tuple) and all(isinstance(v, str) for v in value) else "names of rules"
-    return "" if isinstance(value, str) else "a text" + (" with units, such as '1*ms'" if name == "dt" else "")
+def _plain(key: str, value: Any) -> Any:
+    """A value as TOML holds it: texts, numbers, booleans, lists, tables."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, tuple | list):
+        return [_plain(key, v) for v in value]
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {k: _plain(f"{key}.{k}", v) for k, v in value.items()}
+    unwritable = isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+    if (
+        unwritable
+        or not isinstance(value, str | bool | int | float)
+        or (isinstance(value, int) and abs(value) >= 2**63)
+    ):
+        raise NeurosimError(
+            f"{key} = {value!r} cannot be written to a file; wanted a text, a number or a list of them."
+        )
+    return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are JSON's
-
-
-def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any) -> TrainConfig:
+def resolve(
+    model: str, settings: Mapping[str, Any] | None = None, named_by: str | None = None, look: bool = False,
+    **given: Any,
+) -> TrainConfig:  # fmt: skip
     """A configuration from the model's preset, then `given` schedule values, then `settings`.
 
     `settings` may hold keys of the circuit and of the schedule; a key that is neither is refused with the nearest name. A key
-    ``learning_rates.RULE`` is an entry of that table, and tables are joined entry by entry.
+    ``learning_rates.RULE`` is an entry of that table, and tables are joined entry by entry. `named_by` is the file in which
+    the model is named, see `registry.model`; with `look`, a model file is not imported (and has no preset).
     """
-    found = registry.model(model)
+    only_looked_at = look and registry.is_file(model)
+    found = registry.unread(model, settings or {}) if only_looked_at else registry.model(model, named_by)
     schedule_keys = {f.name for f in fields(TrainConfig)} - {"model", "settings"}
     asked = {k: None for k in _PRESET if k in given and given[k] in (None, "none")}
     given = _joined({k: v for k, v in given.items() if v is not None} | asked)
@@ -459,12 +437,13 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
     circuit_learns = wanted.get("method", "circuit") == "circuit"
     if wanted.get("level", "torch:steady") != "torch:steady" and circuit_learns:
         wanted.setdefault("optimiser", "none")
-        if wanted["level"].startswith("brian2"):
+        if str(wanted["level"]).startswith("brian2"):
             wanted.setdefault("dtype", "float64")
     if "solver" in wanted and wanted.get("level", STEADY) != STEADY:
         raise NeurosimError(
             f"solver = '{wanted['solver']}' on {wanted['level']}: only {STEADY} solves for a fixed point. Leave one out."
         )
+    settings |= found.checked({k: v for k, v in settings.items() if k in found.parameters})
     preset = found.preset(settings, wanted.get("data", "digits"))
     # Defaults are written down too, so that a saved run does not change with them.
     circuit = {
@@ -501,7 +480,9 @@ def resolve(model: str, settings: Mapping[str, Any] | None = None, **given: Any)
         schedule.pop("validation_share", None)
     if rates:
         schedule["learning_rates"] = rates | wanted.get("learning_rates", {})
-    return TrainConfig(model, circuit, **schedule)
+    config = TrainConfig(model, circuit, **schedule)
+    config.to_toml()  # what its file cannot hold is refused before a folder is made
+    return config
 
 
 def _joined(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -538,5 +519,5 @@ def label(config: TrainConfig) -> str:
 
 def differing(a: TrainConfig, b: TrainConfig) -> list[str]:
     """The keys in which two configurations differ, settings as ``settings.KEY``."""
-    one, other = flat(asdict(a)), flat(asdict(b))
+    one, other = flat(_tuples(asdict(a))), flat(_tuples(asdict(b)))
     return [key for key in {**one, **other} if one.get(key) != other.get(key)]

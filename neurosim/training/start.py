@@ -10,14 +10,16 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from neurosim import data as datasets
+from neurosim import registry
 from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import Workers, is_first
+from neurosim.checks import Array, Cure, checked
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.simulation import versions
@@ -41,15 +43,25 @@ from neurosim.training.track import FOLDER as EVENTS
 from neurosim.training.track import Tracker, require_tensorboard
 from neurosim.training.trainer import Trainer
 
+#: Of a training, which its folder must be able to repeat.
+ModelName = Annotated[
+    str,
+    Cure(
+        "A circuit is trained by the function that builds it, so that the run folder can build it again: write the function "
+        "into a file, and train('FILE.py:FUNCTION', settings={...})."
+    ),
+]
 
+
+@checked
 @own_settings()
 def train(
-    model: str,
+    model: ModelName,
     out: str | os.PathLike[str] | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
-    weights: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, Array] | None = None,
     progress: bool = True,
     command: str | None = None,
     overwrite: bool = False,
@@ -100,6 +112,12 @@ def start(
         require_tensorboard()
         if out is None:
             raise NeurosimError("track writes into the run folder, and there is none; give out, or leave track out.")
+    if out is not None and registry.is_file(config.model):
+        path = registry.split(config.model)[0].resolve()
+        if out.resolve() in path.parents:
+            raise NeurosimError(
+                f"The model file '{path}' lies in '{out}', and no code in a run folder runs. Give another folder."
+            )
     if out is None:
         trainer = Trainer(config, data_dir, weights, progress)
         trainer.fit()
@@ -141,6 +159,7 @@ def _start(
         _begin(trainer, folder)
         if weights is not None:  # which the configuration does not tell
             trainer.save_checkpoint(folder)
+        registry.trust(config.model)
         write_whole(folder / CONFIG, config.to_toml().encode())  # last: with it, the folder can be resumed
     return _finish(trainer, folder, track)
 
@@ -188,10 +207,13 @@ def _resume(folder: Path, progress: bool) -> Run:
     data_dir = origin.get("data_dir")
     if data_dir and not Path(data_dir).is_dir():  # moved, or another machine
         data_dir = None
-    trainer = Trainer(TrainConfig.from_toml(folder / CONFIG), data_dir, None, progress)
+    config = TrainConfig.from_toml(folder / CONFIG)
+    registry.check_allowed(config.model, str(folder / CONFIG))
+    trainer = Trainer(config, data_dir, None, progress)
     _warn_of_round_off(origin, trainer.workers)
     if kept:
-        trainer.restore(folder)
+        with checkpoint.taken_up(folder):
+            trainer.restore(folder)
     elif trainer.workers.first:
         _begin(trainer, folder)
     return _finish(trainer, folder, bool(origin.get("track")))
@@ -246,12 +268,14 @@ def _finish(trainer: Trainer, folder: Path, track: bool) -> Run:
             reason = reason if str(cause) in reason else f"{reason} {cause}"
         if trainer.workers.first:
             _write_result(folder, {**trainer.config.labels, "failed": reason})
-        raise NeurosimError(f"{reason} Metrics and weights of the last whole epoch are kept in {folder}.") from error
+        raise DivergenceError(f"{reason} Metrics and weights of the last whole epoch are kept in {folder}.") from error
     if trainer.workers.first:
         _write_result(folder, result)
         (folder / checkpoint.NAME).unlink(missing_ok=True)
     weights = {n: w.astype(np.float64) for n, w in trainer.engine.weights().items()}
-    return Run(folder, trainer.config, weights, trainer.metrics, result)
+    run = Run(folder, trainer.config, weights, trainer.metrics, result)
+    vars(run)["circuit"] = trainer.circuit  # it is built: a model file may have changed meanwhile
+    return run
 
 
 def _result(trainer: Trainer) -> dict[str, Any]:

@@ -49,11 +49,11 @@ PATIENCE = 120.0
 # ---------------------------------------------------------------- the file
 
 
-def expand(path: str | Path) -> list[TrainConfig]:
+def expand(path: str | Path, look: bool = False) -> list[TrainConfig]:
     """The runs of a sweep file: every ``[[run]]`` (or the one that the top describes) x the product of ``[grid]`` x ``seeds``.
 
     Keys of a ``[[run]]`` override those at the top, keys of the grid override both. Runs of a grid get names that say where in the grid
-    they stand, so that tables tell them apart.
+    they stand, so that tables tell them apart. With `look`, no model file is imported: its runs have no preset.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def expand(path: str | Path) -> list[TrainConfig]:
             chosen = dict(zip(grid, point, strict=True))
             for seed in seeds:
                 try:
-                    config = _configuration(given, chosen, seed)
+                    config = _configuration(given, chosen, seed, str(path), look)
                 except NeurosimError as error:
                     raise NeurosimError(f"'{path}', run {number}{_at(chosen)}: {error}") from error
                 if config in configs:
@@ -95,12 +95,14 @@ def expand(path: str | Path) -> list[TrainConfig]:
     return configs
 
 
-def _configuration(given: Mapping[str, Any], chosen: Mapping[str, Any], seed: Any) -> TrainConfig:
+def _configuration(
+    given: Mapping[str, Any], chosen: Mapping[str, Any], seed: Any, named_by: str, look: bool
+) -> TrainConfig:
     values = {**given, **chosen, "seed": seed}
     settings = {k.removeprefix("settings."): values.pop(k) for k in list(values) if k.startswith("settings.")}
     if "model" not in values:
         raise NeurosimError('no model is named; wanted a line such as model = "ghost_units".')
-    config = resolve(values.pop("model"), settings, **values)
+    config = resolve(values.pop("model"), settings, named_by, look, **values)
     # What the label says already, and the data set, which is a column of tables, are no part of the name.
     told = {k: v for k, v in chosen.items() if k not in ("data", "name") and v != label(config)}
     return replace(config, name=label(config) + _at(told)) if told else config
@@ -127,12 +129,14 @@ def folders(configs: Sequence[TrainConfig], out: Path) -> dict[Path, TrainConfig
     return placed
 
 
-def state(folder: Path, config: TrainConfig) -> str:
-    """How far a run is: ``new``, ``unfinished``, ``failed`` or ``finished``; a folder of another configuration is refused by name."""
+def state(folder: Path, config: TrainConfig | None) -> str:
+    """How far a run is: ``new``, ``unfinished``, ``failed`` or ``finished``.
+
+    A folder of another configuration is refused by name; with None, it is not compared.
+    """
     if not (folder / CONFIG).is_file():
         return "new"
-    keys = differing(TrainConfig.from_toml(folder / CONFIG), config)
-    if keys:
+    if config and (keys := differing(TrainConfig.from_toml(folder / CONFIG), config)):
         raise NeurosimError(
             f"The folder '{folder}' holds a run of another configuration (it differs in {', '.join(keys)}). "
             "Delete it, or give the sweep another --out."

@@ -18,6 +18,7 @@ from neurosim import registry
 from neurosim.analysis.weights import angle, eigenvalues
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
+from neurosim.backends.settings import named_overflow
 from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
 from neurosim.connectivity import Given
@@ -96,7 +97,7 @@ class Trainer:
         progress: bool = True,
     ):  # fmt: skip
         self.config = config
-        self.circuit = registry.model(config.model).circuit(config.settings)
+        self.circuit = registry.model(config.model, "The configuration").circuit(config.settings)
         readout = self.circuit.readout
         if readout is None:
             raise NeurosimError(
@@ -300,7 +301,8 @@ class Trainer:
             if self.workers.size > 1:  # one batch a call
                 own = self.workers.share(len(rows))
                 fields = {name: values[own] for name, values in fields.items()}
-            result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
+            with named_overflow():
+                result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
             wanted = _numpy(fields[self.readout.wanted])
             right, loss = self._score(result.readout, wanted)
             sums = self.workers.total(right, loss, len(wanted), result.unsettled, result.unstable)
@@ -347,12 +349,19 @@ class Trainer:
         # Workers take turns, so that together they hold the batches of one process (a circuit may pool over a batch).
         filled = -(-total // (batch * self.workers.size)) * batch * self.workers.size
         rows = np.arange(self.workers.rank, filled, self.workers.size) % total
+        weights = self.engine.weights()
+        for name, values in weights.items():
+            if not np.isfinite(values).all():
+                raise DivergenceError(f"The weights of '{name}' hold NaN or infinity. {self._cure()}")
         if self.reader is not self.engine:
-            self.reader.set_weights(self.engine.weights())
+            self.reader.set_weights(weights)
         measured = self._of_states() if measures else {}
-        result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(measured))
+        with named_overflow():
+            result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(measured))
         score = self._score(result.readout[: len(own)], _numpy(fields[self.readout.wanted][own]))
         right, loss = self.workers.total(*score)
+        if not np.isfinite(loss):
+            raise DivergenceError(f"The loss is {loss}. {self._cure()}")
         row: dict[str, Any] = {**({"accuracy": right / total} if self.classifies else {}), "loss": loss / total}
         for name, measure in measured.items():
             kept = result.ends[measure.phase]
@@ -364,6 +373,19 @@ class Trainer:
             of, of_count, to, to_count = self.workers.total(*sums)
             row[name] = float(np.sqrt(of / of_count) / max(np.sqrt(to / to_count), np.finfo(float).tiny))
         return row
+
+    def _cure(self) -> str:
+        """What to lower where training diverges: the factors of the changes, and those that are far from the usual."""
+        config = self.config
+        factors: dict[str, Any] = {}
+        if config.optimiser != "none":
+            factors = {"learning_rate": config.learning_rate} | {
+                f"learning_rates.{rule}": rate for rule, rate in config.learning_rates.items()
+            }
+            factors |= {"weight_decay": config.weight_decay} if config.weight_decay else {}
+        numbers = {k: v for k, v in config.settings.items() if isinstance(v, float) and v}
+        factors |= {k: v for k, v in numbers.items() if not 1e-9 < abs(v) < 1e9 or k.startswith("eta")}
+        return f"Lower {', '.join(f'{k} = {v:g}' for k, v in factors.items()) or 'the factors of the rules'}."
 
     def _score(self, answers: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
         """Number of right answers (0 where there are no classes) and summed loss, see `Readout`."""

@@ -22,17 +22,19 @@ import torch
 from neurosim import data, registry
 from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.workers import is_first
+from neurosim.data import SPLITS
 from neurosim.errors import NeurosimError
 from neurosim.evolved import NAME, Evolved
 from neurosim.files import check_owner, locked, user_path, write_whole
+from neurosim.reading import damaged, of_types, read_table
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
 from neurosim.training.evolution.config import EvolveConfig
 from neurosim.training.evolution.lifetime import Learners, Life
-from neurosim.training.evolution.loop import CONFIG, Evolution, check_minutes, evolve, load
+from neurosim.training.evolution.loop import CONFIG, MEND, Evolution, check_minutes, evolve, load
 from neurosim.training.evolution.strategy import Strategy
-from neurosim.training.run import ORIGIN
+from neurosim.training.run import ORIGIN, read_origin
 
 RESULT = "result.json"
 
@@ -75,7 +77,7 @@ def run(
     began_with = origin.get("data_dir")
     if data_dir is None and began_with and Path(began_with).is_dir():  # else moved, or another machine
         data_dir = began_with
-    circuit = registry.model(config.model).circuit(config.settings)
+    circuit = registry.model(config.model, str(out / CONFIG)).circuit(config.settings)
     if not circuit.evolved:
         raise NeurosimError(
             f"The circuit '{circuit.name}' with these settings has no weights to evolve; wanted one whose Circuit(evolved=...) names some, such as tdca with "
@@ -108,6 +110,7 @@ def run(
                 "versions": versions(),
             }
             told = {**begun, **origin, "generations": config.generations}
+            registry.trust(config.model)
             write_whole(out / ORIGIN, json.dumps(told, indent=1).encode())
         found = evolve(
             objective, strategy, config.generations, out, resume=resume, overwrite=overwrite, minutes=minutes, config=config.to_json(),
@@ -118,21 +121,19 @@ def run(
 
 def _origin(out: Path) -> dict[str, Any]:
     """``run.json``, empty where there is none."""
-    return _table(out / ORIGIN, "Begin again with --overwrite, or put a copy of it back.")
+    return read_origin(out)
 
 
 def _result(out: Path) -> dict[str, Any]:
     """``result.json``, which may be of fewer generations than the checkpoint; empty where there is none."""
-    return _table(out / RESULT, "Delete it, then resume: it is written again.")
-
-
-def _table(path: Path, mend: str) -> dict[str, Any]:
+    path, mend = out / RESULT, "Delete it, then resume: it is written again."
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise NeurosimError(f"'{path}' is damaged: {error}. {mend}") from error
+    lists = {f"{split}_{what}": list[float] for split in SPLITS for what in ("accuracy", "loss")}
+    result = read_table(path, {"generations": int, "searched": int}, lists, mend)
+    if missing := [f"{s}_loss" for s in SPLITS if f"{s}_accuracy" in result and f"{s}_loss" not in result]:
+        raise damaged(path, f"it lacks {', '.join(missing)}", mend)
+    return result
 
 
 def kept(folder: Path) -> EvolveConfig:
@@ -143,16 +144,16 @@ def kept(folder: Path) -> EvolveConfig:
         raise NeurosimError(
             f"'{folder}' holds no evolution: it has no {CONFIG}. `neurosim evolve MODEL --out {folder}` begins one."
         )
+    described = read_table(path, needs={"config": dict[str, Any]}, mend=MEND)
+    values = of_types(described["config"], path, needs={"settings": dict[str, Any]}, mend=MEND, part="config")
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("settings").items()}
+    origin = read_origin(folder)
+    if "generations" not in origin:
+        raise damaged(folder / ORIGIN, "it is missing, or lacks generations", MEND)
     try:
-        values = json.loads(path.read_text())["config"]
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("settings").items()}
-        return EvolveConfig(
-            settings=settings, generations=json.loads((folder / ORIGIN).read_text())["generations"], **values
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, NeurosimError):
-            raise
-        raise NeurosimError(f"'{path}' or the {ORIGIN} beside it is missing or damaged: {error}") from error
+        return EvolveConfig(settings=settings, generations=origin["generations"], **values)
+    except TypeError as error:
+        raise damaged(path, f"its config does not fit ({error})", MEND) from error
 
 
 def finish(config: EvolveConfig, learners: Learners, dataset: Any, found: Evolution, out: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def finish(config: EvolveConfig, learners: Learners, dataset: Any, found: Evolut
 def text_of(result: dict[str, Any]) -> str:
     """The result in words."""
     lines = []
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         if f"{split}_accuracy" in result:
             right, losses = (np.array(result[f"{split}_{what}"]) for what in ("accuracy", "loss"))
             lines.append(
