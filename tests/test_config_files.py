@@ -53,7 +53,7 @@ def test_numbers_keep_every_digit():
 @pytest.mark.parametrize("given", [{"name": "\udcff"}, {"settings": {"eta": 1j}}])
 def test_what_a_file_cannot_hold_is_refused_before_anything_is_written(tmp_path, given):
     """By the name of the key."""
-    with pytest.raises(NeurosimError, match="name|eta"):
+    with pytest.raises(NeurosimError, match=r"name|eta"):
         neurosim.train("ghost_units", tmp_path / "run", epochs=1, limit=64, progress=False, **given)
     assert not any(tmp_path.iterdir())
 

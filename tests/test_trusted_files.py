@@ -211,5 +211,5 @@ def test_a_path_may_hold_colons(stranger):
     (folder / "net.py").write_text(Path("net.py").read_text())
     for name in ("path:with.py:colon/net.py:circuit", "path:with.py:colon/net.py"):
         assert main(["describe", name]) == 0
-    with pytest.raises(NeurosimError, match="no function in .*net.py|There is no function"):
+    with pytest.raises(NeurosimError, match="Did you mean 'circuit'"):
         neurosim.registry.model("path:with.py:colon/net.py:circiut")

@@ -67,9 +67,9 @@ def _number(node: ast.AST, text: str, where: str) -> float | None:
         if number:
             value = _computed(lambda: float(node.value), node, text, where)  # type: ignore[arg-type]
         return value
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and parts[0] is None and parts[1] is not None:
-        if abs(parts[1]) > POWER and float(parts[1]).is_integer():
-            raise CircuitError(f"{where}: a power of {parts[1]:g} in '{shortened(text)}'; wanted at most {POWER}.")
+    power = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and parts[0] is None and parts[1]
+    if power and abs(power) > POWER and float(power).is_integer():
+        raise CircuitError(f"{where}: a power of {power:g} in '{shortened(text)}'; wanted at most {POWER}.")
     if not isinstance(node, ast.BinOp | ast.UnaryOp) or None in parts:
         return None
     values = [part for part in parts if part is not None]
