@@ -7,7 +7,12 @@ calcium plateau in the apical dendrite and a burst at the soma. Equations and co
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge
+
 from neurosim import Circuit, OneToOne, Phase, Population, Projection, Protocol
+from neurosim.checks import PositiveTime, Time, checked
 from neurosim.parts import bac_pyramidal, current_step, epsc
 
 #: The paper of the phenomenon.
@@ -31,7 +36,10 @@ PROTOCOLS = {
 }
 
 
-def circuit(onset: str = "60*ms", lag: str = "5*ms", duration: str = "300*ms") -> Circuit:
+@checked
+def circuit(
+    onset: Annotated[Time, Ge(0)] = "60*ms", lag: Time = "5*ms", duration: PositiveTime = "300*ms"
+) -> Circuit:  # fmt: skip
     """One cell per protocol: a brief step into the soma, weak apical input, both, strong apical input.
 
     Parameters

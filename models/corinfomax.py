@@ -25,7 +25,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Lt
 
 from neurosim import (
     SOURCE,
@@ -52,8 +54,9 @@ from neurosim import (
     Silent,
     SmallestEigenvalue,
 )
+from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
 from neurosim.equations import seconds
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 
 #: The paper.
 PAPER = """
@@ -133,26 +136,31 @@ SCHEDULE: dict[str, Any] = dict(
 )  # fmt: skip
 
 
+#: Steps of a phase; the last one is read by the rules.
+Steps = Annotated[int, Ge(2)]
+
+
+@checked
 def circuit(
-    preset: str = "digits",
-    sizes: Sequence[int] | None = None,
-    constraint: str | None = None,
-    eta_ff: Sequence[float] | None = None,
-    eta_fb: Sequence[float] | None = None,
-    nudging: str = "one_sided",
-    lateral: str = "auto",
-    lam: float | None = None,
-    epsilon: float = 0.15,
-    beta: float | None = None,
-    g_lk: float | None = None,
-    mu: float | None = None,
-    step_rule: str | None = None,
-    steps_free: int | None = None,
-    steps_nudged: int | None = None,
-    eta_q: Sequence[float] | None = None,
-    init: str = "scaled",
+    preset: Annotated[str, In(PRESETS)] = "digits",
+    sizes: Sizes | None = None,
+    constraint: Annotated[str, In(RATES)] | None = None,
+    eta_ff: Sequence[NotNegative] | None = None,
+    eta_fb: Sequence[NotNegative] | None = None,
+    nudging: Annotated[str, In(NUDGING)] = "one_sided",
+    lateral: Annotated[str, In(LATERAL)] = "auto",
+    lam: Annotated[float, Gt(0), Lt(1)] | None = None,
+    epsilon: Positive = 0.15,
+    beta: Positive | None = None,
+    g_lk: NotNegative | None = None,
+    mu: Positive | None = None,
+    step_rule: Annotated[str, In(STEP_RULES)] | None = None,
+    steps_free: Steps | None = None,
+    steps_nudged: Steps | None = None,
+    eta_q: tuple[Positive, Positive] | None = None,
+    init: Annotated[str, In(INIT)] = "scaled",
     random_sign: bool = True,
-    tau_u: str = "200*ms",
+    tau_u: PositiveTime = "200*ms",
 ) -> Circuit:
     """The CorInfoMax network.
 
@@ -205,8 +213,6 @@ def circuit(
     NeurosimError
         Unknown options, numbers outside their range, a step beyond the limit of explicit Euler.
     """
-    if preset not in PRESETS:
-        raise unknown("preset of corinfomax", preset, PRESETS)
     given = dict(
         sizes=sizes, constraint=constraint, eta_ff=eta_ff, eta_fb=eta_fb, lam=lam, beta=beta, g_lk=g_lk, mu=mu, step_rule=step_rule,
         steps_free=steps_free, steps_nudged=steps_nudged, eta_q=eta_q,
@@ -272,35 +278,12 @@ def circuit(
 
 
 def _check(p: dict[str, Any]) -> None:
-    """Refuse what is unknown or out of range."""
-    for what, known in (
-        ("constraint", RATES), ("lateral", LATERAL), ("nudging", NUDGING), ("step_rule", STEP_RULES), ("init", INIT)
-    ):  # fmt: skip
-        if p[what] not in known:
-            raise unknown(f"{what} of corinfomax", p[what], known)
+    """Refuse what does not fit together."""
     sizes = p["sizes"]
-    if len(sizes) < 2:
-        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
-    for name, count in (("eta_ff", len(sizes) - 1), ("eta_fb", len(sizes) - 2), ("eta_q", 2)):
+    for name, count in (("eta_ff", len(sizes) - 1), ("eta_fb", len(sizes) - 2)):
         if len(p[name]) != count:
             raise NeurosimError(
-                f"{name} = {tuple(p[name])}: wanted {count} numbers" + (
-                    " (hidden layers, output layer)." if name == "eta_q" else f", one per matrix of a net with sizes {tuple(sizes)}."
-                )
-            )  # fmt: skip
-    for name in ("epsilon", "beta", "mu"):
-        if not p[name] > 0:
-            raise NeurosimError(f"{name} = {p[name]}: wanted a number above 0.")
-    if any(not eta > 0 for eta in p["eta_q"]) or not p["g_lk"] >= 0:
-        raise NeurosimError(
-            f"eta_q = {p['eta_q']}, g_lk = {p['g_lk']}: wanted steps above 0 and a conductance of at least 0."
-        )
-    if not 0 < p["lam"] < 1:
-        raise NeurosimError(f"lam = {p['lam']}: the forgetting factor lies above 0 and below 1 (published: 0.99999).")
-    for name in ("steps_free", "steps_nudged"):
-        if not isinstance(p[name], int) or p[name] < 2:
-            raise NeurosimError(
-                f"{name} = {p[name]}: wanted a whole number of at least 2 (the last step is read by the rules)."
+                f"{name} = {tuple(p[name])}: wanted {count} numbers, one per matrix of a net with sizes {tuple(sizes)}."
             )
     conductances = [p["g_lk"], 1 / p["epsilon"], 1 / p["epsilon"] if len(sizes) > 2 else 1.0]
     limit = 2 / sum(conductances)
@@ -416,8 +399,6 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         name = {"cifar10_jpeg": "cifar10"}.get(dataset, dataset)
         name += "_sparse" if settings.get("constraint") == "sparse" and f"{name}_sparse" in PRESETS else ""
         name = name if name in PRESETS else "digits"
-    if name not in PRESETS:
-        raise unknown("preset of corinfomax", name, PRESETS)
     chosen: dict[str, Any] = {**COMMON, **SCHEDULE, **PRESETS[name], "preset": name}
     own = {k: v for k, v in settings.items() if v is not None and k in inspect.signature(circuit).parameters}
     built = circuit(**{**own, "preset": name})  # complains of settings that make no circuit

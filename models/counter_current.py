@@ -19,10 +19,11 @@ each other apart (`decorrelation`), which needs the whole batch at once: the ste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+from annotated_types import Ge, Lt, MinLen
 
 from neurosim import (
     SOURCE,
@@ -46,7 +47,8 @@ from neurosim import (
     Uniform,
     Windows,
 )
-from neurosim.errors import NeurosimError, unknown
+from neurosim.checks import Cells, Count, In, NotNegative, Positive, checked
+from neurosim.errors import NeurosimError
 
 #: The paper.
 PAPER = """
@@ -114,21 +116,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (64, 64, 32, 10),
-    layers: str = "dense",
-    pixels: int = 32,
-    loss: str = "raw",
-    kappa: float = 128.0,
-    contrast: float = 1.0,
-    decorrelation: float = 0.5,
-    activation: str = "elu",
-    labels: str = "all",
-    filter: float = 0.0,
+    sizes: Annotated[Sequence[Cells], MinLen(3)] = (64, 64, 32, 10),
+    layers: Annotated[str, In(LAYERS)] = "dense",
+    pixels: Count = 32,
+    loss: Annotated[str, In(LOSSES)] = "raw",
+    kappa: Positive = 128.0,
+    contrast: Positive = 1.0,
+    decorrelation: NotNegative = 0.5,
+    activation: Annotated[str, In(ACTIVATIONS)] = "elu",
+    labels: Annotated[str, In(LABELS)] = "all",
+    filter: Annotated[float, Ge(0), Lt(1)] = 0.0,
     own_class: bool = False,
-    baseline: float = 0.0,
-    settle: float | None = None,
-    eta: float = 1.0,
+    baseline: NotNegative = 0.0,
+    settle: Positive | None = None,
+    eta: Positive = 1.0,
 ) -> Circuit:
     """Counter-current learning of a classifier.
 
@@ -165,13 +168,10 @@ def circuit(
     """
     sizes = tuple(sizes)
     settle = TAU * (2 * len(sizes) + 6) if settle is None else settle
-    _check(sizes, layers, pixels, loss, activation, labels, filter, own_class, baseline, decorrelation)
-    for name, value in (("kappa", kappa), ("contrast", contrast), ("settle", settle), ("eta", eta)):
-        if not value > 0:
-            raise NeurosimError(f"{name} = {value}; wanted a number above 0.")
+    _check(sizes, layers, pixels, loss, own_class, baseline)
     top, classes = len(sizes) - 1, sizes[-1]
     shapes = _shapes(sizes, layers, pixels)
-    cells = [int(np.prod(shape)) for shape in shapes]
+    cells = [math.prod(shape) if isinstance(shape, tuple) else shape for shape in shapes]
     normalised = loss == "normalised"
     overlap = normalised and decorrelation > 0
     times = {"T_learn": f"{GATE}*ms"}
@@ -366,31 +366,19 @@ def _shapes(sizes: tuple[int, ...], layers: str, pixels: int) -> list[Any]:
 
 
 def _check(
-    sizes: tuple[int, ...], layers: str, pixels: int, loss: str, activation: str, labels: str, filter: float,
-    own_class: bool, baseline: float, decorrelation: float,
+    sizes: tuple[int, ...], layers: str, pixels: int, loss: str, own_class: bool, baseline: float
 ) -> None:  # fmt: skip
-    if len(sizes) < 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes) or sizes[-1] < 2:
-        raise NeurosimError(
-            f"sizes = {sizes}; wanted whole numbers for a picture, at least one hidden level and at least two classes."
-        )
-    for what, value, known in (
-        ("layers", layers, LAYERS), ("loss", loss, LOSSES), ("activation", activation, ACTIVATIONS), ("choice of labels", labels, LABELS),
-    ):  # fmt: skip
-        if value not in known:
-            raise unknown(what, value, tuple(known))
+    """Refuse what does not fit together."""
+    if sizes[-1] < 2:
+        raise NeurosimError(f"sizes = {sizes}; wanted at least two classes, the last of them.")
     halved = len(sizes) - 2
-    if layers != "dense" and (not isinstance(pixels, int | np.integer) or pixels < 2**halved or pixels % 2**halved):
+    if layers != "dense" and pixels % 2**halved:
         raise NeurosimError(
             f"pixels = {pixels} cannot be halved {halved} times, once per level of maps; wanted a multiple of {2**halved}."
         )
-    if not 0 <= filter < 1:
-        raise NeurosimError(f"filter = {filter}; wanted a probability, at least 0 (no filter) and below 1.")
-    if decorrelation < 0:
-        raise NeurosimError(f"decorrelation = {decorrelation}; wanted a number of at least 0.")
-    if baseline < 0 or (baseline and layers != "dense"):
+    if baseline and layers != "dense":
         raise NeurosimError(
-            f"baseline = {baseline} with layers = '{layers}'; wanted a rate of at least 0, and dense layers (tonic inhibition is tied to dense "
-            "weights)."
+            f"baseline = {baseline} with layers = '{layers}'; wanted dense layers (tonic inhibition is tied to dense weights)."
         )
     if own_class and loss != "raw":
         raise NeurosimError("own_class = True has no normalised form; wanted loss = 'raw'.")

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
 
 from neurosim import (
     SOURCE,
@@ -43,7 +44,8 @@ from neurosim import (
     Readout,
     Uniform,
 )
-from neurosim.errors import NeurosimError, unknown
+from neurosim.checks import Cells, Count, In, NotNegative, Positive, checked
+from neurosim.errors import NeurosimError
 from neurosim.models.counter_current import PAPER, PROTOCOL
 
 NORMALISE = ("batch", "none")
@@ -67,14 +69,15 @@ class Transposed(Orthogonal):
         return Orthogonal(self.gain).draw(rng, n_pre // 9, 9 * n_post).reshape(n_pre, n_post)
 
 
+@checked
 def circuit(
-    channels: Sequence[int] = (3, 16, 32, 128, 256),
-    pixels: int = 32,
-    contrast: float = 1.0,
-    detail: float = 1.0,
-    normalise: str = "batch",
-    settle: float = 300.0,
-    eta: float = 1.0,
+    channels: Annotated[Sequence[Cells], MinLen(2)] = (3, 16, 32, 128, 256),
+    pixels: Count = 32,
+    contrast: NotNegative = 1.0,
+    detail: NotNegative = 1.0,
+    normalise: Annotated[str, In(NORMALISE)] = "batch",
+    settle: Positive = 300.0,
+    eta: Positive = 1.0,
 ) -> Circuit:
     """Counter-current learning of an autoencoder.
 
@@ -94,11 +97,11 @@ def circuit(
         Factor of all rules.
     """
     channels = tuple(channels)
-    _check(channels, pixels, normalise)
-    for name, value, least in (("contrast", contrast, 0), ("detail", detail, 0), ("settle", settle, 1e-9), ("eta", eta, 1e-9)):  # fmt: skip
-        if not value >= least:
-            raise NeurosimError(f"{name} = {value}; wanted a number {'of at least' if not least else 'above'} 0.")
     half = len(channels) - 1
+    if pixels % 2**half:
+        raise NeurosimError(
+            f"pixels = {pixels} cannot be halved {half} times, once per level; wanted a multiple of {2**half}."
+        )
     top = 2 * half
     maps = [*channels, *channels[-2::-1]]
     side = [pixels // 2 ** (l if l <= half else top - l) for l in range(top + 1)]
@@ -217,20 +220,6 @@ def _stream(batch: bool, detail: bool) -> Cell:
     return Cell(
         "stream", "\n".join(lines), ("I_basal", "I_apical"), parameters=parameters, pools=tuple(pools)
     )  # fmt: skip
-
-
-def _check(channels: tuple[int, ...], pixels: int, normalise: str) -> None:
-    if len(channels) < 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in channels):
-        raise NeurosimError(
-            f"channels = {channels}; wanted whole numbers, those of the picture and of at least one halved level."
-        )
-    halved = len(channels) - 1
-    if not isinstance(pixels, int | np.integer) or pixels < 2**halved or pixels % 2**halved:
-        raise NeurosimError(
-            f"pixels = {pixels} cannot be halved {halved} times, once per level; wanted a multiple of {2**halved}."
-        )
-    if normalise not in NORMALISE:
-        raise unknown("normalise", normalise, NORMALISE)
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:

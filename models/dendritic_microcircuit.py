@@ -21,9 +21,9 @@ feed-forward net; under a target the apical potential is the backpropagated erro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from neurosim import (
     Cell,
@@ -44,11 +44,13 @@ from neurosim import (
     Tied,
     Uniform,
 )
+from neurosim.checks import In, NotNegative, PositiveTime, Sizes, checked
 from neurosim.connectivity import Initialiser
 from neurosim.equations import seconds
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.parts import (
     CONDUCTANCES,
+    TRANSFER,
     low_pass_input,
     noisy,
     output_pyramidal,
@@ -57,6 +59,7 @@ from neurosim.parts import (
     sst_interneuron,
 )
 from neurosim.parts import transfer as transfer_text
+from neurosim.parts.pyramidal import TEACHING
 
 #: The paper.
 PAPER = """
@@ -94,26 +97,27 @@ LATERAL = ("self_predicting", "random", "tied")
 UNITS = ("dimensionless", "physical")
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (30, 20, 10),
-    task: str = "classification",
-    feedback: str = "sym",
-    lateral: str = "self_predicting",
-    parameters: str = "standard",
-    g_A: float | None = None,
-    g_som: float | None = None,
-    transfer: str = "logistic",
+    sizes: Sizes = (30, 20, 10),
+    task: Annotated[str, In(TASKS)] = "classification",
+    feedback: Annotated[str, In(FEEDBACK)] = "sym",
+    lateral: Annotated[str, In(LATERAL)] = "self_predicting",
+    parameters: Annotated[str, In(PARAMETERS)] = "standard",
+    g_A: NotNegative | None = None,
+    g_som: NotNegative | None = None,
+    transfer: Annotated[str, In(TRANSFER)] = "logistic",
     target: tuple[float, float] = (-1.0, 1.0),
-    teaching: str = "current",
-    units: str = "dimensionless",
-    tau_dendrite: str | None = None,
-    sigma: float = 0.0,
-    eta: float | None = None,
-    eta_lateral: float | None = None,
-    tau_w: str | None = None,
-    pattern: str | None = None,
-    lag: str | None = None,
-    gain: float | None = None,
+    teaching: Annotated[str, In(TEACHING)] = "current",
+    units: Annotated[str, In(UNITS)] = "dimensionless",
+    tau_dendrite: PositiveTime | None = None,
+    sigma: NotNegative = 0.0,
+    eta: NotNegative | None = None,
+    eta_lateral: NotNegative | None = None,
+    tau_w: PositiveTime | Annotated[str, In(("off",))] | None = None,
+    pattern: PositiveTime | None = None,
+    lag: PositiveTime | None = None,
+    gain: NotNegative | None = None,
     biases: bool = False,
 ) -> Circuit:
     """The dendritic microcircuit.
@@ -156,14 +160,6 @@ def circuit(
     biases
         Biases of W and IP.
     """
-    for what, value, known in (
-        ("task", task, TASKS), ("feedback", feedback, FEEDBACK), ("lateral", lateral, LATERAL),
-        ("parameters", parameters, PARAMETERS), ("units", units, UNITS),
-    ):  # fmt: skip
-        if value not in known:
-            raise unknown(f"{what} of dendritic_microcircuit", value, known)
-    if len(sizes) < 2:
-        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
     if sigma and units == "physical":
         raise NeurosimError("sigma is in dimensionless units; use units=dimensionless for a noisy circuit.")
     if task != "classification" and (eta, eta_lateral) != (None, None):
@@ -172,8 +168,6 @@ def circuit(
             "dataclasses.replace on the projections' rules)."
         )
     eta, eta_lateral = 0.02 if eta is None else eta, 0.02 if eta_lateral is None else eta_lateral
-    if len(target) != 2:
-        raise NeurosimError(f"target = {target}: wanted the two potentials of y = 0 and y = 1, such as target=(-1,1).")
     chosen, ahead = PARAMETERS[parameters], parameters == "latent_equilibrium"
     g = {**chosen["conductances"], **{n: v for n, v in (("g_A", g_A), ("g_som", g_som)) if v is not None}}
     if task == "classification" and min(g["g_A"], g["g_som"]) <= 0:

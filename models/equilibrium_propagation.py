@@ -18,8 +18,8 @@ C at the free fixed point. With `symmetric` nudging the phases are +beta and -be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from neurosim import (
     SOURCE,
@@ -36,8 +36,9 @@ from neurosim import (
     Readout,
     Tied,
 )
+from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
 from neurosim.equations import seconds
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 
 #: The papers: the circuit, and symmetric nudging.
 PAPERS = """
@@ -63,17 +64,18 @@ TRANSFER = {"hard_sigmoid": "clip(u, 0, 1)", "logistic": "1/(1 + exp(-u))", "tan
 NUDGING = ("one_sided", "symmetric")
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (64, 64, 32, 10),
-    transfer: str = "hard_sigmoid",
-    nudging: str = "symmetric",
-    beta: float = 0.5,
-    eta: float = 0.1,
-    tau: str = "10*ms",
-    t_free: str = "300*ms",
-    t_nudged: str = "150*ms",
-    t_learn: str = "10*ms",
-    gain: float = 0.4,
+    sizes: Sizes = (64, 64, 32, 10),
+    transfer: Annotated[str, In(TRANSFER)] = "hard_sigmoid",
+    nudging: Annotated[str, In(NUDGING)] = "symmetric",
+    beta: Positive = 0.5,
+    eta: NotNegative = 0.1,
+    tau: PositiveTime = "10*ms",
+    t_free: PositiveTime = "300*ms",
+    t_nudged: PositiveTime = "150*ms",
+    t_learn: PositiveTime = "10*ms",
+    gain: NotNegative = 0.4,
 ) -> Circuit:
     """The layered Hopfield net.
 
@@ -97,13 +99,6 @@ def circuit(
         Gain of the Glorot initial weights. Above about 0.5 (hard sigmoid, tanh) the layers' mutual excitation is so strong that the
         free state has several fixed points, or needs hundreds of time constants.
     """
-    for what, value, known in (("transfer", transfer, TRANSFER), ("nudging", nudging, NUDGING)):
-        if value not in known:
-            raise unknown(f"{what} of equilibrium_propagation", value, known)
-    if len(sizes) < 2:
-        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
-    if beta <= 0:
-        raise NeurosimError(f"beta = {beta}: the rule divides by it; wanted a number above 0.")
     top = len(sizes) - 1
     rule = PlasticityRule(
         "feedforward", "dw/dt = eta*phase_sign/(beta_0*T_learn)*r_post*r_pre", {"eta": eta, "beta_0": beta, "T_learn": t_learn},

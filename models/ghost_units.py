@@ -17,9 +17,9 @@ time), `online` (one ghost per cell follows the feedback and holds it under the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from neurosim import (
     SOURCE,
@@ -41,8 +41,9 @@ from neurosim import (
     Readout,
     Tied,
 )  # fmt: skip
+from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
 from neurosim.equations import seconds
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 
 #: The paper.
 PAPER = """
@@ -73,23 +74,24 @@ RULES = {
 }
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (64, 64, 32, 10),
-    mode: str = "exact",
-    feedback: str = "sym",
-    rule: str | None = None,
-    transfer: str = "logistic",
-    kappa: float | None = None,
-    beta: float | None = None,
-    eta: float = 0.1,
-    eta_ghost: float = 0.5,
-    eta_tonic: float = 0.2,
-    tau: str = "10*ms",
-    tau_ghost: str | None = None,
-    t_free: str | None = None,
-    t_nudged: str | None = None,
-    t_learn: str = "20*ms",
-    gain: float | None = None,
+    sizes: Sizes = (64, 64, 32, 10),
+    mode: Annotated[str, In(MODES)] = "exact",
+    feedback: Annotated[str, In(FEEDBACK)] = "sym",
+    rule: Annotated[str, In(RULES)] | None = None,
+    transfer: Annotated[str, In(TRANSFER)] = "logistic",
+    kappa: Positive | None = None,
+    beta: Positive | None = None,
+    eta: NotNegative = 0.1,
+    eta_ghost: NotNegative = 0.5,
+    eta_tonic: NotNegative = 0.2,
+    tau: PositiveTime = "10*ms",
+    tau_ghost: PositiveTime | None = None,
+    t_free: PositiveTime | None = None,
+    t_nudged: PositiveTime | None = None,
+    t_learn: PositiveTime = "20*ms",
+    gain: NotNegative | None = None,
 ) -> Circuit:
     """The ghost-unit circuit.
 
@@ -120,18 +122,9 @@ def circuit(
         Gain of the Glorot initial weights; default 4 (logistic) or 1.
     """
     rule = rule or ("R3" if mode == "none" else "R4")
-    for what, value, known in (
-        ("mode", mode, MODES), ("feedback", feedback, FEEDBACK), ("rule", rule, RULES), ("transfer", transfer, TRANSFER)
-    ):  # fmt: skip
-        if value not in known:
-            raise unknown(f"{what} of ghost_units", value, known)
-    if len(sizes) < 2:
-        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
     slow = mode in ("learned", "online")
     kappa = kappa if kappa is not None else {"exact": 1.0, "learned": 0.1, "online": 0.1, "none": 0.3}[mode]
     beta = beta if beta is not None else (0.5 if slow else 0.1)
-    if not beta or not kappa:
-        raise NeurosimError(f"beta = {beta}, kappa = {kappa}: the rules divide by both; wanted numbers other than 0.")
     initial = Glorot(gain if gain is not None else (4.0 if transfer == "logistic" else 1.0))
     tau_ghost = tau_ghost or tau
     top = len(sizes) - 1

@@ -17,8 +17,8 @@ the rule is minus eta times the gradient of F. The larger the output's variance,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from neurosim import (
     SOURCE,
@@ -36,8 +36,9 @@ from neurosim import (
     Readout,
     Tied,
 )
+from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
 from neurosim.equations import seconds, substitute
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 
 #: The papers: the circuit, and what it goes back to.
 PAPERS = """
@@ -68,17 +69,18 @@ TRANSFER = {
 }
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (64, 64, 32, 10),
-    transfer: str = "tanh",
-    variance: float = 10.0,
-    eta: float = 1.0,
-    tau: str = "10*ms",
-    tau_error: str = "2*ms",
-    t_free: str = "300*ms",
-    t_clamped: str = "150*ms",
-    t_learn: str = "10*ms",
-    gain: float = 1.0,
+    sizes: Sizes = (64, 64, 32, 10),
+    transfer: Annotated[str, In(TRANSFER)] = "tanh",
+    variance: Positive = 10.0,
+    eta: NotNegative = 1.0,
+    tau: PositiveTime = "10*ms",
+    tau_error: PositiveTime = "2*ms",
+    t_free: PositiveTime = "300*ms",
+    t_clamped: PositiveTime = "150*ms",
+    t_learn: PositiveTime = "10*ms",
+    gain: NotNegative = 1.0,
 ) -> Circuit:
     """The predictive coding net.
 
@@ -100,18 +102,12 @@ def circuit(
     gain
         Gain of the Glorot initial weights.
     """
-    if transfer not in TRANSFER:
-        raise unknown("transfer of predictive_coding", transfer, TRANSFER)
-    if len(sizes) < 2:
-        raise NeurosimError(f"sizes = {tuple(sizes)}: wanted at least an input and an output layer.")
     window, free, clamped = seconds(t_learn), seconds(t_free), seconds(t_clamped)
     if clamped <= window:
         raise NeurosimError(
             f"t_clamped = {clamped * 1e3:g} ms leaves no time to settle before the {window * 1e3:g} ms in which weights are "
             "plastic; lengthen it, or shorten t_learn."
         )
-    if variance <= 0:
-        raise NeurosimError(f"variance = {variance}: wanted a number above 0.")
     top = len(sizes) - 1
     rule = PlasticityRule(
         "feedforward", "dw/dt = eta/T_learn*err_post*r_pre", {"eta": eta, "T_learn": t_learn}, apply="trial"

@@ -23,10 +23,12 @@ The top-down weights stand still while the learner learns (`neurosim evolve tdca
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, MinLen
 
 from neurosim import (
     SOURCE,
@@ -49,7 +51,8 @@ from neurosim import (
     Tied,
     Uniform,
 )
-from neurosim.errors import NeurosimError, unknown
+from neurosim.checks import Cells, Count, In, NotNegative, Positive, check, check_memory, checked, hints_of
+from neurosim.errors import NeurosimError, suggest
 from neurosim.evolved import Evolved, load_evolved
 from neurosim.parts.diffusion import (
     KERNELS,
@@ -99,22 +102,23 @@ USUAL: dict[str, Any] = {
 }  # fmt: skip
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] | None = None,
-    credits: str = "unevolved",
-    architecture: str | None = None,
-    pixels: int = 8,
-    inner: str | None = None,
-    hidden: int | None = None,
-    ratio: float | None = None,
-    kernel: str | None = None,
-    width: float | None = None,
-    lattice: str | None = None,
+    sizes: Annotated[Sequence[Cells], MinLen(3)] | None = None,
+    credits: str | int | os.PathLike[str] = "unevolved",
+    architecture: Annotated[str, In(ARCHITECTURES)] | None = None,
+    pixels: Count = 8,
+    inner: Annotated[str, In(INNER)] | None = None,
+    hidden: Count | None = None,
+    ratio: Annotated[float, Ge(1)] | None = None,
+    kernel: Annotated[str, In(KERNELS)] | None = None,
+    width: Positive | None = None,
+    lattice: Annotated[str, In(LATTICES)] | None = None,
     messenger: bool = False,
-    tau_m: float = 20.0,
-    kappa: float = 0.0,
-    settle: float | None = None,
-    eta: float = 1.0,
+    tau_m: Positive = 20.0,
+    kappa: NotNegative = 0.0,
+    settle: Positive | None = None,
+    eta: Positive = 1.0,
 ) -> Circuit:
     """A classifier taught by credits.
 
@@ -151,9 +155,7 @@ def circuit(
     eta
         Factor of the rule. The trainer's rates come on top.
     """
-    evolved = None if credits in CREDITS else load_evolved(credits)
-    if evolved is not None and evolved.model != "tdca":
-        raise NeurosimError(f"'{credits}' was evolved for {evolved.model}; wanted a file of `neurosim evolve tdca`.")
+    evolved = _evolved(credits)
     usual = USUAL | {k: v for k, v in (evolved.settings.items() if evolved else ()) if k in USUAL}
     for name, value in (("hidden", hidden), ("ratio", ratio), ("architecture", architecture), ("inner", inner)):
         if evolved is not None and value is not None and value != usual[name]:
@@ -169,22 +171,38 @@ def circuit(
     )
 
 
+def _evolved(credits: Any) -> Evolved | None:
+    """The evolved weights that `credits` names; None of credits that need none."""
+    if credits in CREDITS:
+        return None
+    try:
+        found = load_evolved(credits)
+    except NeurosimError as error:
+        raise NeurosimError(
+            f"{error}{suggest(credits, CREDITS)} Wanted such a file, or {', '.join(CREDITS)}."
+        ) from error
+    if found.model != "tdca":
+        raise NeurosimError(f"'{credits}' was evolved for {found.model}; wanted a file of `neurosim evolve tdca`.")
+    for name, value in found.settings.items():
+        if name in USUAL:
+            check(name, value, hints_of(circuit)[name], f"'{credits}': ")
+    return found
+
+
 def _circuit(
-    evolved: Evolved | None, credits: str, sizes: Sequence[int], architecture: str, inner: str, hidden: int, ratio: float, kernel: str, width: float,
+    evolved: Evolved | None, credits: Any, sizes: Sequence[int], architecture: str, inner: str, hidden: int, ratio: float, kernel: str, width: float,
     lattice: str, pixels: int, messenger: bool, tau_m: float, kappa: float, settle: float | None, eta: float,
 ) -> Circuit:  # fmt: skip
     """`circuit` with everything said."""
     sizes = tuple(sizes)
-    _check(
-        sizes, architecture, pixels, inner, hidden, ratio, kernel, width, lattice, messenger, tau_m, kappa, settle, eta
-    )
+    _check(sizes, architecture, pixels, kernel, messenger)
     top, classes = len(sizes) - 1, sizes[-1]
     if evolved is not None and classes != evolved.settings["sizes"][-1]:
         raise NeurosimError(
             f"sizes = {sizes} with credits = '{credits}', which was evolved for {evolved.settings['sizes'][-1]} classes; wanted as many."
         )
     shapes = _shapes(sizes, architecture, pixels)
-    cells = [int(np.prod(shape)) for shape in shapes]
+    cells = [math.prod(shape) if isinstance(shape, tuple) else shape for shape in shapes]
     settle = 30 * max(TAU_S, tau_m if messenger else 0.0) if settle is None else settle
     slow = {"tau_s": f"{TAU_S}*ms", "tau_a": f"{TAU_A}*ms"}
     learns = PlasticityRule(
@@ -385,6 +403,11 @@ def _spread(
             raise NeurosimError(
                 f"'{name}' has {n} cells, and the credits were evolved for {sites} release sites there; wanted at least as many cells as sites."
             )
+    if sites < n or ratio != 1 or messenger:  # matrices of all cells
+        check_memory(
+            8 * maps * maps * n * max(n if messenger or kernel == "chain" else sites, sites),
+            f"The diffusion of credit over {n} cells",
+        )
     if messenger:
         spread = np.zeros((sites, n))
         spread[np.arange(sites), nearest_cells(sites, n, lattice)] = 1.0
@@ -459,43 +482,19 @@ def _shapes(sizes: tuple[int, ...], architecture: str, pixels: int) -> list[Any]
     return [(n, s, s) for n, s in zip(sizes[:-1], side, strict=True)] + [sizes[-1]]
 
 
-def _check(
-    sizes: tuple[int, ...], architecture: str, pixels: int, inner: str, hidden: Any, ratio: Any, kernel: Any, width: Any, lattice: Any,
-    messenger: bool, tau_m: float, kappa: float, settle: float | None, eta: float,
-) -> None:  # fmt: skip
-    whole = all(isinstance(n, int | np.integer) and n >= 1 for n in sizes)
-    if len(sizes) < 3 or not whole or sizes[-1] < 2:
-        raise NeurosimError(
-            f"sizes = {sizes}; wanted whole numbers for a picture, at least one hidden level and at least two classes."
-        )
-    for what, value, known in (
-        ("architecture", architecture, ARCHITECTURES), ("inner credit", inner, INNER), ("kernel of diffusion", kernel, KERNELS),
-        ("lattice", lattice, LATTICES),
-    ):  # fmt: skip
-        if value not in known:
-            raise unknown(what, value, known)
+def _check(sizes: tuple[int, ...], architecture: str, pixels: int, kernel: str, messenger: bool) -> None:
+    """Refuse what does not fit together."""
+    if sizes[-1] < 2:
+        raise NeurosimError(f"sizes = {sizes}; wanted at least two classes, the last of them.")
     if architecture == "residual" and len(set(sizes[1:-1])) > 1:
         raise NeurosimError(
             f"sizes = {sizes}; wanted hidden levels of one width, which the skips of residual blocks join."
         )
     halved = len(sizes) - 2
-    if architecture == "conv" and (pixels < 2**halved or pixels % 2**halved):
+    if architecture == "conv" and pixels % 2**halved:
         raise NeurosimError(
             f"pixels = {pixels} cannot be halved {halved} times, once per level of maps; wanted a multiple of {2**halved}."
         )
-    if not isinstance(hidden, int | np.integer) or hidden < 1:
-        raise NeurosimError(f"hidden = {hidden}; wanted a whole number of top-down cells, at least 1.")
-    for name, value, least in (
-        ("ratio", ratio, 1.0), ("width", width, 0.0), ("tau_m", tau_m, 0.0), ("kappa", kappa, -0.0), ("eta", eta, 0.0),
-        ("settle", 1.0 if settle is None else settle, 0.0),
-    ):  # fmt: skip
-        open_end = name not in ("ratio", "kappa")
-        if not math.isfinite(value) or value < least or (open_end and value <= least):
-            raise NeurosimError(
-                f"{name} = {value}; wanted a number {'above' if open_end else 'of at least'} {abs(least):g}."
-            )
-    if not isinstance(messenger, bool):
-        raise NeurosimError(f"messenger = {messenger!r}; wanted true or false.")
     if messenger and (kernel != "chain" or architecture == "conv"):
         raise NeurosimError(
             f"messenger = True with kernel = '{kernel}' and architecture = '{architecture}': the messenger diffuses between neighbours of a line or "
@@ -521,8 +520,8 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         "epochs": 30,
         "batch_size": 128,
     }
-    if credits not in CREDITS:
-        found = load_evolved(credits)
+    found = _evolved(credits)
+    if found is not None:
         widths = tuple(found.settings["sizes"])
         preset["sizes"] = (preset["sizes"][0], *widths[1:])
         if found.settings.get("architecture") == "conv":  # sizes begin with the picture's channels

@@ -17,19 +17,20 @@ act as a controller itself through fast weights; score the policy with its plast
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
+from typing import Annotated
 
-import numpy as np
+from annotated_types import MinLen
 
 from neurosim import SOURCE, Circuit, Population, Protocol
-from neurosim.errors import NeurosimError
+from neurosim.checks import Cells, Count, Positive, checked
 from neurosim.models import tdca
 
 
+@checked
 def circuit(
-    sizes: Sequence[int] = (4, 16, 2), hidden: int = 16, outcome: int | None = None, bound: float = 5.0, settle: float = 300.0,
-    eta: float = 0.1,
+    sizes: Annotated[Sequence[Cells], MinLen(3)] = (4, 16, 2), hidden: Count = 16, outcome: Count | None = None, bound: Positive = 5.0,
+    settle: Positive = 300.0, eta: Positive = 0.1,
 ) -> Circuit:  # fmt: skip
     """A policy taught by credits; the default suits CartPole (802 evolved weights), ``sizes = (6, 16, 3)`` Acrobot (915).
 
@@ -49,12 +50,8 @@ def circuit(
         Learning rate.
     """
     sizes = tuple(sizes)
-    if not (math.isfinite(bound) and bound > 0):
-        raise NeurosimError(f"bound = {bound}; wanted a number above 0.")
     learner = tdca.circuit(sizes, hidden=hidden, settle=settle, eta=eta)
     outcome = sizes[0] + sizes[-1] + 1 if outcome is None else outcome
-    if not isinstance(outcome, int | np.integer) or outcome < 1:
-        raise NeurosimError(f"outcome = {outcome}; wanted a whole number of at least 1.")
     top = len(sizes) - 1
     policy = [learner.population(name) for name in ("inp", *(f"pyr{l}" for l in range(1, top + 1)))]
     bounded = [

@@ -15,12 +15,8 @@ One trial is one step of the search; `neurosim.training.evolution.search` presen
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from neurosim import SOURCE, Cell, Circuit, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
-from neurosim.errors import NeurosimError
+from neurosim.checks import Count, Positive, checked
 from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
 
 PARAMETER = Cell(
@@ -37,8 +33,9 @@ PARAMETER = Cell(
 )
 
 
+@checked
 def circuit(
-    hidden: int = 20, dimensions: int = 2, seen: int | None = None, box: float = 4.0, settle: float = 300.0, eta: float = 0.5
+    hidden: Count = 20, dimensions: Count = 2, seen: Count | None = None, box: Positive = 4.0, settle: Positive = 300.0, eta: Positive = 0.5
 ) -> Circuit:  # fmt: skip
     """A searcher.
 
@@ -58,12 +55,6 @@ def circuit(
         Step of the search: ``h <- h - eta c``.
     """
     seen = 2 * dimensions + 2 if seen is None else seen
-    for name, value in (("hidden", hidden), ("dimensions", dimensions), ("seen", seen)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise NeurosimError(f"{name} = {value}; wanted a whole number of at least 1.")
-    for name, value in (("box", box), ("settle", settle), ("eta", eta)):
-        if not (math.isfinite(value) and value > 0):
-            raise NeurosimError(f"{name} = {value}; wanted a number above 0.")
     learns = PlasticityRule(
         "credit", "dw/dt = -eta/T_learn*v_a_post*r_pre", {"eta": eta, "T_learn": f"{GATE}*ms"}, apply="trial"
     )

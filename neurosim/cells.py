@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from neurosim.checks import Constant, Time
 from neurosim.immutable import Value
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Value):
     """Fast pool: the sum of `expression` over a population, one number per sample.
 
     ``pool(s) = sum_j expression_j(s)`` for sample s. It has the unit of the expression. `over` = ``"map"`` sums over the cells of
@@ -32,7 +33,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Overlap(Value):
     """What the samples of a batch that resemble a sample have in common: with the rows R (samples, cells) of the variable `of`,
 
         X = (R R^T - I) R/(number of samples)
@@ -46,7 +47,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Hold:
+class Hold(Value):
     """Sample-and-hold: `name` keeps the value that `of` had in the last step of `phase` (0 before).
 
     `of` is a state, a subexpression, a port, an input or a pool. A phase inside `Windows` may be named
@@ -59,7 +60,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Derivative:
+class Derivative(Value):
     """`name` is the time derivative of the state `of` in the previous step, ``(x(t) - x(t-dt))/dt`` (0 before).
 
     Of the previous step, because with the present one a rate that looks ahead would close an algebraic loop.
@@ -117,15 +118,15 @@ class Cell(Value):
     optional_ports: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     rate: str = "r"
-    parameters: Mapping[str, float | str] = field(default_factory=dict)
+    parameters: Mapping[str, Constant] = field(default_factory=dict)
     pools: tuple[Pool, ...] = ()
     holds: tuple[Hold, ...] = ()
     derivatives: tuple[Derivative, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     threshold: str = ""
     reset: str = ""
-    refractory: str = "0*ms"
-    initial: Mapping[str, Any] = field(default_factory=dict)
+    refractory: Time = "0*ms"
+    initial: Mapping[str, Constant] = field(default_factory=dict)
 
 
 ONE = Cell("one", "r = 1 : 1")

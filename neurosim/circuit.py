@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from neurosim.cells import ONE, Cell
+from neurosim.checks import Constant, Count, Cure, Positive
 from neurosim.connectivity import Projection
 from neurosim.errors import unknown
 from neurosim.immutable import Value
@@ -21,16 +22,16 @@ class Population(Value):
     """`n` cells of one type, or maps of cells: `n` = (maps, height, width), stored flat in this order.
 
     `parameters` overrides the cell's defaults, in the same units; a value may hold one number per cell
-    (an array, or a Brian2 quantity such as ``np.linspace(0, 500, n)*pA``)."""
+    (an array, a Brian2 quantity such as ``np.linspace(0, 500, n)*pA``, or a list such as ``["-70*mV", "-60*mV"]``)."""
 
     name: str
-    n: int | tuple[int, int, int]
+    n: Count | tuple[Count, Count, Count]
     cell: Cell
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Constant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Readout:
+class Readout(Value):
     """Where the answer is read: ``population.variable`` at the end of `phase`.
 
     The answer to ``target`` is a class, the largest of the variable's values; that to ``image`` is a picture, read as it is. The loss
@@ -87,12 +88,12 @@ class Ratio(Value):
     of: tuple[str, ...]
     to: tuple[str, ...]
     phase: str
-    limit: float | None = None
+    limit: Positive | None = None
     cure: str = ""
 
 
 @dataclass(frozen=True)
-class Silent:
+class Silent(Value):
     """A measure of a circuit: the number of cells of `population.variable` that are 0 for every sample, at the end of `phase`.
 
     Where there are any at the end of a training, a warning says `cure`.
@@ -104,7 +105,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Angle:
+class Angle(Value):
     """A measure of weights: the angle (degrees) between the weights of one projection and those of `to`, transposed.
 
     ``arccos(<A, B^T>/(|A| |B|))`` with the Frobenius norm, A (n_pre, n_post) and B (n_post, n_pre).
@@ -115,7 +116,7 @@ class Angle:
 
 
 @dataclass(frozen=True)
-class SmallestEigenvalue:
+class SmallestEigenvalue(Value):
     """A measure of weights: the smallest eigenvalue of the symmetric part of a projection's square weights (n, n).
 
     Where it falls below -1e-4 times the largest, they are no longer positive definite: training stops, and says `cure`.
@@ -198,3 +199,9 @@ class Circuit(Value):
         weights as they were. Shapes: Dense (n_pre, n_post), OneToOne (n,).
         """
         return self.plan.initial_weights(seed)
+
+
+#: An argument that is a circuit.
+GivenCircuit = Annotated[
+    Circuit, Cure("Build one: neurosim.models.ghost_units.circuit(), or registry.model(NAME).circuit().")
+]

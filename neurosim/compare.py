@@ -7,21 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from neurosim.backends import LEVELS, STEADY, engine_class
+from neurosim import escape
+from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS, engine_class
 from neurosim.backends.result import Result, ResultBuilder, largest_by_phase
 from neurosim.backends.settings import own_settings
-from neurosim.circuit import Circuit
+from neurosim.checks import Array, Count, In, PositiveTime, Seed, checked
+from neurosim.circuit import Circuit, GivenCircuit
 from neurosim.describe.quantities import unit as shown_unit
 from neurosim.equations import seconds, unit_text
 from neurosim.errors import NeurosimError, UnsupportedError, check_list
 from neurosim.files import user_path, write_whole
 from neurosim.plan import Plan
 from neurosim.protocol import Windows
-from neurosim.simulation import simulate, stimuli
+from neurosim.simulation import PLASTICITY, simulate, stimuli
 from neurosim.traces import Traces
 
 #: The table of states has at most so many rows.
@@ -67,25 +69,26 @@ class Comparison:
         return paths
 
 
+@checked
 @own_settings()
 def compare(
-    circuit: Circuit,
+    circuit: GivenCircuit,
     images: Any = None,
     labels: Any = None,
     *,
     levels: Sequence[str] | None = None,
-    dt: str | None = None,
-    seed: int = 0,
-    weights: Mapping[str, np.ndarray] | None = None,
-    batch_size: int = 1,
-    plasticity: str = "on",
-    dtype: str = "float64",
+    dt: PositiveTime | None = None,
+    seed: Seed = 0,
+    weights: Mapping[str, Array] | None = None,
+    batch_size: Count = 1,
+    plasticity: Annotated[str, In(PLASTICITY)] = "on",
+    dtype: Annotated[str, In(DTYPES)] = "float64",
     device: str = "cpu",
-    codegen: str = "numpy",
+    codegen: Annotated[str, In(TARGETS)] = "numpy",
     data: str = "",
     record: Sequence[str] | None = None,
     predictions: bool = False,
-    solver: str = "anderson",
+    solver: Annotated[str, In(SOLVERS)] = "anderson",
     progress: bool = True,
 ) -> Comparison:
     """Run a circuit on several levels and say in numbers how far they differ.
@@ -328,9 +331,9 @@ def _predictions(levels: list[str], results: dict[str, Result], labels: Any) -> 
 
 def _markdown(report: dict[str, Any]) -> str:
     lines = [
-        f"# {report['model']}: levels compared",
+        f"# {escape.markdown(report['model'])}: levels compared",
         "",
-        f"{report['samples']} samples{' of ' + report['data'] if report['data'] else ''}, batch {report['batch_size']}, seed {report['seed']}, "
+        f"{report['samples']} samples{' of ' + escape.markdown(report['data']) if report['data'] else ''}, batch {report['batch_size']}, seed {report['seed']}, "
         f"dt {report['dt'] * 1e3:g} ms, {report['steps']} steps, {report['dtype']}.",
         "",
         *(
@@ -368,11 +371,8 @@ def _markdown(report: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return (
-        [f"| {' | '.join(row)} |" for row in [header]]
-        + ["|" + "---|" * len(header)]
-        + [f"| {' | '.join(row)} |" for row in rows]
-    )
+    lines = [f"| {' | '.join(map(escape.markdown, row))} |" for row in [header, *rows]]
+    return [lines[0], "|" + "---|" * len(header), *lines[1:]]
 
 
 def _pair_table(report: dict[str, Any]) -> list[str]:

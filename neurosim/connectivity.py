@@ -7,23 +7,25 @@ A weight matrix is ``(n_pre, n_post)``, a drive is ``I = r W`` with ``r`` of sha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 from typing import Protocol as Interface
 
 import numpy as np
+from annotated_types import Ge
 
+from neurosim.checks import Amount, Array, Count
 from neurosim.errors import CircuitError
 from neurosim.immutable import Value
 from neurosim.plasticity import PlasticityRule
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Value):
     """Every source cell reaches every target cell: ``I = r W``, W of shape (n_pre, n_post)."""
 
 
 @dataclass(frozen=True)
-class OneToOne:
+class OneToOne(Value):
     """Cell k reaches cell k: ``I_k = w_k r_k``, w of shape (n,), 1 unless given.
 
     A rule changes w_k by the mean over the samples of its terms in cell k of either population.
@@ -34,11 +36,11 @@ class OneToOne:
 class Kernel(Value):
     """A fixed matrix (n_pre, n_post), such as a diffusion kernel; never plastic: ``I = r K``."""
 
-    matrix: np.ndarray
+    matrix: Array
 
 
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(Value):
     """A convolution between maps of cells, the same kernel at every position: populations with n = (maps, height, width).
 
     With the map r of the source, ``a[o, p] = sum_{c,u} w[(c, u), o] up(r)[c, stride*p + u - padding]`` for the positions p, and the drive is
@@ -58,11 +60,11 @@ class Conv2d:
         Take the maximum over windows of this size, which do not overlap. For a rate that grows with the drive, pooling drives is pooling rates.
     """
 
-    size: int
-    stride: int = 1
-    padding: int = 0
-    upsample: int = 1
-    pool: int = 1
+    size: Count
+    stride: Count = 1
+    padding: Annotated[int, Ge(0)] = 0
+    upsample: Count = 1
+    pool: Count = 1
 
     def maps(self, source: tuple[int, int, int]) -> tuple[int, int]:
         """Height and width of the maps that it drives.
@@ -86,7 +88,7 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
-class PerMap:
+class PerMap(Value):
     """One weight per map, from a population of one cell such as `one`: the bias of a convolution, ``I[o, p] = w[o] r``. Weights (1, maps)."""
 
 
@@ -110,7 +112,7 @@ class Glorot(Value):
     `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
     """
 
-    gain: Any = 1.0
+    gain: Amount = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         limit = self.gain * np.sqrt(6.0 / (n_pre + n_post))
@@ -124,7 +126,7 @@ class Gram(Value):
     `gain` has the square root of the weight's unit: a text, a Brian2 quantity, or a bare number in base SI units.
     """
 
-    gain: Any = 1.0
+    gain: Amount = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         if n_pre != n_post:
@@ -137,8 +139,8 @@ class Gram(Value):
 class Uniform(Value):
     """Uniform on [low, high], in the weight's unit: texts such as ``"20*pA"``, Brian2 quantities, or bare numbers in base SI units."""
 
-    low: Any
-    high: Any
+    low: Amount
+    high: Amount
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         return rng.uniform(self.low, self.high, (n_pre, n_post))
@@ -151,7 +153,7 @@ class Orthogonal(Value):
     `gain` has the weight's unit: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units.
     """
 
-    gain: Any = 1.0
+    gain: Amount = 1.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         q, r = np.linalg.qr(rng.standard_normal((max(n_pre, n_post), min(n_pre, n_post))))
@@ -163,7 +165,7 @@ class Orthogonal(Value):
 class Constant(Value):
     """The same weight everywhere: a text such as ``"20*pA"``, a Brian2 quantity, or a bare number in base SI units."""
 
-    value: Any = 0.0
+    value: Amount = 0.0
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         return np.full((n_pre, n_post), float(self.value))
@@ -173,7 +175,7 @@ class Constant(Value):
 class Given(Value):
     """Weights given as an array (n_pre, n_post), of a `OneToOne` projection (n,): a Brian2 quantity, or bare numbers in base SI units."""
 
-    values: Any
+    values: Array
 
     def draw(self, rng: np.random.Generator, n_pre: int, n_post: int) -> np.ndarray:
         values = np.array(self.values, dtype=float)
@@ -186,7 +188,7 @@ class Given(Value):
 
 
 @dataclass(frozen=True)
-class Like:
+class Like(Value):
     """Starts as `factor` times the start of another projection's weights, straight or transposed; then on its own."""
 
     projection: str
@@ -195,7 +197,7 @@ class Like:
 
 
 @dataclass(frozen=True)
-class Tied:
+class Tied(Value):
     """`factor` times the weights of another projection, straight or transposed; kept so at every step.
 
     Of one connectivity with it: `Dense` to `Dense`, `OneToOne` to `OneToOne`.
@@ -207,7 +209,7 @@ class Tied:
 
 
 @dataclass(frozen=True)
-class Projection:
+class Projection(Value):
     """A projection from a population to a port.
 
     Parameters

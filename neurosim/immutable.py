@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from neurosim.checks import check_fields
+from neurosim.errors import CircuitError
+
 
 class FrozenDict(dict[Any, Any]):
     """A dictionary that does not change; ``d | {...}`` and ``{**d, ...}`` make an ordinary one.
@@ -52,9 +55,11 @@ def frozen(value: Any) -> Any:
 
 
 class Value:
-    """Base of the dataclasses that describe a circuit: their fields are `frozen`."""
+    """Base of the dataclasses that describe a circuit: their fields are checked against their annotations, and `frozen`."""
 
     def __post_init__(self) -> None:
+        name = getattr(self, "name", None)
+        check_fields(self, type(self).__name__ + (f" '{name}': " if isinstance(name, str) else ": "), CircuitError)
         for item in fields(self):  # type: ignore[arg-type]
             if item.init:
                 object.__setattr__(self, item.name, frozen(getattr(self, item.name)))

@@ -12,6 +12,7 @@ Early or late is derived by reachability from the ports, never declared.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ import sympy
 from brian2.parsing.sympytools import str_to_sympy
 
 from neurosim.cells import Derivative, Hold
+from neurosim.checks import check_memory
 from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
 from neurosim.connectivity import (
     Connectivity,
@@ -77,13 +79,16 @@ from neurosim.errors import (
     NeurosimError,
     NeurosimWarning,
     UnsupportedError,
-    check_list,
     suggest,
     unknown,
 )
 from neurosim.plasticity import PlasticityRule
-from neurosim.protocol import LABELS, WINDOW_FIELDS, Phase, RandomSign, Windows
+from neurosim.protocol import WINDOW_FIELDS, Phase, RandomSign, Windows
 
+#: Cells of a population, which engines count in 32 bits.
+MOST_CELLS = 2**31 - 1
+#: Steps of a phase; the fastest circuit takes hours for as many.
+MOST_STEPS = 2**31 - 1
 #: Fields of a stimulus that a clamp may name.
 STIMULUS_FIELDS = ("image", "target")
 
@@ -318,7 +323,7 @@ class Plan:
         self.circuit = circuit
         for what, named in (("Population", circuit.populations), ("Projection", circuit.projections)):
             for item in named:
-                if not isinstance(item.name, str) or not (item.name.isidentifier() and item.name.isascii()):
+                if not (item.name.isidentifier() and item.name.isascii()):
                     raise CircuitError(
                         f"{what} '{item.name}': expected a name of letters (a to z, A to Z), digits and '_' that does not "
                         "begin with a digit."
@@ -327,12 +332,6 @@ class Plan:
                     raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
         _unique("population", [p.name for p in circuit.populations])
         _unique("projection", [p.name for p in circuit.projections])
-        if not isinstance(circuit.protocol.phases, tuple | list) or any(
-            isinstance(item, Windows) and not isinstance(item.phases, tuple | list) for item in circuit.protocol.phases
-        ):
-            raise CircuitError(
-                "The phases of a Protocol, and of Windows, are a tuple; wanted phases=(Phase('free', '100*ms'),), with its comma."
-            )
         written = [
             (phase, item if isinstance(item, Windows) else None)
             for item in circuit.protocol.phases
@@ -364,7 +363,6 @@ class Plan:
         self._check_readout()
         self._check_relaxation()
         owners = {p.name: p for p in self.projections.values() if p.root == p.name}
-        check_list("evolved", circuit.evolved, CircuitError)
         for name in circuit.evolved:
             if name not in owners:
                 raise unknown("projection with weights of its own to evolve", name, owners, CircuitError)
@@ -426,15 +424,10 @@ class Plan:
 
     def _population(self, population: Population, fed: dict[tuple[str, str], list[Projection]]) -> PopulationPlan:
         cell, where = population.cell, f"Population '{population.name}' (cell '{population.cell.name}')"
-        shape = tuple(population.n) if isinstance(population.n, tuple | list) else None
-        sizes = shape if shape is not None else (population.n,)
-        if len(sizes) not in (1, 3) or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
-            raise CircuitError(
-                f"{where}: got n = {population.n!r}; wanted a whole number of cells, at least one, or (maps, height, width)."
-            )
-        n = int(np.prod(sizes))
-        for what in ("ports", "optional_ports", "inputs"):
-            check_list(f"{where}: {what}", getattr(cell, what), CircuitError)
+        shape = population.n if isinstance(population.n, tuple) else None
+        n = population.n if isinstance(population.n, int) else math.prod(population.n)
+        if n > MOST_CELLS:
+            raise CircuitError(f"{where}: n = {population.n} are {n} cells; wanted at most {MOST_CELLS}.")
         equations = parse_cell(cell.equations, where)
         parameters, dimensions = self._parameters(population, equations, where)
         taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives, *cell.overlaps)]
@@ -662,10 +655,6 @@ class Plan:
                 )
         for pool in cell.pools:
             check_expression(pool.expression, f"{pool.name} = {pool.expression}", where)
-            if pool.over not in ("population", "map", "batch"):
-                raise CircuitError(f"{where}: {unknown('range of a pool', pool.over, ('population', 'map', 'batch'))}")
-            if pool.reduce not in ("sum", "max"):
-                raise CircuitError(f"{where}: {unknown('reduction of a pool', pool.reduce, ('sum', 'max'))}")
             if pool.reduce == "max" and pool.over == "batch":
                 raise CircuitError(
                     f"{where}: the pool '{pool.name}' takes the maximum over a batch, which is a mean over samples; use "
@@ -716,8 +705,6 @@ class Plan:
         if name not in by_name:
             raise CircuitError(f"{where}: {unknown('population', name, by_name)}")
         cell = by_name[name].cell
-        for what in ("ports", "optional_ports"):
-            check_list(f"Population '{name}' (cell '{cell.name}'): {what}", getattr(cell, what), CircuitError)
         ports = (*cell.ports, *cell.optional_ports)
         if not port:
             raise CircuitError(
@@ -827,11 +814,6 @@ class Plan:
             raise CircuitError(
                 f"{where}: '{source.name}' has {source.n} cells and no maps; give it n = (maps, height, width)."
             )
-        for name in ("size", "stride", "upsample", "pool"):
-            if getattr(kind, name) < 1:
-                raise CircuitError(f"{where}: {name} = {getattr(kind, name)}; wanted a whole number of at least 1.")
-        if kind.padding < 0:
-            raise CircuitError(f"{where}: padding = {kind.padding}; wanted a whole number of at least 0.")
         try:
             maps = kind.maps(source.shape)
         except CircuitError as error:
@@ -910,8 +892,6 @@ class Plan:
     ) -> RulePlan:  # fmt: skip
         where = f"Rule '{rule.name}' of projection '{projection.name}'"
         rhs = parse_rule(rule.equation, where)
-        if rule.apply not in ("now", "phase", "trial"):
-            raise CircuitError(f"{where}: apply = {rule.apply!r}; wanted 'now', 'phase' or 'trial'.")
         parameters: dict[str, float] = {}
         known: dict[str, Dimension] = {"w": weight}
         for name, value in rule.parameters.items():
@@ -996,8 +976,6 @@ class Plan:
             raise CircuitError(
                 f"{where}: an inverse correlation is symmetric; start its weights from Gram() or a symmetric Given(...)."
             )
-        if not 0 < rule.exact.forgetting < 1:
-            raise CircuitError(f"{where}: forgetting = {rule.exact.forgetting}; wanted a number above 0 and below 1.")
         if rule.exact.rate not in source.dimensions:
             raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', rule.exact.rate, source.dimensions)}")
 
@@ -1018,8 +996,6 @@ class Plan:
                         f"{unknown('phase', hold.phase, [*bases, *names])}"
                     )
         rules = {p.rule.rule.name for p in self.projections.values() if p.rule}
-        for _, phase, _, _ in expanded:
-            check_list(f"Phase '{phase.name}': plastic", phase.plastic, CircuitError)
         for name_of_phase, phase, window, named in expanded:
             length = seconds(phase.duration)
             if length <= 0:
@@ -1083,8 +1059,6 @@ class Plan:
             if isinstance(item, Phase):
                 yield item.name, item, None, {**everywhere, **item.clamps}
                 continue
-            if item.labels not in LABELS:
-                raise CircuitError(f"Windows: {unknown('choice of labels', item.labels, LABELS)}")
             if not item.phases:
                 raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
             clamps = [{**everywhere, **item.clamps, **phase.clamps} for phase in item.phases]
@@ -1141,9 +1115,6 @@ class Plan:
                 raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in self.phases])}")
         for name, measure in self.circuit.measures.items():
             if isinstance(measure, Ratio | Silent):
-                if isinstance(measure, Ratio):
-                    check_list(f"Measure '{name}': of", measure.of, CircuitError)
-                    check_list(f"Measure '{name}': to", measure.to, CircuitError)
                 for variable in (*measure.of, *measure.to) if isinstance(measure, Ratio) else (measure.variable,):
                     self.variable(variable)
                 names = [p.name for p in self.phases]
@@ -1169,8 +1140,6 @@ class Plan:
                     f"Measure '{name}': weights of {' x '.join(map(str, of.weight_shape))} ('{of.name}') and {' x '.join(map(str, to.weight_shape))} ('{to.name}'); wanted {what}."
                 )
         if self.circuit.reference is not None:
-            for what in ("weights", "biases"):
-                check_list(f"Reference: {what}", getattr(self.circuit.reference, what), CircuitError)
             for name in (*self.circuit.reference.weights, *self.circuit.reference.biases):
                 if name and name not in self.projections:
                     raise CircuitError(f"Reference: {unknown('projection', name, self.projections)}")
@@ -1180,8 +1149,6 @@ class Plan:
         if scheme is None:
             return
         with_states = [p.name for p in self.populations.values() if p.ode]
-        for what in ("order", "instant", "unslowed"):
-            check_list(f"Relaxation: {what}", getattr(scheme, what), CircuitError)
         for name in (*scheme.order, *scheme.instant, *scheme.unslowed):
             if name not in with_states:
                 raise CircuitError(f"Relaxation: {unknown('population with states', name, with_states)}")
@@ -1194,9 +1161,6 @@ class Plan:
         for phase in (*scheme.sweeps, *scheme.restart):
             if phase not in names:
                 raise CircuitError(f"Relaxation: {unknown('phase', phase, names)}")
-        for phase, count in scheme.sweeps.items():
-            if count < 1:
-                raise CircuitError(f"Relaxation: {count} sweeps in phase '{phase}'; wanted at least one.")
         for restart in scheme.restart.values():
             for state, variable in restart.items():
                 population, of = self.variable(state)
@@ -1206,11 +1170,6 @@ class Plan:
         if names[0] in scheme.restart:
             raise CircuitError(
                 f"Relaxation: restart in the first phase, '{names[0]}': there is nothing yet to restart from."
-            )
-        if seconds(scheme.dt) <= 0 or scheme.slowing < 0 or seconds(scheme.floor) < 0:
-            raise CircuitError(
-                f"Relaxation: dt = {scheme.dt}, slowing = {scheme.slowing}, floor = {scheme.floor}; wanted a step above 0, the others "
-                "at least 0."
             )
         self.check_step(seconds(scheme.dt))
 
@@ -1289,6 +1248,11 @@ class Plan:
         counts = []
         for phase in self.phases:
             exact = phase.seconds / dt
+            if exact > MOST_STEPS:
+                raise NeurosimError(
+                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is {exact:.3g} steps of "
+                    f"dt = {dt * 1e3:g} ms; wanted at most {MOST_STEPS:.3g}: a larger dt, or a shorter phase."
+                )
             if abs(exact - round(exact)) > 1e-6 * max(exact, 1) or round(exact) < 1:
                 raise NeurosimError(
                     f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is no whole number of steps of "
@@ -1364,6 +1328,7 @@ class Plan:
 
     def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
         """See `Circuit.initial_weights`."""
+        self.check_memory()
         weights: dict[str, np.ndarray] = {}
         by_name = {p.name: p for p in self.circuit.projections}
         for plan in self.projections.values():
@@ -1385,6 +1350,17 @@ class Plan:
                 name, factor, transpose = self._like(by_name[plan.name], (plan.n_pre, plan.n_post), ())
                 weights[plan.name] = np.ascontiguousarray(factor * (weights[name].T if transpose else weights[name]))
         return {name: weights[name] for name in self.projections if name in weights}
+
+    def check_memory(self) -> None:
+        """Refuse weights and states that the machine cannot hold, before they are made."""
+        owners = [p for p in self.projections.values() if p.root == p.name]
+        numbers = {p.name: math.prod(p.weight_shape) for p in owners} | {p.name: p.n for p in self.populations.values()}
+        largest = max(numbers, key=numbers.__getitem__, default="")
+        total = sum(numbers.values())
+        what = (
+            f"The weights and cells of '{self.circuit.name}', {total} numbers of 8 bytes (most of them in '{largest}'),"
+        )
+        check_memory(8 * total, what, CircuitError)
 
     def check_weights(self, weights: dict[str, np.ndarray]) -> None:
         """Refuse weights of wrong names, shapes or with NaN."""
@@ -1436,8 +1412,6 @@ def _unique(what: str, names: list[str]) -> None:
 
 def _bounds(bounds: Any, weight: Dimension, where: str) -> tuple[float | None, float | None]:
     """Limits of the weights in base SI units."""
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise CircuitError(f"{where}: bounds = {bounds!r}; wanted (low, high), None for no limit.")
     low, high = (None if b is None else amount(b, weight, f"{where}: a limit in bounds") for b in bounds)
     for value in (low, high):
         if value is not None and (isinstance(value, bool) or np.ndim(value) or not np.isfinite(value)):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from annotated_types import Gt, Lt
+
+from neurosim.checks import Amount, Time
 from neurosim.immutable import Value
 
 
 @dataclass(frozen=True)
-class InverseCorrelation:
+class InverseCorrelation(Value):
     """The exact change of weights W that are the inverse of a forgetting correlation of the source's rates r.
 
     With ``C <- forgetting*C + (1 - forgetting)*mean_s r_s r_s^T`` over the b samples of a trial, ``W = C^-1`` becomes, by
@@ -30,7 +33,7 @@ class InverseCorrelation:
     """
 
     rate: str
-    forgetting: float
+    forgetting: Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,9 @@ class PlasticityRule(Value):
 
     name: str
     equation: str
-    parameters: Mapping[str, float | str] = field(default_factory=dict)
+    parameters: Mapping[str, Amount] = field(default_factory=dict)
     apply: Literal["now", "phase", "trial"] = "now"
-    bounds: tuple[Any, Any] = (None, None)
-    filter: str | None = None
+    bounds: tuple[Amount | None, Amount | None] = (None, None)
+    filter: Time | None = None
     symmetric: bool = False
     exact: InverseCorrelation | None = None

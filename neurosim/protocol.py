@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+
+from neurosim.checks import Amount, Count, NotNegative, PositiveTime, Time
 from neurosim.immutable import Value
 
 
@@ -18,7 +21,7 @@ class RandomSign(Value):
     with units such as ``"5*pA"``, or a Brian2 quantity.
     """
 
-    value: Any
+    value: Amount
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Phase(Value):
     """
 
     name: str
-    duration: str
+    duration: Time
     shared: Mapping[str, Any] = field(default_factory=dict)
     clamps: Mapping[str, str] = field(default_factory=dict)
     plastic: tuple[str, ...] = ()
@@ -103,7 +106,7 @@ class Protocol(Value):
     clamps: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = True
-    dt: str = "0.1*ms"
+    dt: PositiveTime = "0.1*ms"
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,10 @@ class Relaxation(Value):
     """
 
     order: tuple[str, ...]
-    sweeps: Mapping[str, int]
-    dt: str
-    slowing: float = 0.0
-    floor: str = "0*ms"
+    sweeps: Mapping[str, Count]
+    dt: PositiveTime
+    slowing: NotNegative = 0.0
+    floor: Annotated[Time, Ge(0)] = "0*ms"
     unslowed: tuple[str, ...] = ()
     instant: tuple[str, ...] = ()
     restart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from neurosim.backends import STEADY
-from neurosim.backends.settings import own_settings
-from neurosim.circuit import Circuit
+from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS
+from neurosim.backends.settings import named_overflow, own_settings
+from neurosim.checks import Array, Count, In, PositiveTime, Seed, check, checked
+from neurosim.circuit import Circuit, GivenCircuit
 from neurosim.equations import seconds
-from neurosim.errors import DivergenceError, NeurosimError, check_list
+from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.traces.recorder import Recorder, Recording
 
 if TYPE_CHECKING:
@@ -95,30 +96,29 @@ def _targets(labels: np.ndarray, samples: int, classes: int) -> np.ndarray:
 
 def step_size(dt: str) -> float:
     """The Euler step in seconds, from a text with units; refused unless it is above 0."""
-    value = seconds(dt)
-    if value <= 0:
-        raise NeurosimError(f"dt = {dt}; wanted a time above 0, such as '0.1*ms'.")
-    return value
+    return seconds(check("dt", dt, PositiveTime))
 
 
+@checked
 @own_settings()
+@named_overflow()
 def simulate(
-    circuit: Circuit,
+    circuit: GivenCircuit,
     images: Any = None,
     labels: Any = None,
     *,
-    level: str = "brian2:dense",
+    level: Annotated[str, In(LEVELS)] = "brian2:dense",
     record: Sequence[str] | Recorder = (),
-    dt: str | None = None,
-    seed: int = 0,
-    weights: Mapping[str, np.ndarray] | None = None,
-    batch_size: int = 1,
-    plasticity: str = "on",
-    dtype: str = "float64",
+    dt: PositiveTime | None = None,
+    seed: Seed = 0,
+    weights: Mapping[str, Array] | None = None,
+    batch_size: Count = 1,
+    plasticity: Annotated[str, In(PLASTICITY)] = "on",
+    dtype: Annotated[str, In(DTYPES)] = "float64",
     device: str = "cpu",
-    codegen: str = "numpy",
-    stride: int = 1,
-    solver: str = "anderson",
+    codegen: Annotated[str, In(TARGETS)] = "numpy",
+    stride: Count = 1,
+    solver: Annotated[str, In(SOLVERS)] = "anderson",
     progress: bool = True,
 ) -> Result:
     """Present images to a circuit, one trial after another, and return a `Result`.
@@ -157,28 +157,17 @@ def simulate(
     NeurosimError
         Bad input, an unsupported combination, or divergence (`DivergenceError`, with what was recorded).
     """
-    if not isinstance(circuit, Circuit):
-        raise NeurosimError(
-            f"Got {circuit!r} as a circuit; wanted what a model's circuit() returns, such as ghost_units.circuit()."
-        )
     dt = dt or circuit.protocol.dt
-    if plasticity not in PLASTICITY:
-        from neurosim.errors import unknown
-
-        raise unknown("plasticity setting", plasticity, PLASTICITY)
     if solver != "anderson" and level != STEADY:
         raise NeurosimError(
             f"solver = '{solver}' on {level}: only {STEADY} solves for a fixed point. Leave solver out, or use that level."
         )
     fields = stimuli(circuit, images, labels)
     samples = len(fields["image"]) if fields else batch_size
-    if batch_size < 1 or samples % batch_size:
+    if samples % batch_size:
         raise NeurosimError(
             f"{samples} samples do not fill batches of {batch_size}; choose a batch size that divides the number of samples."
         )
-    for name, value, least in (("seed", seed, 0), ("stride", stride, 1)):
-        if value < least:
-            raise NeurosimError(f"{name} = {value}; wanted a whole number of at least {least}.")
     step = step_size(dt)
     labels_of_run = {"model": circuit.name, "level": level, "seed": seed, "dt": dt, "versions": versions()}
     recorder = _recorder(circuit, record, stride)
@@ -219,7 +208,6 @@ def _finite(result: Result) -> Result:
 def _recorder(circuit: Circuit, record: Sequence[str] | Recorder, stride: int) -> Recorder | None:
     """None where nothing is asked for and nothing spikes. Names are checked here, before anything is built."""
     if not isinstance(record, Recorder):
-        check_list("record", record)
         if not record and not any(p.spiking for p in circuit.plan.populations.values()):
             return None
         record = Recorder(record, stride=stride)

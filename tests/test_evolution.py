@@ -272,7 +272,7 @@ def test_meta_gradient_errors():
         (lambda: PEPG(START, sigma_decay=1.1), "sigma_decay = 1.1; wanted"),
         (lambda: PEPG(START, sigma_max_change=1.0), "sigma_max_change = 1.0; wanted"),
         (lambda: PEPG(START, momentum=1.0), "momentum = 1.0; wanted"),
-        (lambda: PEPG(START, rate=-1.0), "rate = -1.0; wanted a number above 0, or None"),
+        (lambda: PEPG(START, rate=-1.0), "rate = -1.0; wanted a number above 0, or none"),
         (lambda: PEPG(START, weight_decay=math.nan), "weight_decay = nan; wanted"),
         (lambda: PEPG(START, seed=-1), "seed = -1; wanted"),
         (lambda: PEPG(START[None]), r"theta has shape \(1, 6\); wanted \(d,\)"),

@@ -356,9 +356,9 @@ def test_one_candidate_on_tasks_of_whole_classes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "strategy=none"], "strategy = None; wanted a name"),
-        (["--set", "fitness=0.3"], "fitness = 0.3; wanted a name"),
-        (["--set", "data=none"], "data = None; wanted a name"),
+        (["--set", "strategy=none"], "strategy = None; wanted one of pepg, cmaes, meta_gradient"),
+        (["--set", "fitness=0.3"], "fitness = 0.3; wanted one of last, mean"),
+        (["--set", "data=none"], "data = None; wanted a text"),
         (["--set", "messenger=no"], "messenger = 'no'; wanted true or false"),
         (["--set", "credits=5"], "There is no file '5' of evolved weights"),
         (["--set", "ratoi=4"], "There is no setting of tdca or of its evolution 'ratoi'. Did you mean 'ratio'?"),
@@ -367,7 +367,7 @@ def test_one_candidate_on_tasks_of_whole_classes():
         (["--set", "batch=100000"], "batch = 100000; wanted at most the 1294 training samples"),
         (["--set", "sizes=32,6,10"], "32"),
         (["--set", "sizes=64,6,9"], "Tasks of 10 classes out of the 10 of digits, and 'tdca' has 9 output cells"),
-        (["--set", "optimiser=adamw"], "There is no inner optimiser 'adamw'. Did you mean 'adam'?"),
+        (["--set", "optimiser=adamw"], "There is no optimiser 'adamw'. Did you mean 'adam'?"),
         (["--set", "learning_rate=-1"], "learning_rate = -1; wanted a number above 0"),
         (["--set", "fitness=best"], "There is no fitness 'best'"),
         (["--set", "credits=bp"], "has no weights to evolve"),

@@ -461,7 +461,7 @@ def test_theta_is_the_evolved_weights_in_their_order():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimiser": "adamm"}, r"inner optimiser 'adamm'.*(?s:.)*adam"),
+        ({"optimiser": "adamm"}, r"optimiser 'adamm'.*(?s:.)*adam"),
         ({"steps": 0}, r"steps = 0; wanted a whole number of at least 1"),
         ({"steps": 2.5}, r"steps = 2.5; wanted a whole number of at least 1"),
         ({"rate": 0.0}, r"rate = 0\.0; wanted a number above 0"),

@@ -322,14 +322,14 @@ def one_text(what: str, given: str) -> str:
     ("build", "what", "given"),
     [
         (lambda: circuit(rule=HEBB, plastic="bcm"), "Phase 'free': plastic", "bcm"),
-        (lambda: circuit(cell(ports="I_dend")), PYR + "ports", "I_dend"),
-        (lambda: circuit(cell(optional_ports="I_dend")), PYR + "optional_ports", "I_dend"),
-        (lambda: circuit(cell(inputs="y")), PYR + "inputs", "y"),
+        (lambda: circuit(cell(ports="I_dend")), "Cell 'pyramidal': ports", "I_dend"),
+        (lambda: circuit(cell(optional_ports="I_dend")), "Cell 'pyramidal': optional_ports", "I_dend"),
+        (lambda: circuit(cell(inputs="y")), "Cell 'pyramidal': inputs", "y"),
         (lambda: circuit(evolved="W"), "evolved", "W"),
-        (lambda: circuit(measures={"m": Ratio("pyr.u", ("pyr.r",), "free")}), "Measure 'm': of", "pyr.u"),  # type: ignore[arg-type]
-        (lambda: circuit(measures={"m": Ratio(("pyr.u",), "pyr.r", "free")}), "Measure 'm': to", "pyr.r"),  # type: ignore[arg-type]
-        (lambda: circuit(reference=FeedForward("W", (), "u")), "Reference: weights", "W"),  # type: ignore[arg-type]
-        (lambda: circuit(reference=FeedForward(("W",), "b", "u")), "Reference: biases", "b"),  # type: ignore[arg-type]
+        (lambda: circuit(measures={"m": Ratio("pyr.u", ("pyr.r",), "free")}), "Ratio: of", "pyr.u"),  # type: ignore[arg-type]
+        (lambda: circuit(measures={"m": Ratio(("pyr.u",), "pyr.r", "free")}), "Ratio: to", "pyr.r"),  # type: ignore[arg-type]
+        (lambda: circuit(reference=FeedForward("W", (), "u")), "FeedForward: weights", "W"),  # type: ignore[arg-type]
+        (lambda: circuit(reference=FeedForward(("W",), "b", "u")), "FeedForward: biases", "b"),  # type: ignore[arg-type]
         (lambda: circuit(relaxation=Relaxation("pyr", {"free": 5}, "1*ms")), "Relaxation: order", "pyr"),  # type: ignore[arg-type]
         (lambda: circuit(relaxation=Relaxation(("pyr",), {"free": 5}, "1*ms", instant="pyr")), "Relaxation: instant", "pyr"),  # type: ignore[arg-type]
         (lambda: circuit(relaxation=Relaxation(("pyr",), {"free": 5}, "1*ms", unslowed="pyr")), "Relaxation: unslowed", "pyr"),  # type: ignore[arg-type]
@@ -409,10 +409,10 @@ def test_limits_of_weights_in_any_form(bounds, level):
         (("90*pA", "0*pA"), "bounds = ('90*pA', '0*pA'); wanted the lower limit first"),
         ((1.0, 0.0), "wanted the lower limit first"),
         ((0, "90*mV"), "a limit in bounds = '90*mV' has the unit volt; wanted amp"),
-        ((0,), "bounds = (0,); wanted (low, high), None for no limit"),
-        (5e-12, "wanted (low, high)"),
-        ((0, float("nan")), "wanted two numbers, None for no limit"),
-        ((0, [1.0, 2.0]), "wanted two numbers"),
+        ((0,), "bounds = (0,); wanted 2 numbers, texts with units such as '20*pA' or Brian2 quantities, or none"),
+        (5e-12, "bounds = 5e-12; wanted 2 numbers"),
+        ((0, float("nan")), "It must be finite"),
+        ((0, [1.0, 2.0]), "wanted 2 numbers"),
         ((0, "90*pS"), "'pS' in the value '90*pS' is no unit. Did you mean 'psiemens'?"),
     ],
 )

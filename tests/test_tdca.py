@@ -1021,7 +1021,7 @@ def test_inner_cells_with_credits_of_their_own_have_the_messenger():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sizes": (7, 4)}, r"sizes = \(7, 4\); wanted whole numbers for a picture, at least one hidden level"),
+        ({"sizes": (7, 4)}, r"sizes = \(7, 4\); wanted a list of at least 3 whole numbers"),
         ({"sizes": (7, 0, 4)}, r"sizes = \(7, 0, 4\)"),
         ({"sizes": (7, 5.5, 4)}, r"sizes = \(7, 5\.5, 4\)"),
         ({"sizes": (7, 5, 1)}, r"sizes = \(7, 5, 1\).*at least two classes"),

@@ -247,7 +247,7 @@ SGD = {"optimiser": "sgd"}
         ({"centralise": 1}, "centralise = 1; wanted true or false"),
         ({"clip": 1.0, "clip_by": "rules"}, "There is no clip_by 'rules'. Did you mean 'rule'?"),
         ({"clip_by": "rule"}, "clip_by = 'rule' without clip"),
-        ({"learning_rates": {"feedforward": -1}}, "wanted a table of rules and their rates, numbers of at least 0"),
+        ({"learning_rates": {"feedforward": -1}}, "learning_rates.feedforward = -1; wanted a number of at least 0"),
         ({"learning_rates": {"feedforwards": 1}}, "learning_rates names 'feedforwards', and optimise only feedforward. Did you mean 'feedf"),
         ({"method": "backprop", "learning_rates": {"feedforward": 1}}, "a reference net has no rules. Use learning_rate"),
         ({"method": "backprop", "clip": 1.0, "clip_by": "rule"}, "clip_by = 'rule' with method = 'backprop'"),

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from neurosim.plan import Plan
 
 STEADY = "torch:steady"
+#: Solvers of the steady level, numbers of the torch levels, and how Brian2 runs its code.
+SOLVERS = ("anderson", "sweeps", "relaxation")
+DTYPES = ("float64", "float32")
+TARGETS = ("numpy", "cython")
 LEVELS: dict[str, str] = {
     "brian2:equations": "neurosim.backends.brian2.equations:EquationsEngine",
     "brian2:dense": "neurosim.backends.brian2.dense:DenseEngine",

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from neurosim.errors import DivergenceError
+
 
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
@@ -28,3 +30,18 @@ def own_settings() -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
         yield
+
+
+@contextlib.contextmanager
+def named_overflow() -> Iterator[None]:
+    """What libraries say of factors beyond the range of their type, and of systems without a solution, as a `DivergenceError`."""
+    try:
+        yield
+    except (RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+        arithmetic = isinstance(error, ArithmeticError | np.linalg.LinAlgError) or "LinAlg" in type(error).__name__
+        if not arithmetic and "without overflow" not in str(error):
+            raise
+        raise DivergenceError(
+            f"The numbers left the range of their type ({str(error).rstrip('.')}). Lower the learning rate and the rules' "
+            "factors (eta), keep constants that they are divided by away from 0, or use dtype = 'float64'."
+        ) from error

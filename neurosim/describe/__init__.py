@@ -6,13 +6,15 @@ PLoS Comput. Biol. 5(8):e1000456 (2009): model summary, populations, connectivit
 
 from __future__ import annotations
 
-from neurosim.circuit import Circuit
+from typing import Annotated
+
+from neurosim.checks import In, checked
+from neurosim.circuit import GivenCircuit
 from neurosim.describe.content import report
 from neurosim.describe.document import Document
 from neurosim.describe.latex import latex
 from neurosim.describe.markdown import markdown
 from neurosim.describe.text import text
-from neurosim.errors import unknown
 
 
 def _bibtex(document: Document) -> str:
@@ -25,7 +27,8 @@ FORMATS = {"text": text, "markdown": markdown, "latex": latex, "bibtex": _bibtex
 SUFFIXES = {".txt": "text", ".md": "markdown", ".tex": "latex", ".bib": "bibtex"}
 
 
-def describe(circuit: Circuit, format: str = "text") -> str:
+@checked
+def describe(circuit: GivenCircuit, format: Annotated[str, In(FORMATS)] = "text") -> str:
     """A report of what a circuit is made of.
 
     Parameters
@@ -41,6 +44,4 @@ def describe(circuit: Circuit, format: str = "text") -> str:
     NeurosimError
         An unknown format; a BibTeX entry in the circuit's citation that cannot be read.
     """
-    if format not in FORMATS:
-        raise unknown("format of a report", format, FORMATS)
     return FORMATS[format](report(circuit))

@@ -127,6 +127,13 @@ def pyramidal(
     )  # fmt: skip
 
 
+#: Forms of the teaching current.
+TEACHING = {
+    "current": "i_teach = g_som*(u_target - u)",
+    "conductance": "i_teach = g_exc*(E_exc - u) + g_inh*(E_inh - u)",
+}
+
+
 def output_pyramidal(
     transfer: str = "logistic",
     units: str = "dimensionless",
@@ -153,16 +160,12 @@ def output_pyramidal(
         Potentials (low, high) of y = 0 and y = 1, relative to rest.
     """
     form = Form.of(units)
-    currents = {
-        "current": "i_teach = g_som*(u_target - u)",
-        "conductance": "i_teach = g_exc*(E_exc - u) + g_inh*(E_inh - u)",
-    }
-    if teaching not in currents:
-        raise unknown("form of teaching", teaching, currents)
+    if teaching not in TEACHING:
+        raise unknown("form of teaching", teaching, TEACHING)
     current, siemens = ("amp", "siemens") if form.physical else ("hertz", "hertz")
     parameters = form.parameters(("g_lk", "g_B", "g_som"), conductances or {})
     parameters |= {"low": target[0], "high": target[1], **dendritic(tau_dendrite, back)}
-    lines = f"{currents[teaching]} : {current}"
+    lines = f"{TEACHING[teaching]} : {current}"
     if teaching == "conductance":
         lines += f"""
         g_exc = g_som*(u_target - E_inh)/(E_exc - E_inh) : {siemens}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim.checks import check
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import LINES, plain
 from neurosim.plot.window import Window
@@ -47,6 +48,7 @@ def check_not_empty(traces: Traces, where: str = "") -> None:
 
 
 def check_sample(traces: Traces, names: Sequence[str], sample: int) -> None:
+    check("sample", sample, int)
     batch = traces.values[names[0]].shape[1]
     if not 0 <= sample < batch:
         raise NeurosimError(f"There is no sample {sample}: the batch has {batch}, counted from 0.")
@@ -97,6 +99,7 @@ def cells_of(
     """The numbers of the cells of each population; its variables share them, so that a colour means a cell.
 
     Of the `joined` populations one cell is chosen, where none are named."""
+    cells = check("cells", cells, Cells | None)
     chosen: dict[str, list[int]] = {}
     populations = list(dict.fromkeys(population(name) for name in names))
     if isinstance(cells, Mapping):

@@ -14,13 +14,12 @@ from brian2.core.functions import Function
 from brian2.core.preferences import prefs
 from brian2.groups.group import CodeRunner
 
+from neurosim.backends import TARGETS
 from neurosim.backends.engine import Options
 from neurosim.equations import brian2_source
 from neurosim.equations.units import unit_string as brian2_unit
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import Plan, PopulationPlan
-
-TARGETS = ("numpy", "cython")
 
 
 def _whole(name: str, function: Callable[..., Any], in_c: str) -> Function:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurosim.backends import DTYPES
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
 from neurosim.equations import NUMPY_FUNCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import ProjectionPlan
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def _pool_map(x: torch.Tensor, maps: int, reduce: Any = torch.sum) -> torch.Tensor:
@@ -51,7 +50,7 @@ class TorchArrays:
             self.device = torch.device(device)
         except RuntimeError as error:
             raise NeurosimError(f"There is no device '{device}'; wanted cpu, or cuda (cuda:1, ...).") from error
-        self.dtype_name, self.dtype = dtype, DTYPES[dtype]
+        self.dtype_name, self.dtype = dtype, getattr(torch, dtype)
         own = {
             "int": self._int, "int_": self._int, "clip": self._clip, "exprel": _exprel, "ns_logistic": torch.sigmoid,
             "ns_elu": torch.nn.functional.elu,

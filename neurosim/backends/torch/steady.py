@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from neurosim.backends import SOLVERS
 from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
 from neurosim.backends.step import Learn, Pairs, constants_of, kernels_of, pooled, shared_values
@@ -51,7 +52,6 @@ from neurosim.traces.recorder import Recording
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6
-METHODS = ("anderson", "sweeps", "relaxation")
 
 #: Pre factor, post factor (of a pooled convolution with the positions that won), scale.
 Product = tuple[torch.Tensor, Any, float]
@@ -110,8 +110,8 @@ class SteadyEngine:
 
     def __init__(self, plan: Plan, weights: dict[str, np.ndarray], options: Options):
         plan.check_weights(weights)
-        if options.method not in METHODS:
-            raise unknown("solver of the steady level", options.method, METHODS)
+        if options.method not in SOLVERS:
+            raise unknown("solver of the steady level", options.method, SOLVERS)
         if options.method == "relaxation" and (
             any(q.shared_kernel for q in plan.projections.values())
             or any(a.over not in ("", "population") for p in plan.populations.values() for a in p.assignments)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
+from neurosim.checks import Count, In, Seed, checked
 from neurosim.data.dataset import Dataset
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.simulation import stimuli
 from neurosim.training.evolution.lifetime import Learners, Life, Weights, accuracy, loss
 
@@ -52,12 +54,11 @@ class Classification:
         Candidates at a time, to bound memory (None: all).
     """
 
+    @checked
     def __init__(
-        self, learners: Learners, dataset: Dataset, life: Life, *, fitness: str = "last", batch: int = 128, fresh: bool = False,
-        tasks: int = 1, classes: int | None = None, fixed_start: bool = False, seed: int = 0, chunk: int | None = None,
+        self, learners: Learners, dataset: Dataset, life: Life, *, fitness: Annotated[str, In(FITNESS)] = "last", batch: Annotated[int, Ge(0)] = 128,
+        fresh: bool = False, tasks: Count = 1, classes: Count | None = None, fixed_start: bool = False, seed: Seed = 0, chunk: Count | None = None,
     ):  # fmt: skip
-        if fitness not in FITNESS:
-            raise unknown("fitness", fitness, FITNESS)
         self.learners, self.life, self.fitness = learners, life, fitness
         self.batch, self.fresh, self.tasks, self.classes = batch, fresh, tasks, classes
         self.fixed_start, self.seed, self.chunk = fixed_start, seed, chunk
@@ -78,7 +79,7 @@ class Classification:
             fields = stimuli(learners.circuit, images, np.zeros(len(images), int))  # checks the images
             self.fields = {"image": learners.arrays.asarray(fields["image"])}
         rows = len(images) if classes is None else int(np.sort(np.bincount(labels))[:classes].sum())
-        if not 0 <= batch <= rows:
+        if batch > rows:
             raise NeurosimError(f"batch = {batch}; wanted at most the {rows} training samples, or 0 for all of them.")
 
     def start(self, generation: int, task: int) -> int:

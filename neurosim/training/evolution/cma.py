@@ -6,15 +6,16 @@ pickle saves.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
+from neurosim.checks import Positive, Seed, checked
 from neurosim.errors import NeurosimError
-from neurosim.training.evolution.strategy import finite, matching, not_asked, number, vector, whole
+from neurosim.training.evolution.strategy import finite, matching, not_asked, vector
 
 #: Up to this many parameters the covariance is full; above, diagonal: the library multiplies d x d matrices for each candidate.
 FULL = 200
@@ -49,7 +50,8 @@ class CMAES:
 
     differentiates: ClassVar[bool] = False
 
-    def __init__(self, theta: Any, sigma: float, population: int | None = None, seed: int = 0):
+    @checked
+    def __init__(self, theta: Any, sigma: Positive, population: Annotated[int, Ge(3)] | None = None, seed: Seed = 0):
         try:
             import cmaes
         except ImportError as error:
@@ -57,9 +59,6 @@ class CMAES:
                 "CMAES needs the library cmaes, which is not installed: pip install neurosim[evolution]"
             ) from error
         start = vector(theta).numpy()
-        number("sigma", sigma, "a number above 0", 0 < sigma < math.inf)
-        whole("population", 3 if population is None else population, 3)
-        whole("seed", seed, 0)
         kind = cmaes.CMA if len(start) <= FULL else cmaes.SepCMA
         self._library = kind(mean=start, sigma=float(sigma), population_size=population)
         self.population, self.seed = self._library.population_size, seed

@@ -14,16 +14,17 @@ that has been learnt, not a top-down net that steers it at every step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neurosim.checks import Count, In, Positive, Seed, check, checked
 from neurosim.environments.control import Acrobot, CartPole, Environment
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.models import tdca_control
-from neurosim.training.evolution.lanes import Lanes, generator, seed_of, whole
+from neurosim.training.evolution.lanes import Lanes, generator
 from neurosim.training.evolution.lifetime import Weights
 
 ENVIRONMENTS: dict[str, type[CartPole] | type[Acrobot]] = {"cart_pole": CartPole, "acrobot": Acrobot}
@@ -87,19 +88,17 @@ class Control:
         A setting that is unknown or out of range.
     """
 
+    @checked
     def __init__(
-        self, environment: str = "cart_pole", steps: int = 300, environments: int = 8, rate: float = 0.1,
-        lengths: tuple[float, float] | None = None, exam: bool = False, cells: int = 16, hidden: int = 16, bound: float = 5.0, seed: int = 0,
+        self, environment: Annotated[str, In(ENVIRONMENTS)] = "cart_pole", steps: Count = 300, environments: Count = 8, rate: Positive = 0.1,
+        lengths: tuple[Positive, Positive] | None = None, exam: bool = False, cells: Count = 16, hidden: Count = 16, bound: Positive = 5.0, seed: Seed = 0,
         dtype: str = "float32", device: str = "cpu",
     ):  # fmt: skip
-        if environment not in ENVIRONMENTS:
-            raise unknown("environment", environment, ENVIRONMENTS)
         self.name, self.kind = environment, ENVIRONMENTS[environment]
         self.lengths = LENGTHS[environment] if lengths is None else lengths
-        if len(self.lengths) != 2 or not 0 < self.lengths[0] <= self.lengths[1] < float("inf"):
-            raise NeurosimError(f"lengths = {self.lengths}; wanted (low, high), above 0, low not above high.")
-        whole(steps=steps, environments=environments, cells=cells)
-        self.steps, self.environments, self.exam, self.seed = steps, environments, exam, seed_of(seed)
+        if self.lengths[0] > self.lengths[1]:
+            raise NeurosimError(f"lengths = {self.lengths}; wanted (low, high), low not above high.")
+        self.steps, self.environments, self.exam, self.seed = steps, environments, exam, seed
         sizes = (self.kind.n_observations, cells, self.kind.n_actions)
         self.circuit = tdca_control.circuit(sizes, hidden=hidden, bound=bound, eta=rate)
         self.lanes = Lanes(self.circuit, dtype, device)
@@ -119,7 +118,9 @@ class Control:
         """Seeds of newborn policies and lengths (M,) of their environments, of a generation or of a test that evolution never sees."""
         count = self.environments if learners is None else learners
         kind = TEST if test else TRAINING
-        seeds = np.random.SeedSequence([self.seed, kind, seed_of(generation), BIRTHS]).generate_state(count)
+        seeds = np.random.SeedSequence([self.seed, kind, check("generation", generation, Seed), BIRTHS]).generate_state(
+            count
+        )
         source = generator(self._arrays.device, self.seed, kind, generation, BIRTHS, 1)
         low, high = self.lengths
         draw = torch.rand(count, generator=source, dtype=self._arrays.dtype, device=self._arrays.device)
@@ -160,7 +161,7 @@ class Control:
             Of a life (None: those of the objective).
         """
         steps = self.steps if steps is None else steps
-        whole(steps=steps)
+        check("steps", steps, Count)
         if lengths.shape != (len(seeds),):
             raise NeurosimError(
                 f"lengths have shape {tuple(lengths.shape)}; wanted ({len(seeds)},), one for each seed."
@@ -213,7 +214,7 @@ class Control:
         limit
             Longest episode (None: that of the environment, 500).
         """
-        whole(episodes=episodes)
+        check("episodes", episodes, Count)
         evolved = self.lanes.evolved(candidates)
         limit = self.kind.limit if limit is None else limit
         population, many = len(candidates), len(lengths)

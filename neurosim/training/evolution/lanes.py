@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from neurosim.circuit import Circuit
-from neurosim.errors import NeurosimError
 from neurosim.training.evolution.lifetime import Learners, Weights
 
 
@@ -74,17 +73,3 @@ def generator(device: torch.device | str, *key: int) -> torch.Generator:
     """Random numbers that are a function of these whole numbers of at least 0."""
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator(device).manual_seed(seed)
-
-
-def whole(**values: int) -> None:
-    """Refuse what is no whole number of at least 1."""
-    for name, value in values.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise NeurosimError(f"{name} = {value!r}; wanted a whole number of at least 1.")
-
-
-def seed_of(seed: int) -> int:
-    """The seed, if it is one."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise NeurosimError(f"seed = {seed!r}; wanted a whole number of at least 0.")
-    return int(seed)

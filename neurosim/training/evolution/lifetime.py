@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from neurosim.backends.torch.functional import FunctionalTrial
+from neurosim.checks import Count, Positive, check_fields
 from neurosim.circuit import Circuit
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 
-OPTIMISERS = ("adam", "sgd")
 Weights = dict[str, torch.Tensor]
 
 
@@ -40,19 +40,15 @@ class Life:
         Trials of a life.
     """
 
-    optimiser: str = "adam"
-    rate: float | torch.Tensor = 0.03
-    clip: float | None = 1.0
-    steps: int = 30
+    optimiser: Literal["adam", "sgd"] = "adam"
+    rate: Positive | torch.Tensor = 0.03
+    clip: Positive | None = 1.0
+    steps: Count = 30
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            raise unknown("inner optimiser", self.optimiser, OPTIMISERS)
-        if not isinstance(self.steps, int | np.integer) or self.steps < 1:
-            raise NeurosimError(f"steps = {self.steps}; wanted a whole number of at least 1.")
-        for name, value in (("rate", self.rate), ("clip", self.clip)):
-            if value is not None and not bool(torch.as_tensor(value).gt(0).all()):
-                raise NeurosimError(f"{name} = {value}; wanted a number above 0.")
+        check_fields(self)
+        if not bool(torch.as_tensor(self.rate).gt(0).all()):
+            raise NeurosimError(f"rate = {self.rate}; wanted a number above 0, or one for each learner.")
 
 
 class InnerOptimiser:

@@ -28,14 +28,16 @@ from tqdm import tqdm
 
 from neurosim import tensors
 from neurosim.backends.torch.workers import Workers, peers
+from neurosim.checks import Count, Positive, check
 from neurosim.errors import DivergenceError, NeurosimError, StoppedError
 from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.training import checkpoint, interrupt
-from neurosim.training.evolution.strategy import Strategy, finite, whole
+from neurosim.training.evolution.strategy import Strategy, finite
 from neurosim.training.run import METRICS, TIMING, as_lines
 from neurosim.training.track import Tracker, require_tensorboard
 
 CONFIG = "config.json"
+MEND = "Put a copy of it back, or begin again with overwrite=True."
 #: Of a row of metrics; those that a generation does not have are NaN in checkpoints and left out in rows.
 COLUMNS = ("generation", "best", "mean", "centre", "sigma", "non_finite")
 #: What the processes agree on after a generation; the largest counts.
@@ -129,7 +131,7 @@ def evolve(
         Ctrl-C or SIGTERM, after the present generation was kept; a second one stops at once.
     """
     started = time.monotonic()
-    whole("generations", generations, 1)
+    check("generations", generations, Count)
     check_minutes(minutes)
     folder = None if out is None else user_path(out)
     if track:
@@ -204,8 +206,7 @@ def evolve(
 
 def check_minutes(minutes: float | None) -> None:
     """Refuse a limit of time that is none."""
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise NeurosimError(f"minutes = {minutes!r}; wanted a number above 0, or None for no limit.")
+    check("minutes", minutes, Positive | None)
 
 
 def load(folder: str | os.PathLike[str]) -> Evolution:
@@ -220,7 +221,8 @@ def load(folder: str | os.PathLike[str]) -> Evolution:
     if not (folder / checkpoint.NAME).is_file():
         raise _nothing_in(folder)
     arrays, _ = _read(folder)
-    return Evolution(arrays["theta"], _rows(arrays["history"]))
+    with checkpoint.taken_up(folder, MEND):
+        return Evolution(arrays["theta"], _rows(arrays["history"]))
 
 
 # -------------------------------------------------------------------- a generation
@@ -376,9 +378,10 @@ def _restore(folder: Path, strategy: Strategy, described: dict[str, Any], first:
         raise NeurosimError(
             f"The evolution in '{folder}' has another configuration: {'; '.join(changed)}. Give what it was started with, or another folder."
         )
-    strategy.restore({n.removeprefix("strategy/"): v for n, v in arrays.items() if n.startswith("strategy/")})
-    metrics = _rows(arrays["history"])
-    timing = [{"generation": g, "seconds": s} for g, s in enumerate(arrays["seconds"].tolist())]
+    with checkpoint.taken_up(folder, MEND):
+        strategy.restore({n.removeprefix("strategy/"): v for n, v in arrays.items() if n.startswith("strategy/")})
+        metrics = _rows(arrays["history"])
+        timing = [{"generation": g, "seconds": s} for g, s in enumerate(arrays["seconds"].tolist())]
     records = _Records(metrics, timing)
     if first:
         with _worded(folder, _kept(folder, len(metrics)).strip()):
@@ -407,9 +410,10 @@ def _save(folder: Path, strategy: Strategy, described: dict[str, Any], records: 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = folder / checkpoint.NAME
-    arrays, state = tensors.load(path, "checkpoint", "Put a copy of it back, or begin again with overwrite=True.")
+    arrays, state = tensors.load(path, "checkpoint", MEND, may={"evolution": dict[str, Any]})
     if "evolution" not in state:
         raise NeurosimError(f"'{path}' is the checkpoint of a training, not of an evolution. Give another folder.")
+    tensors.check_finite(path, {"theta": arrays["theta"]} if "theta" in arrays else {}, MEND)
     return arrays, state
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from neurosim.checks import Positive, checked
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.training.evolution.strategy import finite, matching, not_asked, number, vector
+from neurosim.training.evolution.strategy import finite, matching, not_asked, vector
 
 
 class MetaGradient:
@@ -41,9 +41,8 @@ class MetaGradient:
 
     differentiates: ClassVar[bool] = True
 
-    def __init__(self, theta: Any, rate: float = 3e-3, clip: float = 1.0):
-        number("rate", rate, "a number above 0", 0 < rate < math.inf)
-        number("clip", clip, "a number above 0", 0 < clip < math.inf)
+    @checked
+    def __init__(self, theta: Any, rate: Positive = 3e-3, clip: Positive = 1.0):
         self.rate, self.clip = rate, clip
         self._theta = vector(theta).requires_grad_()
         self._optimiser = torch.optim.Adam([self._theta], lr=rate)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 
+from neurosim.checks import NotNegative, Positive, Seed, checked
 from neurosim.errors import NeurosimError
-from neurosim.training.evolution.strategy import finite, matching, not_asked, number, vector, whole
+from neurosim.training.evolution.strategy import finite, matching, not_asked, vector
 
 #: Rate and pairs of the released code, which fix the default rate for other numbers of pairs.
 RATE, PAIRS = 0.1, 400
@@ -66,26 +68,18 @@ class PEPG:
 
     differentiates: ClassVar[bool] = False
 
+    @checked
     def __init__(
-        self, theta: Any, population: int = 65, sigma: float = 0.1, sigma_decay: float = 0.999, sigma_limit: float = 1e-4,
-        sigma_rate: float = 0.1, sigma_max_change: float = 0.2, rate: float | None = None, momentum: float = 0.9,
-        weight_decay: float = 0.0, seed: int = 0,
+        self, theta: Any, population: Annotated[int, Ge(3)] = 65, sigma: Positive = 0.1, sigma_decay: Annotated[float, Gt(0), Le(1)] = 0.999,
+        sigma_limit: NotNegative = 1e-4, sigma_rate: NotNegative = 0.1, sigma_max_change: Annotated[float, Gt(0), Lt(1)] = 0.2,
+        rate: Positive | None = None, momentum: Annotated[float, Ge(0), Lt(1)] = 0.9, weight_decay: NotNegative = 0.0, seed: Seed = 0,
     ):  # fmt: skip
-        whole("population", population, 3)
         if population % 2 == 0:
             raise NeurosimError(
                 f"population = {population} is even; wanted an odd one: the centre and pairs of candidates. Take {population - 1} or {population + 1}."
             )
         self.population, self.pairs = population, (population - 1) // 2
         self.rate = RATE * math.sqrt(PAIRS / self.pairs) if rate is None else rate
-        number("sigma", sigma, "a number above 0", 0 < sigma < math.inf)
-        number("sigma_decay", sigma_decay, "a number above 0 and at most 1", 0 < sigma_decay <= 1)
-        number("sigma_max_change", sigma_max_change, "a number above 0 and below 1", 0 < sigma_max_change < 1)
-        number("momentum", momentum, "a number of at least 0 and below 1", 0 <= momentum < 1)
-        number("rate", self.rate, "a number above 0, or None", 0 < self.rate < math.inf)
-        for name, value in {"sigma_limit": sigma_limit, "sigma_rate": sigma_rate, "weight_decay": weight_decay}.items():
-            number(name, value, "a number of at least 0", 0 <= value < math.inf)
-        whole("seed", seed, 0)
         self.sigma_decay, self.sigma_limit, self.sigma_rate = sigma_decay, sigma_limit, sigma_rate
         self.sigma_max_change, self.momentum, self.weight_decay = sigma_max_change, momentum, weight_decay
         self.seed = seed

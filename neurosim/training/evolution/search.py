@@ -10,16 +10,17 @@ v(f) is tanh(f), or ln(1 + f)/4 for landscapes that reach far above 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neurosim.checks import Count, In, Positive, Seed, check, checked
 from neurosim.environments.landscapes import LANDSCAPES, Landscape, landscape
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.models import tdca_search
-from neurosim.training.evolution.lanes import Lanes, generator, seed_of, whole
+from neurosim.training.evolution.lanes import Lanes, generator
 
 SHIFTS = ("none", "family")
 SQUASH = ("tanh", "log")
@@ -65,19 +66,15 @@ class Search:
         A setting that is unknown or out of range.
     """
 
+    @checked
     def __init__(
-        self, on: str = "egg_box", shifts: str = "none", tasks: int = 64, steps: int = 50, rate: float = 0.5, hidden: int = 20,
-        squash: str | None = None, seed: int = 0, dtype: str = "float32", device: str = "cpu",
+        self, on: str = "egg_box", shifts: Annotated[str, In(SHIFTS)] = "none", tasks: Count = 64, steps: Count = 50, rate: Positive = 0.5,
+        hidden: Count = 20, squash: Annotated[str, In(SQUASH)] | None = None, seed: Seed = 0, dtype: str = "float32", device: str = "cpu",
     ):  # fmt: skip
         self.landscape: Landscape = landscape(on)
-        if shifts not in SHIFTS:
-            raise unknown("way of shifting", shifts, SHIFTS)
         squash = ("tanh" if on == "egg_box" else "log") if squash is None else squash
-        if squash not in SQUASH:
-            raise unknown("squashing of values", squash, SQUASH)
-        whole(tasks=tasks, steps=steps)
         self.shifts, self.tasks, self.steps, self.squash = shifts, tasks, steps, squash
-        self.seed = seed_of(seed)
+        self.seed = seed
         self.circuit = tdca_search.circuit(hidden=hidden, box=self.landscape.box, eta=rate)
         self.lanes = Lanes(self.circuit, dtype, device)
         self._arrays = self.lanes.learners.arrays
@@ -93,7 +90,9 @@ class Search:
 
     def drawn(self, generation: int, tasks: int | None = None, unseen: bool = False) -> tuple[Tensor, Tensor]:
         """Starts (tasks, 2) and shifts (tasks, 2; zeros without any) of a generation, or of a test that evolution never sees."""
-        source = generator(self._arrays.device, self.seed, UNSEEN if unseen else TRAINING, seed_of(generation))
+        source = generator(
+            self._arrays.device, self.seed, UNSEEN if unseen else TRAINING, check("generation", generation, Seed)
+        )
         shape = (self.tasks if tasks is None else tasks,)
         starts = self.landscape.starts(shape, source, self._arrays.dtype)
         shifts = self.landscape.shifts(shape, source, self._arrays.dtype)
@@ -149,7 +148,7 @@ def evaluate(search: Search, theta: Any, tasks: int = 2000, seed: int = 0) -> di
     ``{"success": share of ends below the landscape's threshold, "mean": mean f of the ends, "median": ..., "best": share of searches that were below the
     threshold at any step, "tasks": number}``.
     """
-    whole(tasks=tasks)
+    check("tasks", tasks, Count)
     found = search.paths(torch.as_tensor(theta)[None], *search.drawn(seed, tasks, unseen=True))
     return scores(found.values[0], search.landscape) | {"tasks": tasks}
 

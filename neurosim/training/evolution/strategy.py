@@ -97,17 +97,6 @@ def not_asked() -> NeurosimError:
     return NeurosimError("tell without candidates: wanted one tell after each ask.")
 
 
-def number(name: str, value: Any, wanted: str, right: bool) -> None:
-    """Refuse a setting that is not what it should be."""
-    if isinstance(value, bool) or not right:
-        raise NeurosimError(f"{name} = {value!r}; wanted {wanted}.")
-
-
-def whole(name: str, value: Any, least: int) -> None:
-    """Refuse a setting that is no whole number of at least `least`."""
-    number(name, value, f"a whole number of at least {least}", isinstance(value, int) and value >= least)
-
-
 def matching(state: Mapping[str, np.ndarray], mine: Mapping[str, np.ndarray]) -> None:
     """Refuse a saved state of another strategy or of another number of parameters."""
     found, wanted = ({name: np.shape(values) for name, values in s.items()} for s in (state, mine))
