@@ -746,7 +746,7 @@ ATTRIBUTES: tuple[Any, ...] = (
 
 
 def _odd_object(rng: random.Random, file: h5py.File, box: Box) -> tuple[str, bool]:
-    """Put a fault into one object of an HDF5 file; returns it, and whether it leads to another file."""
+    """Put a fault into one object of an HDF5 file; returns it, and whether it must be refused."""
     names: list[str] = []
     file.visit(names.append)
     name = rng.choice(names)
@@ -765,9 +765,11 @@ def _odd_object(rng: random.Random, file: h5py.File, box: Box) -> tuple[str, boo
         return f"{holder.name}.{attribute} = {odd!r:.40}", False
     if what == 4 and isinstance(old, h5py.Dataset) and old.size and old.dtype.kind == "f":
         values = old[...]
-        values.flat[rng.randrange(values.size)] = rng.choice((np.nan, np.inf, -1.0, 1e308))
+        odd = rng.choice((np.nan, np.inf, -1.0, 1e308))
+        values.flat[rng.randrange(values.size)] = odd
         old[...] = values
-        return f"{name}: a value changed", False
+        moment = name in ("time", "phases/start", "phases/stop")  # a state may have diverged, a clock not
+        return f"{name}: {odd} in it", moment and _not_finite(odd)
     del file[name]
     if what == 5:
         return f"{name} deleted", False
