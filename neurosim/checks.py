@@ -280,7 +280,9 @@ def _number(value: Any, whole: bool) -> Any:
         finite = False
     if not finite:
         raise _Refused("It must be finite.")
-    if abs(value) < 2**63 or isinstance(value, float):
+    if isinstance(value, float):
+        return value + 0.0  # of -0.0, which NumPy's intervals refuse, 0.0
+    if abs(value) < 2**63:
         return value
     if whole:
         raise _Refused("It must fit into 64 bits, as NumPy, torch and TOML files have them.")
@@ -412,7 +414,7 @@ def _wanted_range(base: Any, marks: Sequence[Any], many: bool) -> str:
                 return "numbers, texts with units such as '20*pA' or Brian2 quantities"
             return "a number, a text with units such as '20*pA' or a Brian2 quantity"
         if isinstance(mark, In):
-            return f"one of {', '.join(mark.words)}"
+            return f"one of {', '.join(mark.words)}" if len(mark.words) > 1 else repr(*mark.words)
     unit = next((mark for mark in marks if isinstance(mark, Unit)), None)
     noun = wanted(base, many)
     if unit is not None:

@@ -32,8 +32,12 @@ def own_settings() -> Iterator[None]:
         yield
 
 
+#: What to do where numbers leave the range of their type.
+LOWER = "Lower the rules' factors (eta), keep constants that they are divided by away from 0, or use dtype = 'float64'."
+
+
 @contextlib.contextmanager
-def named_overflow() -> Iterator[None]:
+def named_overflow(cure: str = LOWER) -> Iterator[None]:
     """What libraries say of factors beyond the range of their type, and of systems without a solution, as a `DivergenceError`."""
     try:
         yield
@@ -41,7 +45,4 @@ def named_overflow() -> Iterator[None]:
         arithmetic = isinstance(error, ArithmeticError | np.linalg.LinAlgError) or "LinAlg" in type(error).__name__
         if not arithmetic and "without overflow" not in str(error):
             raise
-        raise DivergenceError(
-            f"The numbers left the range of their type ({str(error).rstrip('.')}). Lower the learning rate and the rules' "
-            "factors (eta), keep constants that they are divided by away from 0, or use dtype = 'float64'."
-        ) from error
+        raise DivergenceError(f"The numbers left the range of their type ({str(error).rstrip('.')}). {cure}") from error

@@ -143,6 +143,7 @@ def circuit_of(arguments: argparse.Namespace, dataset: str | None) -> tuple[Any,
         settings, weights = {**run.config.settings, **settings}, run.weights
         name, normalise = dataset or run.config.data, run.config.normalise
     else:  # the circuit that `train` would start from
+        settings = model.checked(settings)
         settings = {k: v for k, v in model.preset(settings, name).items() if k in model.parameters} | settings
     return model.circuit(settings), weights, name, normalise
 

@@ -397,7 +397,7 @@ def _draw_network(paths: list[Path], arguments: argparse.Namespace, stack: ExitS
     path = _one(paths, "network")
     if _what(path) == _MODEL:
         model = registry.model(str(path))
-        settings = registry.parse_settings(arguments.settings)
+        settings = model.checked(registry.parse_settings(arguments.settings))
         preset = {k: v for k, v in model.preset(settings, "digits").items() if k in model.parameters}
         return network_figure(model.circuit(preset | settings))
     if arguments.settings:

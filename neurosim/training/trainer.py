@@ -301,7 +301,7 @@ class Trainer:
             if self.workers.size > 1:  # one batch a call
                 own = self.workers.share(len(rows))
                 fields = {name: values[own] for name, values in fields.items()}
-            with named_overflow():
+            with named_overflow(self._cure()):
                 result = self.engine.present(fields, learn="on", ends=False, record=self.recording)
             wanted = _numpy(fields[self.readout.wanted])
             right, loss = self._score(result.readout, wanted)
@@ -356,7 +356,7 @@ class Trainer:
         if self.reader is not self.engine:
             self.reader.set_weights(weights)
         measured = self._of_states() if measures else {}
-        with named_overflow():
+        with named_overflow(self._cure()):
             result = self.reader.present({k: v[rows] for k, v in fields.items()}, learn="off", ends=bool(measured))
         score = self._score(result.readout[: len(own)], _numpy(fields[self.readout.wanted][own]))
         right, loss = self.workers.total(*score)
@@ -375,7 +375,7 @@ class Trainer:
         return row
 
     def _cure(self) -> str:
-        """What to lower where training diverges: the factors of the changes, and those that are far from the usual."""
+        """What to lower where training diverges: factors of the changes, and numbers that are far from the usual."""
         config = self.config
         factors: dict[str, Any] = {}
         if config.optimiser != "none":
@@ -384,8 +384,10 @@ class Trainer:
             }
             factors |= {"weight_decay": config.weight_decay} if config.weight_decay else {}
         numbers = {k: v for k, v in config.settings.items() if isinstance(v, float) and v}
-        factors |= {k: v for k, v in numbers.items() if not 1e-9 < abs(v) < 1e9 or k.startswith("eta")}
-        return f"Lower {', '.join(f'{k} = {v:g}' for k, v in factors.items()) or 'the factors of the rules'}."
+        factors |= {k: v for k, v in numbers.items() if abs(v) >= 1e9 or k.startswith("eta")}
+        raised = {k: v for k, v in numbers.items() if abs(v) <= 1e-9 and k not in factors}
+        lower, higher = (", ".join(f"{k} = {v:g}" for k, v in found.items()) for found in (factors, raised))
+        return f"Lower {lower or 'the factors of the rules'}{', or raise ' + higher if higher else ''}."
 
     def _score(self, answers: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
         """Number of right answers (0 where there are no classes) and summed loss, see `Readout`."""
