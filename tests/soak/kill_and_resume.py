@@ -108,8 +108,10 @@ CASES: dict[str, dict[str, tuple[tuple[str, ...], dict[str, tuple[int, int, int]
     "counter_current": {"torch:steady": ((), {"digits": (640, 32, 6), "mnist": (2000, 32, 12)})},
     "counter_current_autoencoder": {"torch:steady": ((), {"digits": (640, 32, 3), "mnist": (640, 32, 4)})},
     "predictive_coding": {"torch:steady": ((), {"digits": (640, 32, 3), "mnist": (1280, 32, 4)})},
-    "tdca": {"torch:steady": ((), {"digits": (640, 32, 6), "mnist": (2000, 32, 12)})},
+    "tdca": {"torch:steady": (("credits=bp",), {"digits": (640, 32, 6), "mnist": (2000, 32, 12)})},
 }  # fmt: skip
+#: Models whose presets say more by layer than the sizes.
+OWN_SIZES = ("corinfomax", "counter_current_autoencoder")
 SIZES = {"digits": "64,16,12,10", "mnist": "784,24,10"}
 SWEEP = """data = "{data}"
 seeds = [0, 1]
@@ -182,7 +184,7 @@ def command(data: str, model: str, level: str, interval: float, scratch: Path) -
         return ["sweep", str(file), "--workers", "2", "--tries", "3"]
     settings, lengths = CASES[model][level]
     samples, batch, epochs = lengths[data]
-    sizes = () if model == "counter_current_autoencoder" else (f"sizes={SIZES[data]}",)
+    sizes = () if model in OWN_SIZES else (f"sizes={SIZES[data]}",)
     chosen = (*settings, *sizes, f"checkpoint={interval}")
     return [
         "train", model, "--data", data, "--level", level, "--samples", str(samples), "--batch-size", str(batch),
