@@ -186,6 +186,9 @@ def _evolved(credits: Any) -> Evolved | None:
     for name, value in found.settings.items():
         if name in USUAL:
             check(name, value, hints_of(circuit)[name], f"'{credits}': ")
+    if found.settings.get("sizes") is None:
+        raise NeurosimError(f"'{credits}' does not say for which sizes it was evolved. Evolve again, or take another file.")
+    check("life", found.facts.get("life", {}), dict[str, Any], f"'{credits}': ")
     return found
 
 

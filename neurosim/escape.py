@@ -20,7 +20,7 @@ def markdown(text: str) -> str:
     text = re.sub(r"\\(?=[!-/:-@\[-`{-~]|$)", r"\\\\", one_line(text))
     text = re.sub(r"[|`]|(?<=\])\(", r"\\\g<0>", text)
     # As entities: not all renderers know a backslash before them. "<0.001" begins no element.
-    return re.sub(r"&(?=#?\w+;)", "&amp;", re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text))
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
 
 
 def markdown_code(name: str) -> str:

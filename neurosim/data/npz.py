@@ -44,7 +44,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
             version = npy.read_magic(stream)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, by_columns, dtype = read(stream)
-        except (ValueError, KeyError, RecursionError, MemoryError) as error:
+        except Exception as error:  # NumPy reads the header as Python
             raise DataError(f"{where} is not an array of NumPy ({error}).") from error
         if dtype.kind not in "biuf":
             raise DataError(f"{where} holds values of the type {dtype}; wanted numbers.")

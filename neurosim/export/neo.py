@@ -143,6 +143,19 @@ def from_neo(block: Any) -> Traces:
         raise NeurosimError(
             f"The block '{block.name}' lacks the annotations {', '.join(missing)}; wanted one made by neurosim.export.to_neo."
         )
+    try:
+        return _traces(block, pq)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, NeurosimError):
+            raise
+        raise NeurosimError(
+            f"The block '{block.name}' does not fit what its annotations say ({type(error).__name__}: {error}); "
+            "wanted one made by neurosim.export.to_neo, whose annotations were left as they are."
+        ) from error
+
+
+def _traces(block: Any, pq: Any) -> Traces:
+    notes = block.annotations
     time = np.asarray(notes["time"])
     cells = dict(notes["cells"])
     found: dict[str, list[np.ndarray]] = {}

@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
+from annotated_types import Ge
 
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
@@ -28,14 +29,22 @@ from neurosim.export.layout import (
     trains,
 )
 from neurosim.files import check_replaceable, reserve, user_path, whole_file
-from neurosim.traces import PhaseSpan, Traces
-from neurosim.traces.file import blocks
+from neurosim.reading import damaged, of_types
+from neurosim.reading import table as json_table
+from neurosim.traces import PhaseSpan, Traces, contained
+from neurosim.traces.file import blocks, readable
 from neurosim.traces.layout import phase_spans
 
 #: NWB asks for the date of the session. A simulation has none: its t = 0 is called the beginning of Unix time.
 NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)
 #: Version of what `to_nwb` writes into the notes; a newer one is refused.
 FORMAT = 1
+#: What `from_nwb` needs of the notes, as annotations.
+CELLS = dict[str, list[int]]
+NOTES = {
+    "metadata": dict[str, Any], "units": dict[str, str], "batch": Annotated[int, Ge(1)], "cells": CELLS,
+    "spiking": list[str], "weights": CELLS,
+}  # fmt: skip
 #: NWB's names of units; others are written as they are.
 UNITS = {"volt": "volts", "amp": "amperes", "farad": "farads", "s": "seconds"}
 
@@ -300,7 +309,8 @@ def from_nwb(path: str | os.PathLike[str]) -> Traces:
         stored = h5py.File(path, "r")
     except OSError as error:
         raise NeurosimError(f"'{path}' is no HDF5 file, as NWB files are, or it is truncated: {error}") from error
-    with stored:
+    with stored, readable(path):
+        contained.check(stored, path, nwb=True)
         if "nwb_version" not in stored.attrs:
             raise NeurosimError(f"'{path}' is an HDF5 file but no NWB file.")
         with pynwb.NWBHDF5IO(file=stored, mode="r") as reader:
@@ -309,12 +319,17 @@ def from_nwb(path: str | os.PathLike[str]) -> Traces:
 
 def _traces(file: Any, path: Path) -> Traces:
     try:
-        notes = json.loads(file.notes or "")
-        version = int(notes["neurosim"])
-    except (ValueError, KeyError, TypeError):
+        notes = json_table(file.notes or "", path, {"neurosim": int})
+    except NeurosimError:
         raise NeurosimError(f"'{path}' is an NWB file but was not written by neurosim.export.to_nwb.") from None
-    if version > FORMAT:
-        raise NeurosimError(f"'{path}' has layout {version}; this version reads up to {FORMAT}. Update neurosim.")
+    if notes["neurosim"] > FORMAT:
+        raise NeurosimError(
+            f"'{path}' has layout {notes['neurosim']}; this version reads up to {FORMAT}. Update neurosim."
+        )
+    of_types(notes, path, NOTES, {"spike_cells": CELLS, "spike_span": tuple[float, float] | None}, part="notes")
+    time = file.scratch["time"].data[()]
+    if not np.isfinite(time).all():
+        raise damaged(path, "'scratch/time' holds NaN or infinity")
     batch = notes["batch"]
     values = {
         name: np.stack([file.acquisition[_name(name, position, batch)].data[()] for position in range(batch)], axis=1)
@@ -330,7 +345,7 @@ def _traces(file: Any, path: Path) -> Traces:
         trials = table["trials_presented"][:]
         weights[name] = table["weights"][:].reshape(len(trials), *shape)
     return Traces(
-        file.scratch["time"].data[()],
+        time,
         values,
         notes["units"],
         phases,

@@ -339,7 +339,7 @@ def _opened(path: Path) -> Any:
         except (OSError, RuntimeError) as error:
             raise NeurosimError(f"'{path}' cannot be read: {error}") from error
     try:
-        with _readable(path):
+        with readable(path):
             contained.check(file, path)
             if file.swmr_mode:  # it may have grown since this process first opened it
                 file.visititems(lambda _, item: item.refresh() if isinstance(item, h5py.Dataset) else None)
@@ -350,14 +350,15 @@ def _opened(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _readable(path: str | Path) -> Iterator[None]:
+def readable(path: str | Path) -> Iterator[None]:
     """A part of a file that HDF5 cannot read is said of the file."""
     try:
         yield
     except NeurosimError:
         raise
     except Exception as error:  # a damaged file can raise anything
-        raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {error}") from error
+        what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise NeurosimError(f"'{path}' is damaged, a part of it cannot be read: {what}") from error
 
 
 def _is_being_written(path: Path) -> bool:
@@ -378,7 +379,7 @@ def _replaceable(path: Path) -> bool:
 
 
 def _traces(file: Any, path: Path) -> Traces:
-    with _readable(path):
+    with readable(path):
         return _checked_traces(_File(file, path))
 
 
@@ -556,7 +557,7 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
                         "was stopped."
                     )
                 for rows in blocks(count, kept):
-                    with _readable(path):
+                    with readable(path):
                         part = kept[rows]
                     new.grow({name: part})
     except BaseException:
@@ -569,4 +570,4 @@ def copy_until(path: Path, lengths: Mapping[str, int], layout: Layout) -> TraceF
     return new
 
 
-__all__ = ["BLOCK", "FORMAT", "Stored", "TraceFile", "blocks", "copy_until", "load", "save"]
+__all__ = ["BLOCK", "FORMAT", "Stored", "TraceFile", "blocks", "copy_until", "load", "readable", "save"]

@@ -37,7 +37,7 @@ RECORDING = "recording.h5"
 MEND = "Put a copy of it back, or begin again."
 
 #: What the files hold, as annotations.
-_VALUE = float | None | dict[str, float | None]
+_VALUE = float | None
 _ORIGIN = {
     "command": str, "data_dir": str | None, "weights": bool, "track": bool, "threads": int, "workers": int,
     "generations": int, "versions": dict[str, str],
@@ -113,7 +113,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def checked_row(row: Any, path: Path, part: str) -> dict[str, Any]:
     """A row of metrics, where it is one: numbers by name."""
-    hints = dict.fromkeys(row if isinstance(row, dict) else (), _VALUE) | {"epoch": int, "generation": int}
+    hints = dict.fromkeys(row if isinstance(row, dict) else (), _VALUE)
+    hints |= {"epoch": int, "generation": int, "residual": dict[str, _VALUE]}
     return of_types(row, path, may=hints, mend=MEND, part=part)
 
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 
 from neurosim import data, registry
 from neurosim.backends.settings import own_settings
@@ -129,7 +130,7 @@ def _result(out: Path) -> dict[str, Any]:
     path, mend = out / RESULT, "Delete it, then resume: it is written again."
     if not path.is_file():
         return {}
-    lists = {f"{split}_{what}": list[float] for split in SPLITS for what in ("accuracy", "loss")}
+    lists = {f"{split}_{what}": Annotated[list[float], MinLen(1)] for split in SPLITS for what in ("accuracy", "loss")}
     result = read_table(path, {"generations": int, "searched": int}, lists, mend)
     if missing := [f"{s}_loss" for s in SPLITS if f"{s}_accuracy" in result and f"{s}_loss" not in result]:
         raise damaged(path, f"it lacks {', '.join(missing)}", mend)
