@@ -94,7 +94,13 @@ def checked(function: F) -> F:
             kind = signature.parameters[name].kind
             if name in hints and kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 bound.arguments[name] = check(name, value, hints[name])
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except ArithmeticError as error:  # numbers in their range, with products that are not
+            given = ", ".join(f"{k} = {shown(v)}" for k, v in bound.arguments.items() if isinstance(v, int | float))
+            raise NeurosimError(
+                f"{given}: products of these leave the range of numbers ({error}). Give values nearer to the defaults."
+            ) from error
 
     call.checked = True  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]

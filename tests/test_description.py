@@ -622,11 +622,11 @@ SCHEME = {"order": ("p",), "sweeps": {"free": 5}, "dt": "2*ms"}
         ({"order": ("q",)}, r"no population with states 'q'"),
         ({"order": ("p", "p")}, r"must visit each population with states once: p"),
         ({"sweeps": {"b": 5}}, r"Relaxation: There is no phase 'b'"),
-        ({"sweeps": {"free": 0}}, r"0 sweeps in phase 'free'; wanted at least one"),
+        ({"sweeps": {"free": 0}}, r"sweeps.free = 0; wanted a whole number of at least 1"),
         ({"restart": {"free": {"p.v": "w"}}}, r"no variable of population p 'w'"),
         ({"restart": {"c": {"p.v": "r"}}}, r"There is no phase 'c'"),
         ({"instant": ("inp",)}, r"no population with states 'inp'"),
-        ({"slowing": -1.0}, r"wanted a step above 0, the others at least 0"),
+        ({"slowing": -1.0}, r"slowing = -1.0; wanted a number of at least 0"),
         ({"dt": "30*ms"}, r"dt = 30 ms is beyond the stability limit of explicit Euler for population 'p'"),
     ],
 )

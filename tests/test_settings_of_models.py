@@ -145,6 +145,11 @@ def test_no_key_of_a_schedule_takes_what_it_cannot_mean(config: type):
             assert f"{key} = " in str(error.value)
 
 
+def test_products_beyond_the_range_of_numbers_are_refused_by_the_settings_that_were_given():
+    with pytest.raises(NeurosimError, match=r"^kappa = 1e\+300: products of these leave the range of numbers"):
+        ghost_units.circuit(kappa=1e300)
+
+
 def test_a_setting_is_checked_where_the_mode_does_not_use_it():
     with pytest.raises(NeurosimError, match=r"eta_ghost = -1; wanted a number of at least 0"):
         ghost_units.circuit(mode="exact", eta_ghost=-1)
