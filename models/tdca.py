@@ -187,7 +187,9 @@ def _evolved(credits: Any) -> Evolved | None:
         if name in USUAL:
             check(name, value, hints_of(circuit)[name], f"'{credits}': ")
     if found.settings.get("sizes") is None:
-        raise NeurosimError(f"'{credits}' does not say for which sizes it was evolved. Evolve again, or take another file.")
+        raise NeurosimError(
+            f"'{credits}' does not say for which sizes it was evolved. Evolve again, or take another file."
+        )
     check("life", found.facts.get("life", {}), dict[str, Any], f"'{credits}': ")
     return found
 
