@@ -301,6 +301,12 @@ def goes_on(how: Callable[[], str]) -> Iterator[None]:
         raise NeurosimError(f"{said} {text}") from error
 
 
+def how_to_go_on(command: str, out: Path) -> str:
+    """The command that goes on with a run that was stopped."""
+    together = " under torchrun, as before" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    return f"`neurosim {command} --resume {out}` goes on{together}."
+
+
 def disk_problem(error: OSError, option: str | None = "--out") -> str:
     """What went wrong with a file, and what to do; `option` is the one that says where a command writes, None where there is none."""
     where = f" '{meant(error.filename)}'" if isinstance(error.filename, str | bytes | os.PathLike) else ""

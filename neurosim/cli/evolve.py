@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from neurosim.cli.common import Commands, goes_on, model_argument, output_folder
+from neurosim.cli.common import Commands, goes_on, how_to_go_on, model_argument, output_folder
 from neurosim.errors import NeurosimError
 from neurosim.files import user_text
 
@@ -113,4 +113,4 @@ def _kept(out: Path) -> str:
     from neurosim.training.evolution import run as evolution
 
     both = all((out / name).is_file() for name in (evolution.CONFIG, evolution.ORIGIN))
-    return f"`neurosim evolve --resume {out}` goes on." if both else ""
+    return how_to_go_on("evolve", out) if both else ""

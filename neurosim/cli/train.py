@@ -11,6 +11,7 @@ from typing import Any
 from neurosim.cli.common import (
     Commands,
     goes_on,
+    how_to_go_on,
     output_folder,
     recorder_options,
     recording_arguments,
@@ -164,4 +165,4 @@ def _kept(out: Path) -> str:
 
     if not (out / CONFIG).exists():
         return ""
-    return f"Metrics and weights of the epochs that ended are kept in {out}; `neurosim train --resume {out}` goes on."
+    return f"Metrics and weights of the epochs that ended are kept in {out}; {how_to_go_on('train', out)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import torch
@@ -35,7 +36,8 @@ def peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
+        # Without the place in torch's source, and its advice.
+        reason = re.sub(r"^\[\S*\] ", "", str(error).strip().partition("\n")[0]).partition(". ")[0]
         raise StoppedError(
             f"Process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')} has lost another one, which died "
             f"or cannot be reached ({reason}). If it said why, that stands above."
