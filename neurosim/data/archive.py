@@ -17,6 +17,8 @@ from neurosim.data.source import MEND, unreadable
 # A small archive can unpack to anything. The largest archive known here, STL-10, unpacks to 3.1 GB.
 _MAX_UNPACKED = 4 << 30
 _GIB = 1 << 30
+# Zeros after the last member: programs fill records of up to a MiB.
+_MAX_END = 64 << 20
 # Names and attributes of one member. tarfile alone would read as much as the archive says, before anyone is asked.
 _MAX_HEADERS = 64 << 10
 
@@ -48,7 +50,10 @@ def members(path: Path, wanted: Callable[[str], bool], largest: int) -> Iterator
             while (member := tar.next()) is not None:
                 name = _safe_name(path, member)
                 if max(member.offset_data + member.size, tar.offset) > _MAX_UNPACKED:
-                    raise _too_large(path, f"member '{member.name}'")
+                    raise DataError(
+                        f"{path} unpacks to more than {_MAX_UNPACKED // _GIB} GiB (at member '{member.name}'); "
+                        "wanted a set of small images."
+                    )
                 if not member.isreg() or not wanted(name):
                     continue
                 if member.size > largest:
@@ -145,12 +150,6 @@ def _safe_name(path: Path, member: tarfile.TarInfo) -> str:
     return name
 
 
-def _too_large(path: Path, where: str) -> DataError:
-    return DataError(
-        f"{path} unpacks to more than {_MAX_UNPACKED // _GIB} GiB (at {where}); wanted a set of small images."
-    )
-
-
 def _check_end(path: Path, stream: IO[bytes], offset: int) -> None:
     """Demand the zeros that end a tar archive from `offset` on, and read to the end, where gzip and xz have their CRC.
 
@@ -159,7 +158,7 @@ def _check_end(path: Path, stream: IO[bytes], offset: int) -> None:
     whole = stream.tell() == offset + tarfile.BLOCKSIZE  # tarfile has read the first block of zeros
     while chunk := stream.read(1 << 20):
         whole = whole and not chunk.strip(b"\0")
-        if stream.tell() > _MAX_UNPACKED:
-            raise _too_large(path, "its end")
+        if stream.tell() > offset + _MAX_END:
+            raise DataError(f"{path} goes on for more than {_MAX_END >> 20} MiB after its end. {MEND}")
     if not whole:
         raise DataError(f"{path} is damaged or truncated: no end mark of a tar archive at byte {offset:,}. {MEND}")
