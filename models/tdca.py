@@ -51,7 +51,7 @@ from neurosim import (
     Tied,
     Uniform,
 )
-from neurosim.checks import Cells, Count, In, NotNegative, Positive, check, check_memory, checked, hints_of
+from neurosim.checks import Cells, Count, In, NotNegative, Positive, check, check_memory, checked, hints_of, shown
 from neurosim.errors import NeurosimError, suggest
 from neurosim.evolved import Evolved, load_evolved
 from neurosim.parts.diffusion import (
@@ -109,7 +109,7 @@ def circuit(
     architecture: Annotated[str, In(ARCHITECTURES)] | None = None,
     pixels: Count = 8,
     inner: Annotated[str, In(INNER)] | None = None,
-    hidden: Count | None = None,
+    hidden: Cells | None = None,
     ratio: Annotated[float, Ge(1)] | None = None,
     kernel: Annotated[str, In(KERNELS)] | None = None,
     width: Positive | None = None,
@@ -177,9 +177,10 @@ def _evolved(credits: Any) -> Evolved | None:
         return None
     try:
         found = load_evolved(credits)
-    except NeurosimError as error:
+    except (NeurosimError, OSError) as error:  # a name may be too long for a file
+        reason = f"{getattr(error, 'strerror', None) or error}".rstrip(".")
         raise NeurosimError(
-            f"{error}{suggest(credits, CREDITS)} Wanted such a file, or {', '.join(CREDITS)}."
+            f"credits = {shown(credits)}: {reason}.{suggest(credits, CREDITS)} Wanted such a file, or {', '.join(CREDITS)}."
         ) from error
     if found.model != "tdca":
         raise NeurosimError(f"'{credits}' was evolved for {found.model}; wanted a file of `neurosim evolve tdca`.")
@@ -191,6 +192,9 @@ def _evolved(credits: Any) -> Evolved | None:
             f"'{credits}' does not say for which sizes it was evolved. Evolve again, or take another file."
         )
     check("life", found.facts.get("life", {}), dict[str, Any], f"'{credits}': ")
+    for name, weights in found.weights.items():
+        if weights.ndim < 2:
+            raise NeurosimError(f"'{credits}': '{name}' has the shape {weights.shape}; wanted (sources, targets).")
     return found
 
 
