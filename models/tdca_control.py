@@ -23,13 +23,13 @@ from typing import Annotated
 from annotated_types import MinLen
 
 from neurosim import SOURCE, Circuit, Population, Protocol
-from neurosim.checks import Cells, Count, Positive, checked
+from neurosim.checks import Cells, Positive, checked
 from neurosim.models import tdca
 
 
 @checked
 def circuit(
-    sizes: Annotated[Sequence[Cells], MinLen(3)] = (4, 16, 2), hidden: Count = 16, outcome: Count | None = None, bound: Positive = 5.0,
+    sizes: Annotated[Sequence[Cells], MinLen(3)] = (4, 16, 2), hidden: Cells = 16, outcome: Cells | None = None, bound: Positive = 5.0,
     settle: Positive = 300.0, eta: Positive = 0.1,
 ) -> Circuit:  # fmt: skip
     """A policy taught by credits; the default suits CartPole (802 evolved weights), ``sizes = (6, 16, 3)`` Acrobot (915).

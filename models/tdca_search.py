@@ -16,7 +16,7 @@ One trial is one step of the search; `neurosim.training.evolution.search` presen
 from __future__ import annotations
 
 from neurosim import SOURCE, Cell, Circuit, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
-from neurosim.checks import Count, Positive, checked
+from neurosim.checks import Cells, Positive, checked
 from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
 
 PARAMETER = Cell(
@@ -35,7 +35,7 @@ PARAMETER = Cell(
 
 @checked
 def circuit(
-    hidden: Count = 20, dimensions: Count = 2, seen: Count | None = None, box: Positive = 4.0, settle: Positive = 300.0, eta: Positive = 0.5
+    hidden: Cells = 20, dimensions: Cells = 2, seen: Cells | None = None, box: Positive = 4.0, settle: Positive = 300.0, eta: Positive = 0.5
 ) -> Circuit:  # fmt: skip
     """A searcher.
 
