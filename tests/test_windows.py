@@ -741,7 +741,7 @@ def small(windows, *more, populations=LABELS_AND_PICTURE):
     [
         (lambda: small(Windows((Phase("a", "1*ms"),))), r"Windows show labels: nothing is clamped to it; wanted inputs"),
         (lambda: small(Windows((), clamps={"l.r": "label"})), r"Windows without a phase; give"),
-        (lambda: small(Windows((Phase("a", "1*ms"),), labels="every", clamps={"l.r": "label"})), r"no choice of labels 'every'. Known: all, true_and_random, true"),
+        (lambda: small(Windows((Phase("a", "1*ms"),), labels="every", clamps={"l.r": "label"})), r"no labels 'every'. Known: all, true_and_random, true"),
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label", "x.r": "label"})), r"those clamped have \[3, 5\] cells"),
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label"}), Phase("a", "1*ms")), r"Two of one name: phase 'a'"),
         (lambda: small(Phase("a", "1*ms", clamps={"l.r": "label"})), r"'l.r' \(label, same and multiplicity are fields of Windows\): There is no stimulus field 'label'"),
