@@ -127,6 +127,15 @@ def test_recordings_name_and_claim_nothing_but_what_they_hold(recording, tmp_pat
     assert message in str(refused.value) and str(path) in str(refused.value)
 
 
+def test_texts_that_lead_nowhere_are_refused_and_not_read_for_ever(recording, tmp_path):
+    content = bytearray(recording.read_bytes())
+    first = content.index(b"GCOL\x01") + 16  # the first text of the heap: number, references, size
+    content[first + 8 : first + 16] = b"\xff" * 8
+    (tmp_path / "bad.h5").write_bytes(content)
+    with pytest.raises(NeurosimError, match=r"bad\.h5' is damaged: the texts at byte"):
+        Traces.load(tmp_path / "bad.h5")
+
+
 # ---------------------------------------------------------------- run folders
 
 

@@ -19,6 +19,8 @@ from h5py import h5a, h5d, h5l, h5o, h5s, h5t  # pyright: ignore[reportAttribute
 from neurosim.errors import NeurosimError
 from neurosim.reading import damaged
 
+#: Bytes at the beginning of a file in which heaps of texts are looked for.
+_SEARCHED = 16 << 20
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 _PLAIN = (h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM)
 _KINDS = {
@@ -37,6 +39,7 @@ def check(file: h5py.File, path: Path, nwb: bool = False) -> None:
     NeurosimError
         The file, the object in it, and the fault.
     """
+    _check_heaps(path)
     size, stored = os.stat(path).st_size, 0
     for where, item in _objects(file, path, nwb):
         _check_attributes(item, where, path, nwb)
@@ -44,6 +47,28 @@ def check(file: h5py.File, path: Path, nwb: bool = False) -> None:
             stored += _stored(item, where, path, nwb, bool(file.swmr_mode))
             if stored > size:
                 raise damaged(path, f"its data sets up to '{where}' claim {stored:,} bytes, and the file has {size:,}")
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse a heap of texts whose parts lead nowhere: HDF5 would read it for ever.
+
+    A heap ("GCOL", version, size) has parts of a number, a count of references and a size; part 0 is what is free. Those
+    of texts that neurosim writes lie at the beginning.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_SEARCHED)
+    start = head.find(b"GCOL\x01")
+    while start >= 0:
+        size = int.from_bytes(head[start + 8 : start + 16], "little")
+        at, end = start + 16, start + size
+        while size <= len(head) and at + 16 <= min(end, len(head)):
+            number = int.from_bytes(head[at : at + 2], "little")
+            length = int.from_bytes(head[at + 8 : at + 16], "little")
+            step = 16 + -(-length // 8) * 8 if number else length
+            if step < 16 or at + step > end:
+                raise damaged(path, f"the texts at byte {start:,} are broken")
+            at += step
+        start = head.find(b"GCOL\x01", start + 1)
 
 
 def whole_rows(data: h5py.Dataset) -> int:
