@@ -23,8 +23,8 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]
     """Write a file, complete or not at all; one before it is replaced. `state` is JSON, in the file's header."""
     arrays = {name: np.asarray(values, order="C") for name, values in tensors.items()}  # a count stays without an axis
     header = json.dumps({"format": FORMAT, **state})
-    metadata = {"neurosim": header, "checksum": str(_checksum(header, arrays))}
-    return write_whole(path, to_bytes(arrays, metadata=metadata))
+    # One entry: safetensors writes several in a random order, and equal files have equal bytes.
+    return write_whole(path, to_bytes(arrays, metadata={"neurosim": f"{_checksum(header, arrays)} {header}"}))
 
 
 def load(
@@ -47,10 +47,10 @@ def load(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # SafetensorError, and what NumPy says of types that it does not know
         raise NeurosimError(f"'{path}' is truncated or no {what}: {error}. {mend}") from error
-    header, checksum = metadata.get("neurosim"), metadata.get("checksum")
-    if elsewhere and header is checksum is None:
+    if elsewhere and not set(metadata) - {"format"}:  # which PyTorch writes
         return tensors, {}
-    if header is None:
+    checksum, _, header = metadata.get("neurosim", "").partition(" ")
+    if not header:
         raise NeurosimError(f"'{path}' is no {what} of neurosim: its header has no entry 'neurosim'. {mend}")
     state = table(header, path, {"format": int}, mend=mend)
     if state["format"] > FORMAT:

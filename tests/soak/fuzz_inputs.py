@@ -322,9 +322,10 @@ def _odd_safetensors(rng: random.Random, content: bytes) -> tuple[bytes, str, bo
             metadata = dict(opened.metadata() or {})
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
     fault, infinite = "", False
-    if what < 0.7 and "neurosim" in metadata:
-        state, fault = _odd_json(rng, json.loads(metadata["neurosim"]))
-        metadata["neurosim"] = json.dumps(state)
+    _, _, header = metadata.get("neurosim", "").partition(" ")
+    if what < 0.7 and header:
+        state, fault = _odd_json(rng, json.loads(header))
+        header = json.dumps(state)
     else:
         name = rng.choice(sorted(arrays))
         if what < 0.8:
@@ -337,8 +338,8 @@ def _odd_safetensors(rng: random.Random, content: bytes) -> tuple[bytes, str, bo
             arrays[name], fault, infinite = _odd_array(rng, arrays[name])
             fault = f"{name}: {fault}"
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    if "checksum" in metadata:
-        metadata["checksum"] = str(tensors._checksum(metadata.get("neurosim", ""), arrays))
+    if "neurosim" in metadata:
+        metadata["neurosim"] = f"{tensors._checksum(header, arrays)} {header}"
     try:
         return safetensors_bytes(arrays, metadata or None), fault, infinite
     except Exception:  # names and types that the format does not have
