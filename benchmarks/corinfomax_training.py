@@ -102,7 +102,7 @@ def distance(settings: Settings, weights: dict[str, np.ndarray], images: Any, la
 def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     sizes = corinfomax.PRESETS[settings.data]["sizes"]
-    common = dict(data=settings.data, device=settings.device, dtype=settings.dtype)
+    common: dict[str, Any] = dict(data=settings.data, device=settings.device, dtype=settings.dtype)
     first = Trainer(resolve("corinfomax", {}, epochs=settings.epochs, **common))
     first.fit()
     weights, top = first.engine.weights(), peak(settings)  # type: ignore[arg-type]

@@ -342,7 +342,7 @@ def _per_cell(value: Any) -> Any:
         if len({dimension for _, dimension in found}) > 1:
             raise _Refused(f"The units are {', '.join(unit_text(dimension) for _, dimension in found)}.")
         return Quantity([number for number, _ in found], dim=found[0][1])
-    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return _array(value)
     return _amount(value)
 

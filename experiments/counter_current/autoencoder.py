@@ -129,7 +129,7 @@ def main() -> None:
         trainer = Trainer(config, weights=run.weights, progress=False)
         curve = run.metrics
     else:
-        limits = {"limit": 1280, "epochs": 2} if options.quick else {}
+        limits: dict[str, Any] = {"limit": 1280, "epochs": 2} if options.quick else {}
         config = resolve(MODEL, {}, data="cifar10_jpeg", **limits)
         trainer = Trainer(config)
         curve = trainer.fit()

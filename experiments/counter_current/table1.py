@@ -56,7 +56,7 @@ TEXT = (
 
 def search(options: argparse.Namespace) -> None:
     """Short runs of each baseline with each rate; the validation accuracy of the last epoch and the best one, to a csv."""
-    length = {"epochs": 2, "limit": 1024} if options.quick else SEARCH[options.data]
+    length: dict[str, Any] = {"epochs": 2, "limit": 1024} if options.quick else SEARCH[options.data]
     path = options.out / f"search_{options.data}.csv"
     header = ["method", "learning_rate", "validation_last", "validation_best", *length]
     rows: list[list[Any]] = []

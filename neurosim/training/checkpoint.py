@@ -25,7 +25,7 @@ MEND = "Delete it to train again from the run's config.toml."
 #: The state of a training, as annotations.
 STATE = {
     "config": str, "at": dict[str, Any], "noise": list[int], "trials": list[int], "metrics": list[dict[str, Any]],
-    "timing": list[dict[str, Any]],
+    "timing": list[dict[str, float]],
 }  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = folder / NAME
     tensors, state = files.load(path, "checkpoint", MEND, STATE, {"recording": dict[str, Any] | None})
-    weights = {name: values for name, values in tensors.items() if name.startswith(("weights/", "best/"))}
-    files.check_finite(path, weights, MEND)
+    everything = {name: values for name, values in tensors.items() if name != "optimiser/updates"}  # that is a count
+    files.check_finite(path, everything, MEND)
     return tensors, state
 
 

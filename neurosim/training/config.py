@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Lt
 
 from neurosim import registry
 from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS
-from neurosim.checks import Count, In, NotNegative, PositiveTime, Seed, Share, check_fields
+from neurosim.checks import Count, In, NotNegative, PositiveTime, Seed, Share, check, check_fields
 from neurosim.errors import NeurosimError, suggest, unknown
 from neurosim.files import user_path
 from neurosim.reading import read_text
@@ -422,6 +422,7 @@ def resolve(
     ``learning_rates.RULE`` is an entry of that table, and tables are joined entry by entry. `named_by` is the file in which
     the model is named, see `registry.model`; with `look`, a model file is not imported (and has no preset).
     """
+    check("model", model, str)
     only_looked_at = look and registry.is_file(model)
     found = registry.unread(model, settings or {}) if only_looked_at else registry.model(model, named_by)
     schedule_keys = {f.name for f in fields(TrainConfig)} - {"model", "settings"}

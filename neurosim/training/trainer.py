@@ -20,6 +20,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.backends.settings import named_overflow
 from neurosim.backends.torch.workers import Workers
+from neurosim.checks import check_fields
 from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
 from neurosim.connectivity import Given
 from neurosim.data.augment import Augment
@@ -591,6 +592,7 @@ class Trainer:
             engine.trial = trial
         self._recorded = state.get("recording")
         self.at, self.metrics, self.timing = Position(**state["at"]), state["metrics"], state["timing"]
+        check_fields(self.at, f"'{path}' is damaged: ")
         if self.workers.first:
             self._write_rows(folder)
             (folder / BEST).unlink(missing_ok=True)

@@ -413,7 +413,8 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, state = tensors.load(path, "checkpoint", MEND, may={"evolution": dict[str, Any]})
     if "evolution" not in state:
         raise NeurosimError(f"'{path}' is the checkpoint of a training, not of an evolution. Give another folder.")
-    tensors.check_finite(path, {"theta": arrays["theta"]} if "theta" in arrays else {}, MEND)
+    of_strategy = {n: a for n, a in arrays.items() if n.startswith("strategy/") and a.dtype.kind == "f"}
+    tensors.check_finite(path, of_strategy | ({"theta": arrays["theta"]} if "theta" in arrays else {}), MEND)
     return arrays, state
 
 
