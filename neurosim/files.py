@@ -198,6 +198,13 @@ def _lock(folder: Path) -> int:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise NeurosimError(
+                f"The folder '{folder}' cannot be made: {error.strerror or error}; give another one."
+            ) from error
+        try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:  # the folder went in between
             continue

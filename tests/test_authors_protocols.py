@@ -497,7 +497,7 @@ def test_the_keys_are_checked_and_written_down(tmp_path):
     for given, message in (
         ({"validation": "randm"}, r"validation 'randm'.* Did you mean 'random'"),
         ({"last_batch": "kep"}, r"last_batch 'kep'.* Did you mean 'keep'"),
-        ({"validation": True}, r"validation = True; wanted a text"),
+        ({"validation": True}, r"validation = True; wanted one of last, random"),
         (
             {"validation": "random", "validation_share": 0},
             r"validation_share = 0; wanted a number above 0 and below 1",

@@ -689,10 +689,7 @@ def test_document_is_data():
 def test_unknown_format():
     with pytest.raises(NeurosimError) as error:
         neurosim.describe(awkward(), "latx")
-    assert (
-        str(error.value)
-        == "There is no format of a report 'latx'. Did you mean 'latex'? Known: text, markdown, latex, bibtex."
-    )
+    assert str(error.value) == "There is no format 'latx'. Did you mean 'latex'? Known: text, markdown, latex, bibtex."
 
 
 def test_text_is_the_default():
@@ -729,7 +726,7 @@ def test_a_suffix_that_says_nothing(tmp_path, capsys):
     )
     assert not path.exists()
     assert main(["describe", "tdca", "--format", "pdf"]) == 1
-    assert "There is no format of a report 'pdf'." in capsys.readouterr().err
+    assert "There is no format 'pdf'." in capsys.readouterr().err
 
 
 def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path, capsys):

@@ -150,7 +150,7 @@ def test_unknown_names_in_a_rule(text, parts):
 
 
 def test_apply_must_be_known():
-    with refused("Rule 'hebb'", "'never'", "'now', 'phase' or 'trial'"):
+    with refused("PlasticityRule 'hebb'", "'never'", "now, phase, trial"):
         circuit(rule=PlasticityRule("hebb", HEBB.equation, HEBB.parameters, apply="never"))  # type: ignore[arg-type]
 
 
@@ -275,7 +275,7 @@ def test_parameters_of_a_population(values, parts):
 
 
 def test_no_cells():
-    with refused("Population 'p'", "n = 0", "at least one"):
+    with refused("Population 'p'", "n = 0", "at least 1"):
         circuit(n=0)
 
 

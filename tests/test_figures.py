@@ -1029,7 +1029,7 @@ def test_before_training_is_what_the_run_began_with(cli, folders, tmp_path, monk
     monkeypatch.setattr(
         plot, "activities", lambda circuit, weights, *rest: drawn.append(weights) or real(circuit, weights, *rest)
     )
-    arguments = ["--kind", "cka", "--before", "--samples", "20", "--to", tmp_path / "cka.svg"]
+    arguments = ["--kind", "cka", "--before", "--samples", "20", "--to", tmp_path / "cka.svg", "--overwrite"]
     done = cli("plot", folders / "given" / "recorded", *arguments)
     assert done.code == 0, done.err
     before = drawn[1]
@@ -1077,7 +1077,13 @@ def test_every_option_belongs_to_a_kind():
 
     (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     options = {a.option_strings[-1] for a in commands.choices["plot"]._actions if a.option_strings}
-    assert {o for kind in kinds.values() for o in kind.options} == options - {"--help", "--debug", "--kind", "--to"}
+    assert {o for kind in kinds.values() for o in kind.options} == options - {
+        "--help",
+        "--debug",
+        "--kind",
+        "--to",
+        "--overwrite",
+    }
 
 
 def test_misfits_say_what_is_wanted_and_how_to_make_it(cli, folders):

@@ -138,6 +138,7 @@ def test_train_resume_weights_table_and_sweep(home, capsys):
     experiment_file = 'model = "~/mine.py:small"\nepochs = 1\nlimit = 64\n'
     (home / "mine.py").write_text(CIRCUIT)
     (home / "e.toml").write_text(experiment_file)
+    assert main(["trust", "~/mine.py"]) == 0
     assert main(["train", "~/e.toml", "--out=~/runs/e"]) == 0, capsys.readouterr().err
     assert load("~/runs/e").circuit.name == "ghost_units"
     (home / "s.toml").write_text(experiment_file + "seeds = [0]\n")

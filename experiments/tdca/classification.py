@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class Teacher:
 
     def live(
         self,
-        optimiser: Literal["adam", "sgd"],
+        optimiser: str,
         rate: float,
         seeds: tuple[int, ...],
         splits: tuple[str, ...],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from neurosim.errors import CircuitError
 
 #: Characters of an expression, brackets within brackets, operations within operations, and whole powers of a sum.
-LONGEST, BRACKETS, DEEPEST, POWER = 20_000, 50, 100, 64
+LONGEST, BRACKETS, DEEPEST, POWER = 20_000, 50, 150, 64
 
 
 def bounded(text: str, where: str) -> ast.expr | None:

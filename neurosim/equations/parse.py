@@ -125,7 +125,7 @@ def check_expression(expression: str, shown: str, where: str) -> None:
     except (SyntaxError, ValueError) as error:
         words = [word for word in re.findall(r"\w+", expression) if keyword.iskeyword(word) and word not in _WORDS]
         cure = f" '{words[0]}' is a word of Python's own; give the variable another name." if words else ""
-        raise CircuitError(f"{where}: cannot read '{shown}': {error}.{cure}") from error
+        raise CircuitError(f"{where}: cannot read '{shown}': {getattr(error, 'msg', error)}.{cure}") from error
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in FUNCTIONS:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from neurosim.backends.torch.functional import FunctionalTrial
-from neurosim.checks import Count, Positive, check_fields
+from neurosim.checks import Count, In, Positive, check_fields
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError
 
@@ -40,7 +40,7 @@ class Life:
         Trials of a life.
     """
 
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Annotated[str, In(("adam", "sgd"))] = "adam"
     rate: Positive | torch.Tensor = 0.03
     clip: Positive | None = 1.0
     steps: Count = 30
