@@ -96,5 +96,5 @@ def test_traces_and_results_say_in_a_few_lines_what_they_hold():
 
 
 def test_a_name_is_no_circuit():
-    with pytest.raises(NeurosimError, match="circuit = 'ghost_units'; wanted a Circuit. Build one"):
+    with pytest.raises(NeurosimError, match=r"circuit = 'ghost_units'; wanted a Circuit\. Build one"):
         simulate("ghost_units", np.ones((1, 64)))  # type: ignore[arg-type]

@@ -897,7 +897,7 @@ def test_a_full_disk(tmp_path, level):
         rows = len(traces.time)
     said = errors.read_text()
     assert said.strip().splitlines()[-1] == (
-        f"neurosim.errors.NeurosimError: The recording '{path}' cannot grow: File too large. Its {rows} rows can be read. Free some space, "
+        f"neurosim.errors.StoppedError: The recording '{path}' cannot grow: File too large. Its {rows} rows can be read. Free some space, "
         "or record less: fewer variables, cells or phases, a larger stride."
     )
     assert not [word for word in ("HDF5", "h5py", "Exception ignored", "WARNING") if word in said], said
@@ -906,7 +906,7 @@ def test_a_full_disk(tmp_path, level):
 def test_a_disk_that_is_full_at_once(tmp_path):
     path, errors = tmp_path / "t.h5", tmp_path / "errors"
     assert ended(in_process(long_run, errors, path, 0.0, 4000, TRAJECTORY)) == 1
-    assert errors.read_text().strip().splitlines()[-1].startswith("neurosim.errors.NeurosimError: Cannot record to ")
+    assert errors.read_text().strip().splitlines()[-1].startswith("neurosim.errors.StoppedError: Cannot record to ")
     assert [p.name for p in tmp_path.iterdir()] == ["errors"]
 
 
