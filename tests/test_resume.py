@@ -26,6 +26,7 @@ import torch
 from safetensors.numpy import load_file
 
 from neurosim import data, files
+from neurosim import tensors as tensor_files
 from neurosim.cli import main
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
@@ -408,9 +409,9 @@ def test_a_checkpoint_keeps_types_shapes_and_state(tmp_path):
         "c": np.zeros((0, 4)),
         "d": np.arange(3),
     }
-    state = {"at": {"loss": 0.1 + 0.2, "epoch": 3}, "rows": [None, float("inf"), 1e-310], "text": "µ"}
+    state = {"at": {"loss": 0.1 + 0.2, "epoch": 3}, "rows": [None, 1e308, 1e-310], "text": "µ"}
     checkpoint.save(tmp_path, tensors, state)
-    found, said = checkpoint.load(tmp_path)
+    found, said = tensor_files.load(tmp_path / checkpoint.NAME, "checkpoint", "")
     assert said == {"format": checkpoint.FORMAT, **state}
     for name, value in tensors.items():
         assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
@@ -495,7 +496,7 @@ def test_a_checkpoint_of_a_newer_version(tmp_path, stopped, capsys, monkeypatch)
 def test_weights_are_no_checkpoint(tmp_path, stopped, capsys):
     folder = copied(stopped, tmp_path / "run")
     (folder / checkpoint.NAME).write_bytes((folder / "weights.safetensors").read_bytes())
-    assert "is no checkpoint of neurosim: its header has no entry 'neurosim'" in refused(folder, capsys)
+    assert "is damaged: it lacks config, at, noise, trials, metrics, timing" in refused(folder, capsys)
 
 
 def test_files_that_are_missing_or_damaged(tmp_path, stopped, capsys):

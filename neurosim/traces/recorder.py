@@ -70,7 +70,8 @@ class Recorder:
         for what in ("variables", "phases"):
             names = getattr(self, what)
             check_list(what, names)
-            if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+            listed = isinstance(names, Collection) and getattr(names, "ndim", 1) == 1
+            if not listed or not all(isinstance(name, str) for name in names):
                 raise NeurosimError(f"{what} = {names!r}; wanted a list of names.")
         for what in ("stride", "trials"):
             value = getattr(self, what)

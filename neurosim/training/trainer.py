@@ -406,14 +406,15 @@ class Trainer:
             return {}
         return {name: m for name, m in self.circuit.measures.items() if isinstance(m, Ratio | Silent)}
 
-    def weight_measures(self) -> dict[str, float]:
+    def weight_measures(self) -> dict[str, float | None]:
         """Measures of the circuit's weights; those that a reference net lacks are left out."""
-        found: dict[str, float] = {}
+        found: dict[str, float | None] = {}
         self.spectra.clear()
         weights = self.engine.weights() if self.circuit.measures else {}
         for name, measure in self.circuit.measures.items():
             if isinstance(measure, Angle) and measure.of in weights:
-                found[name] = angle(weights[measure.of], weights[measure.to].T)
+                degrees = angle(weights[measure.of], weights[measure.to].T)
+                found[name] = degrees if np.isfinite(degrees) else None  # weights of 0 have no direction
             elif isinstance(measure, SmallestEigenvalue) and measure.of in weights:
                 self.spectra[measure.of] = eigenvalues(weights[measure.of])
                 found[name] = self.spectra[measure.of][0]

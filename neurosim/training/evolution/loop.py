@@ -413,8 +413,9 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, state = tensors.load(path, "checkpoint", MEND, may={"evolution": dict[str, Any]})
     if "evolution" not in state:
         raise NeurosimError(f"'{path}' is the checkpoint of a training, not of an evolution. Give another folder.")
-    of_strategy = {n: a for n, a in arrays.items() if n.startswith("strategy/") and a.dtype.kind == "f"}
-    tensors.check_finite(path, of_strategy | ({"theta": arrays["theta"]} if "theta" in arrays else {}), MEND)
+    # A candidate's fitness may be NaN, what goes on from here may not.
+    numbers = {n: a for n, a in arrays.items() if n == "theta" or (n != "history" and a.dtype.kind == "f")}
+    tensors.check_finite(path, numbers, MEND)
     return arrays, state
 
 
