@@ -295,7 +295,7 @@ NONSENSE = {
 def test_values_that_are_none(what, where):
     """Each is refused when the circuit is built, and the message names the value."""
     value = NONSENSE[what]
-    with pytest.raises(CircuitError, match="mod"):
+    with pytest.raises(CircuitError, match=r"mod|RandomSign"):
         volts(
             RandomSign(value) if where == "sign" else value, "phase" if where == "sign" else where
         )  # fmt: skip
@@ -303,7 +303,7 @@ def test_values_that_are_none(what, where):
 
 def test_a_sign_of_a_sign_is_refused():
     """RandomSign(RandomSign(...)) says nothing that can be drawn."""
-    with pytest.raises(CircuitError, match="mod"):
+    with pytest.raises(CircuitError, match=r"mod|RandomSign"):
         volts(RandomSign(RandomSign("2*mV")))
 
 

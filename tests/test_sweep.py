@@ -201,6 +201,7 @@ def test_a_dry_run_lists_the_chosen_runs(capsys):
 
 def test_a_failing_run_does_not_stop_the_others(capsys):
     Path("delta.py").write_text(DELTA)
+    assert main(["trust", "delta.py"]) == 0
     path = written("""
         epochs = 1
         limit = 64
@@ -244,6 +245,7 @@ def test_a_failing_run_does_not_stop_the_others(capsys):
 
 def test_a_run_whose_process_is_killed_is_tried_again(capsys):
     Path("mortal.py").write_text(MORTAL)
+    assert main(["trust", "mortal.py"]) == 0
     path = written("""
         model = "mortal.py:circuit"
         epochs = 1

@@ -123,7 +123,7 @@ def test_an_unknown_key_of_a_file_suggests_the_nearest(tmp_path):
         ({"max_sweeps": 0}, "max_sweeps = 0; wanted a whole number of at least 1"),
         ({"decay": float("nan")}, "decay = nan; wanted a number of at least 0"),
         ({"learning_rate": -0.1}, "learning_rate = -0.1; wanted a number of at least 0"),
-        ({"level": None}, "level = None; wanted a text"),
+        ({"level": None}, "level = None; wanted one of brian2:equations"),
         ({"method": "backprob"}, "Did you mean 'backprop'"),
     ],
 )
