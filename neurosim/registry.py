@@ -133,9 +133,8 @@ def check_allowed(name: str, named_by: str) -> None:
 def trust(name: str) -> None:
     """Add a model file that a person has named to the list of trusted ones, so that a run with it can be resumed."""
     if is_file(name):
-        path, _ = split(name)
         with suppress(OSError, NeurosimError):  # a home that cannot be written to: the resumed run says how to go on
-            trusted.add(path, path.read_bytes())
+            trusted.add(split(name)[0])
 
 
 def unread(name: str, settings: Mapping[str, Any]) -> Model:

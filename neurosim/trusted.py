@@ -24,13 +24,13 @@ def list_of_files() -> Path:
     return user_path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "neurosim" / "trusted"
 
 
-def add(path: Path, source: bytes) -> None:
-    """Add a file to the list, as it is now."""
-    file, entry = list_of_files(), (path.resolve(), _hash(source))
-    if entry not in _listed():
+def add(path: Path) -> None:
+    """Add a file to the list, as it was when a person named it in this process; nothing where nobody has."""
+    file = list_of_files()
+    for named, sha in sorted({entry for entry in _named if entry[0] == path.resolve()} - _listed()):
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a", encoding="utf-8") as lines:  # one write: several processes may add at once
-            lines.write(f"{entry[1]}  {entry[0]}\n")
+            lines.write(f"{sha}  {named}\n")
 
 
 def name(path: Path, source: bytes) -> None:

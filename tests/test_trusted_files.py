@@ -213,3 +213,12 @@ def test_a_path_may_hold_colons(stranger):
         assert main(["describe", name]) == 0
     with pytest.raises(NeurosimError, match="Did you mean 'circuit'"):
         neurosim.registry.model("path:with.py:colon/net.py:circiut")
+
+
+def test_a_file_that_changes_while_it_trains_is_trusted_as_it_ran(stranger):
+    """Not as it lies there when the run folder is written."""
+    neurosim.registry.model("net.py")
+    ran = hashlib.sha256(Path("net.py").read_bytes()).hexdigest()
+    Path("net.py").write_text(NET + "\n# another's line\n")
+    neurosim.registry.trust("net.py")
+    assert trusted.list_of_files().read_text() == f"{ran}  {Path('net.py').resolve()}\n"

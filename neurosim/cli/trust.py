@@ -23,5 +23,6 @@ def _trust(arguments: argparse.Namespace) -> None:
 
     for name in arguments.files:
         path, _ = registry.split(name)
-        trusted.add(path, registry.allowed(path, None))
+        registry.allowed(path, None)
+        trusted.add(path)
         print(f"trusts {path.resolve()}, until it changes ({trusted.list_of_files()})")

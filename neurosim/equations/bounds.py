@@ -12,13 +12,15 @@ from neurosim.errors import CircuitError
 LONGEST, BRACKETS, DEEPEST, POWER = 20_000, 50, 150, 64
 
 
-def bounded(text: str, where: str) -> ast.expr | None:
-    """The tree of an expression, None where it is none.
+def bounded(text: str, where: str) -> ast.expr:
+    """The tree of an expression.
 
     Raises
     ------
     CircuitError
         An expression that is too long or nested too deeply, or a number in it that is beyond floating point.
+    SyntaxError
+        A text that is no expression.
     """
     text = text.strip()
     depth = deepest = 0
@@ -35,8 +37,8 @@ def bounded(text: str, where: str) -> ast.expr | None:
         tree = ast.parse(text, mode="eval").body
     except (RecursionError, MemoryError):
         raise _too_deep(text, where) from None
-    except (SyntaxError, ValueError):
-        return None
+    except ValueError as error:  # null bytes
+        raise SyntaxError(str(error)) from None
     level, below = 0, [tree]
     while below:
         level += 1
@@ -62,11 +64,9 @@ def _number(node: ast.AST, text: str, where: str) -> float | None:
     """What a node without names is, in floating point: as whole numbers, ``9**9**9`` would be computed digit by digit."""
     parts = [_number(child, text, where) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
     if isinstance(node, ast.Constant):
-        number = type(node.value) in (int, float)
-        value: float | None = None
-        if number:
-            value = _computed(lambda: float(node.value), node, text, where)  # type: ignore[arg-type]
-        return value
+        if type(node.value) not in (int, float):
+            return None
+        return _computed(lambda: float(node.value), node, text, where)  # type: ignore[arg-type]
     power = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and parts[0] is None and parts[1]
     if power and abs(power) > POWER and float(power).is_integer():
         raise CircuitError(f"{where}: a power of {power:g} in '{shortened(text)}'; wanted at most {POWER}.")

@@ -6,6 +6,7 @@ import ast
 import keyword
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
@@ -59,7 +60,8 @@ def parse_cell(text: str, where: str) -> CellEquations:
         Text that Brian2 cannot read, reserved names, circular subexpressions, unknown flags.
     """
     for statement in _statements(text):
-        bounded(statement.partition("=")[2].rpartition(":")[0], where)
+        with suppress(SyntaxError):  # which Brian2 finds, and `_check_statements` words
+            bounded(statement.partition("=")[2].rpartition(":")[0], where)
     try:
         equations = Equations(text)
         ordered = equations.ordered
@@ -119,13 +121,12 @@ def check_expression(expression: str, shown: str, where: str) -> None:
     CircuitError
         With the cure.
     """
-    bounded(expression, where)
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError) as error:
+        tree = bounded(expression, where)
+    except SyntaxError as error:
         words = [word for word in re.findall(r"\w+", expression) if keyword.iskeyword(word) and word not in _WORDS]
         cure = f" '{words[0]}' is a word of Python's own; give the variable another name." if words else ""
-        raise CircuitError(f"{where}: cannot read '{shown}': {getattr(error, 'msg', error)}.{cure}") from error
+        raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.{cure}") from error
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in FUNCTIONS:

@@ -38,11 +38,12 @@ _SI = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candle")
 def quantity(value: Any) -> tuple[Value, Dimension]:
     """``(number in base SI, dimension)`` of a number, an array, a Brian2 quantity or a text like ``"10*ms"``."""
     if isinstance(value, str):
-        tree = bounded(value, "A value")
-        if tree is None:
+        try:
+            tree = bounded(value, "A value")
+        except SyntaxError as error:
             raise CircuitError(
                 f"Cannot read the value '{shortened(value)}': write a number with units, such as '10*ms'."
-            )
+            ) from error
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in DEFAULT_UNITS:
                 raise CircuitError(f"'{node.id}' in the value '{value}' is no unit.{_nearest_unit(node.id)}")
