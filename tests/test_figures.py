@@ -1088,8 +1088,9 @@ def test_every_option_belongs_to_a_kind():
 
 def test_misfits_say_what_is_wanted_and_how_to_make_it(cli, folders):
     def said(*arguments):
-        done = cli("plot", *arguments)
+        done = cli("plot", "--to", folders / "refused.png", *arguments)  # where no other test draws
         assert done.code == 1
+        assert not (folders / "refused.png").exists()
         return done.err
 
     assert "There is no kind of figure 'wieghts'. Did you mean 'weights'? Known: traces, levels, " in said(
