@@ -36,7 +36,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.brian2.network import object_name
 from neurosim.backends.engine import Options
 from neurosim.backends.result import ResultBuilder
-from neurosim.connectivity import OneToOne
+from neurosim.description import OneToOne
 from neurosim.models import ghost_units
 from neurosim.plan import PhasePlan, Plan
 

@@ -45,7 +45,7 @@ from neurosim import (
     Uniform,
 )
 from neurosim.checks import In, NotNegative, PositiveTime, Sizes, checked
-from neurosim.connectivity import Initialiser
+from neurosim.description import Initialiser
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 from neurosim.parts import (

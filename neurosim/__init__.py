@@ -9,26 +9,43 @@ from neurosim import _start  # noqa: F401
 from neurosim import _brian2  # noqa: F401
 
 # ruff: isort: split
-from neurosim.cells import SOURCE, Cell, Derivative, Hold, Overlap, Pool
-from neurosim.circuit import Angle, Circuit, FeedForward, Population, Ratio, Readout, Silent, SmallestEigenvalue
-from neurosim.connectivity import (
+from neurosim.circuit import Circuit
+from neurosim.description import (
+    SOURCE,
+    Angle,
+    Cell,
     Constant,
     Conv2d,
     Dense,
+    Derivative,
+    FeedForward,
     Given,
     Glorot,
     Gram,
+    Hold,
+    InverseCorrelation,
     Kernel,
     Like,
     OneToOne,
     Orthogonal,
+    Overlap,
     PerMap,
+    Phase,
+    PlasticityRule,
+    Pool,
+    Population,
     Projection,
+    Protocol,
+    RandomSign,
+    Ratio,
+    Readout,
+    Relaxation,
+    Silent,
+    SmallestEigenvalue,
     Tied,
     Uniform,
+    Windows,
 )
-from neurosim.plasticity import InverseCorrelation, PlasticityRule
-from neurosim.protocol import Phase, Protocol, RandomSign, Relaxation, Windows
 
 # ruff: isort: split
 from neurosim.compare import compare

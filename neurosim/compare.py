@@ -18,11 +18,11 @@ from neurosim.backends.settings import own_settings
 from neurosim.checks import Array, Count, In, PositiveTime, Seed, checked
 from neurosim.circuit import Circuit, GivenCircuit
 from neurosim.describe.quantities import unit as shown_unit
+from neurosim.description import Windows
 from neurosim.equations import seconds, unit_text
 from neurosim.errors import NeurosimError, UnsupportedError, check_list
 from neurosim.files import user_path, write_whole
 from neurosim.plan import Plan
-from neurosim.protocol import Windows
 from neurosim.simulation import PLASTICITY, simulate, stimuli
 from neurosim.traces import Traces
 

@@ -24,25 +24,35 @@ import numpy as np
 import sympy
 from brian2.parsing.sympytools import str_to_sympy
 
-from neurosim.cells import Derivative, Hold
 from neurosim.checks import check_memory
-from neurosim.circuit import Angle, Circuit, Population, Ratio, Silent
-from neurosim.connectivity import (
+from neurosim.circuit import Circuit
+from neurosim.description import (
+    WINDOW_FIELDS,
+    Angle,
     Connectivity,
     Constant,
     Conv2d,
     Dense,
+    Derivative,
     Given,
     Glorot,
     Gram,
+    Hold,
     Initialiser,
     Kernel,
     Like,
     OneToOne,
     Orthogonal,
     PerMap,
+    Phase,
+    PlasticityRule,
+    Population,
     Projection,
+    RandomSign,
+    Ratio,
+    Silent,
     Uniform,
+    Windows,
 )
 from neurosim.equations import (
     TIMES,
@@ -82,8 +92,6 @@ from neurosim.errors import (
     suggest,
     unknown,
 )
-from neurosim.plasticity import PlasticityRule
-from neurosim.protocol import WINDOW_FIELDS, Phase, RandomSign, Windows
 
 #: Cells of a population, which engines count in 32 bits.
 MOST_CELLS = 2**31 - 1

@@ -40,11 +40,11 @@ from neurosim import (
 )
 from neurosim.cli import main
 from neurosim.cli.common import disk_problem
-from neurosim.connectivity import Kernel
 from neurosim.describe import FORMATS, maths, quantities, references
 from neurosim.describe.content import report
 from neurosim.describe.document import Maths, Name, Paragraph, Table
 from neurosim.describe.latex import LETTERS, _formula, letters
+from neurosim.description import Kernel
 from neurosim.equations import parse_cell, quantity
 from neurosim.errors import CircuitError, NeurosimError
 from neurosim.models import dendritic_microcircuit

@@ -45,7 +45,7 @@ def test_other_states_are_not(tau, reset):
 
 MODEL = '''
 from neurosim import Cell, Circuit, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Readout, Glorot
-from neurosim.cells import SOURCE
+from neurosim.description import SOURCE
 
 
 def circuit():

@@ -225,7 +225,7 @@ def clock(phases, clamps, reset: bool, more=()):
         f"{c.equations}\nsince_phase = t_phase - d : second\nn = count : 1\nm = early : 1\nl = "
         "last : second"
     )  # fmt: skip
-    c = neurosim.cells.Cell(**{**vars(c), "equations": lines})
+    c = neurosim.Cell(**{**vars(c), "equations": lines})
     return circuit(
         {"p": (N, c, LIMITS), **dict(more)}, phases=phases, clamps=clamps, reset=reset, dt="0.1*ms"
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, split, union
 from neurosim.backends.torch.steady import LEVEL
 from neurosim.circuit import Circuit
-from neurosim.connectivity import Conv2d, Dense, Kernel, OneToOne
+from neurosim.description import Conv2d, Dense, Kernel, OneToOne
 from neurosim.equations import names_in
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan

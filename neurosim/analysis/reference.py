@@ -15,7 +15,7 @@ from neurosim.analysis.alignment import cosine
 from neurosim.backends.settings import own_settings
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.circuit import Circuit
-from neurosim.connectivity import Conv2d
+from neurosim.description import Conv2d
 from neurosim.equations import compile_block
 from neurosim.errors import NeurosimError
 

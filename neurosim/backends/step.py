@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
-from neurosim.connectivity import OneToOne
+from neurosim.description import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in, shared_name
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces.recorder import Recording

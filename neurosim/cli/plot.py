@@ -363,7 +363,7 @@ def _by_seed(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _draw_fields(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
-    from neurosim.connectivity import Conv2d, Dense
+    from neurosim.description import Conv2d, Dense
     from neurosim.equations import unit_text
     from neurosim.plot import fields_figure
 

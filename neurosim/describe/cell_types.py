@@ -6,8 +6,7 @@ import dataclasses
 import re
 from collections.abc import Hashable
 
-from neurosim.cells import Cell
-from neurosim.circuit import Circuit, Population
+from neurosim.circuit import Circuit
 from neurosim.describe import maths, quantities
 from neurosim.describe.document import Block, Maths, Name, Paragraph, Section, Table, Text
 from neurosim.describe.pieces import (
@@ -20,6 +19,7 @@ from neurosim.describe.pieces import (
     numbered,
     parameter_table,
 )
+from neurosim.description import Cell, Population
 from neurosim.equations.units import DIMENSIONLESS, unit_string
 from neurosim.errors import CircuitError
 from neurosim.parts.text import unit_of

@@ -8,23 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.cells import ONE
-from neurosim.circuit import Circuit, Population
-from neurosim.connectivity import (
-    Constant,
-    Conv2d,
-    Dense,
-    Given,
-    Glorot,
-    Gram,
-    Kernel,
-    Like,
-    OneToOne,
-    Orthogonal,
-    PerMap,
-    Projection,
-    Uniform,
-)
+from neurosim.circuit import Circuit
 from neurosim.describe import quantities, references
 from neurosim.describe.cell_types import cell_type_section, cell_types, notation_blocks
 from neurosim.describe.document import Block, Cite, Document, Maths, Name, Paragraph, Section, Table, Text
@@ -39,6 +23,23 @@ from neurosim.describe.pieces import (
 )
 from neurosim.describe.protocol import FIELDS, measurement_table, numerics_blocks, protocol_blocks, readout_text
 from neurosim.describe.rules import rule_section, rule_variants
+from neurosim.description import (
+    ONE,
+    Constant,
+    Conv2d,
+    Dense,
+    Given,
+    Glorot,
+    Gram,
+    Kernel,
+    Like,
+    OneToOne,
+    Orthogonal,
+    PerMap,
+    Population,
+    Projection,
+    Uniform,
+)
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import Plan, PopulationPlan, ProjectionPlan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neurosim.circuit import Angle, Circuit, Ratio, Silent
+from neurosim.circuit import Circuit
 from neurosim.describe import maths, quantities
 from neurosim.describe.document import Block, Maths, Name, Paragraph, Table, Text
 from neurosim.describe.pieces import (
@@ -15,6 +15,7 @@ from neurosim.describe.pieces import (
     listing,
     named,
 )
+from neurosim.description import Angle, Ratio, Silent
 from neurosim.equations import seconds
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import Plan

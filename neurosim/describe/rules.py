@@ -18,9 +18,9 @@ from neurosim.describe.pieces import (
     parameter_table,
     weight_unit,
 )
+from neurosim.description import PlasticityRule
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ProjectionPlan
-from neurosim.plasticity import PlasticityRule
 
 
 def rule_variants(circuit: Circuit) -> dict[str, list[ProjectionPlan]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from neurosim.cells import Cell, Derivative
+from neurosim.description import Cell, Derivative
 from neurosim.equations import names_in, substitute
 from neurosim.errors import CircuitError
 from neurosim.parts.text import right_hand_side, unit_of, with_right_hand_side

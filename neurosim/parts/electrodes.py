@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from neurosim.cells import Cell
+from neurosim.description import Cell
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 

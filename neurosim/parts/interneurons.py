@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from neurosim.cells import Cell, Pool
+from neurosim.description import Cell, Pool
 from neurosim.equations import amount
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError

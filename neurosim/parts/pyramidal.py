@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from neurosim.cells import Cell
+from neurosim.description import Cell
 from neurosim.errors import unknown
 from neurosim.parts.transfer import transfer as transfer_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from neurosim.cells import Cell
+from neurosim.description import Cell
 from neurosim.errors import unknown
 from neurosim.parts.text import right_hand_side, with_right_hand_side
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from neurosim.cells import Cell
+from neurosim.description import Cell
 from neurosim.errors import CircuitError
 
 

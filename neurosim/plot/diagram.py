@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.textpath import TextPath
 
 from neurosim.circuit import Circuit
-from neurosim.connectivity import OneToOne
+from neurosim.description import OneToOne
 from neurosim.plot.signs import Sign, effects
 
 # Inches.

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.describe.pieces import counted
+from neurosim.description import Windows
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import LINES, SEQUENTIAL, WIDTH, empty_figure, style
-from neurosim.protocol import Windows
 
 #: ``{population: (samples, cells)}``, the same samples in the same order.
 Activities = Mapping[str, np.ndarray]

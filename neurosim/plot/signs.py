@@ -15,7 +15,7 @@ from scipy.special import exprel
 from sympy.core.function import AppliedUndef
 
 from neurosim.circuit import Circuit
-from neurosim.connectivity import Constant, Given, Glorot, Kernel, Like, Orthogonal, Uniform
+from neurosim.description import Constant, Given, Glorot, Kernel, Like, Orthogonal, Uniform
 from neurosim.equations.units import quantity, seconds
 
 #: 1 raises, -1 lowers, 0 moves nothing; None: the equations do not say, or say both.

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neurosim.circuit import Angle, Circuit
+from neurosim.circuit import Circuit
 from neurosim.describe.pieces import counted
+from neurosim.description import Angle
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.selection import check_traces, title_of
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, empty_figure, shown_unit, style

@@ -25,7 +25,8 @@ import numpy as np
 
 from neurosim import registry, tensors
 from neurosim.checks import checked
-from neurosim.circuit import Circuit, Silent
+from neurosim.circuit import Circuit
+from neurosim.description import Silent
 from neurosim.errors import NeurosimError
 from neurosim.files import user_path
 from neurosim.reading import damaged, of_types, read_table, read_text, table

@@ -21,10 +21,9 @@ from neurosim.backends.engine import Options
 from neurosim.backends.settings import named_overflow
 from neurosim.backends.torch.workers import Workers
 from neurosim.checks import check_fields
-from neurosim.circuit import Angle, Ratio, Silent, SmallestEigenvalue
-from neurosim.connectivity import Given
 from neurosim.data.augment import Augment
 from neurosim.data.normalise import black
+from neurosim.description import Angle, Given, Ratio, Silent, SmallestEigenvalue
 from neurosim.errors import DivergenceError, NeurosimError, unknown
 from neurosim.files import user_path, write_whole
 from neurosim.simulation import step_size, stimuli, versions

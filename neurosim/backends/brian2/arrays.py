@@ -87,7 +87,7 @@ class NumpyArrays:
         return a @ b.T
 
     def inverse_correlation(self, weights: np.ndarray, rates: np.ndarray, forgetting: float) -> np.ndarray:
-        """See `neurosim.plasticity.InverseCorrelation`."""
+        """See `neurosim.description.InverseCorrelation`."""
         z = rates @ weights
         gamma = (1.0 - forgetting) / forgetting
         small = np.eye(len(rates)) * (len(rates) / gamma) + rates @ z.T

@@ -1,4 +1,4 @@
-"""Convolutions between maps in NumPy, and as lists of synapses (see `neurosim.connectivity.Conv2d` for equations and shapes).
+"""Convolutions between maps in NumPy, and as lists of synapses (see `neurosim.description.Conv2d` for equations and shapes).
 
 Rates, drives and factors are rows (rows, cells). A kernel is applied as one matrix product on the source's patches.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neurosim.connectivity import Conv2d
+from neurosim.description import Conv2d
 from neurosim.plan import ProjectionPlan
 
 

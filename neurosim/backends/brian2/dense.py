@@ -29,7 +29,7 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
 from neurosim.backends.step import Learn, Stepper
-from neurosim.connectivity import Dense
+from neurosim.description import Dense
 from neurosim.errors import UnsupportedError
 from neurosim.plan import Plan
 from neurosim.traces.recorder import Recording

@@ -35,8 +35,7 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
-from neurosim.cells import Derivative, Hold
-from neurosim.connectivity import Conv2d, OneToOne
+from neurosim.description import Conv2d, Derivative, Hold, OneToOne
 from neurosim.equations import brian2_source, names_in, quantity, substitute
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan

@@ -128,7 +128,7 @@ class TorchArrays:
         return a @ b.T
 
     def inverse_correlation(self, weights: torch.Tensor, rates: torch.Tensor, forgetting: float) -> torch.Tensor:
-        """See `neurosim.plasticity.InverseCorrelation`; float64 inside."""
+        """See `neurosim.description.InverseCorrelation`; float64 inside."""
         w, r = weights.double(), rates.double()
         z = r @ w
         gamma = (1.0 - forgetting) / forgetting

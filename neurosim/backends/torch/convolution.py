@@ -1,6 +1,6 @@
 """Convolutions between maps on tensors: the drive, and the adjoint that makes a weight-shaped product of pre and post factors.
 
-See `neurosim.connectivity.Conv2d` for the equations and shapes. Rates, drives and factors are rows (rows, cells).
+See `neurosim.description.Conv2d` for the equations and shapes. Rates, drives and factors are rows (rows, cells).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from neurosim.connectivity import Conv2d
+from neurosim.description import Conv2d
 from neurosim.plan import ProjectionPlan
 
 

@@ -15,7 +15,7 @@ import torch
 from neurosim.backends.step import constants_of, kernels_of, pooled, shared_values
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.order import steady_states
-from neurosim.connectivity import OneToOne
+from neurosim.description import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in
 from neurosim.errors import NeurosimError, UnsupportedError
 from neurosim.plan import Plan, ProjectionPlan

@@ -1,4 +1,4 @@
-"""The sweeps of a published relaxation (see `neurosim.protocol.Relaxation`) as one function without a look-up inside.
+"""The sweeps of a published relaxation (see `neurosim.description.Relaxation`) as one function without a look-up inside.
 
 In small batches much of a sweep's time goes into calls, not into arithmetic. So the visits of a sweep are written out as one text in local
 names, Euler steps as sums that add each term in place, and a product with dense weights that nobody else reads is added as it is formed;
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from neurosim.connectivity import OneToOne
+from neurosim.description import OneToOne
 from neurosim.equations import names_in, python_source, substitute
 from neurosim.equations.render import CONSTANTS
 from neurosim.plan import Assignment, PopulationPlan, ProjectionPlan

@@ -6,7 +6,7 @@ sources: drives from the present rates, late variables, new states, new rates. S
 than the tolerance, by default with Anderson acceleration per sample (depth 6, undamped; Walker & Ni 2011). A sample that misses
 the tolerance, or at whose fixed point a cell is unstable, is counted in `Result.unsettled`, never passed over in silence.
 
-With the method ``relaxation`` the circuit's own published scheme takes the place of this solver (`neurosim.protocol.Relaxation`): a fixed
+With the method ``relaxation`` the circuit's own published scheme takes the place of this solver (`neurosim.description.Relaxation`): a fixed
 number of sweeps, the residual reported as it is.
 
 Where the states depend on one another in no circle, each is visited once, after all that it depends on; nothing is left to settle then.
@@ -41,13 +41,11 @@ from neurosim.backends.torch.order import numbers_in, order_of_states, steady_st
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.stability import CellStability
 from neurosim.backends.torch.workers import Workers
-from neurosim.connectivity import OneToOne
+from neurosim.description import WINDOW_FIELDS, OneToOne, PlasticityRule
 from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
 from neurosim.equations.separate import Term
 from neurosim.errors import DivergenceError, UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.plasticity import PlasticityRule
-from neurosim.protocol import WINDOW_FIELDS
 from neurosim.traces.recorder import Recording
 
 LEVEL = "torch:steady"

@@ -229,7 +229,7 @@ class Learners:
 
 
 def loss(answers: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
-    """The readout's loss (see `neurosim.circuit.Readout`), the mean over samples: (learners, samples, cells) -> (learners,)."""
+    """The readout's loss (see `neurosim.description.Readout`), the mean over samples: (learners, samples, cells) -> (learners,)."""
     if kind == "cross_entropy":
         return -(wanted * answers.clamp_min(torch.finfo(answers.dtype).tiny).log()).sum(-1).mean(-1)
     squares = (answers - wanted).square()

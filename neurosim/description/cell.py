@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from neurosim.checks import Constant, Time
-from neurosim.immutable import Value
+from neurosim.description.value import Value
 
 
 @dataclass(frozen=True)

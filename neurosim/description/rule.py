@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt
 
 from neurosim.checks import Amount, Time
-from neurosim.immutable import Value
+from neurosim.description.value import Value
 
 
 @dataclass(frozen=True)

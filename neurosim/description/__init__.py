@@ -1,0 +1,61 @@
+"""The description of a circuit: plain data without an engine."""
+
+from neurosim.description.cell import ONE, SOURCE, Cell, Derivative, Hold, Overlap, Pool
+from neurosim.description.connectivity import Connectivity, Conv2d, Dense, Kernel, OneToOne, PerMap
+from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
+from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
+from neurosim.description.phase import Phase, RandomSign
+from neurosim.description.population import Population
+from neurosim.description.projection import Projection
+from neurosim.description.protocol import Protocol
+from neurosim.description.readout import FeedForward, Readout
+from neurosim.description.relaxation import Relaxation
+from neurosim.description.rule import InverseCorrelation, PlasticityRule
+from neurosim.description.value import FrozenDict, Value, frozen
+from neurosim.description.weights import Constant, Given, Glorot, Gram, Initialiser, Like, Orthogonal, Tied, Uniform
+
+__all__ = [
+    "LABELS",
+    "ONE",
+    "SOURCE",
+    "WINDOW_FIELDS",
+    "Angle",
+    "Cell",
+    "Connectivity",
+    "Constant",
+    "Conv2d",
+    "Dense",
+    "Derivative",
+    "FeedForward",
+    "FrozenDict",
+    "Given",
+    "Glorot",
+    "Gram",
+    "Hold",
+    "Initialiser",
+    "InverseCorrelation",
+    "Kernel",
+    "Like",
+    "Measure",
+    "OneToOne",
+    "Orthogonal",
+    "Overlap",
+    "PerMap",
+    "Phase",
+    "PlasticityRule",
+    "Pool",
+    "Population",
+    "Projection",
+    "Protocol",
+    "RandomSign",
+    "Ratio",
+    "Readout",
+    "Relaxation",
+    "Silent",
+    "SmallestEigenvalue",
+    "Tied",
+    "Uniform",
+    "Value",
+    "Windows",
+    "frozen",
+]

@@ -1,0 +1,49 @@
+"""A stretch of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neurosim.checks import Amount, Time
+from neurosim.description.value import Value
+
+
+@dataclass(frozen=True)
+class RandomSign(Value):
+    """A shared value whose sign is drawn anew for each trial, + or - with equal chance; the same for all such values of a trial.
+
+    The sign of a trial follows from the run's seed and the number of the trial alone, so every level draws the same. A trial is a
+    batch: with B samples at once one sign holds for all of them. `value` is a number in base SI units, a text
+    with units such as ``"5*pA"``, or a Brian2 quantity.
+    """
+
+    value: Amount
+
+
+@dataclass(frozen=True)
+class Phase(Value):
+    """A stretch of a trial.
+
+    Parameters
+    ----------
+    name
+        Name of the phase.
+    duration
+        A text with units, such as ``"60*ms"``.
+    shared
+        Values of shared variables in this phase, on top of the protocol's: a number (in base SI units), a text with
+        units such as ``"5*pA"``, a Brian2 quantity, or a `RandomSign`. They reach the cells that declare them, and rules.
+    clamps
+        ``{"population.input": field}`` on top of the protocol's; field is a field of the stimulus
+        (``image``, ``target``).
+    plastic
+        Names of the plasticity rules that are on.
+    """
+
+    name: str
+    duration: Time
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    clamps: Mapping[str, str] = field(default_factory=dict)
+    plastic: tuple[str, ...] = ()
