@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from neurosim.checks import Cure
 from neurosim.description import ONE, FeedForward, Measure, Population, Projection, Protocol, Readout, Relaxation, Value
 from neurosim.errors import unknown
+from neurosim.plan import Plan, lower
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,13 @@ class Circuit(Value):
     citation: str = ""
 
     def __post_init__(self) -> None:
-        from neurosim.plan import Plan  # the plan reads the description, so it cannot be imported above
-
         Value.__post_init__(self)
         names = [p.name for p in self.populations]
         if "one" not in names and any(p.source_population == "one" for p in self.projections):
             object.__setattr__(self, "populations", (Population("one", 1, ONE), *self.populations))
-        object.__setattr__(self, "plan", Plan(self))
+        object.__setattr__(self, "plan", lower(self))
 
-    plan: Any = field(init=False, repr=False, compare=False, default=None)
+    plan: Plan = field(init=False, repr=False, compare=False)
 
     @cached_property
     def _by_name(self) -> dict[str, Population]:

@@ -325,7 +325,7 @@ class Stepper:
         self._began["t_phase"] = self.kept.step
         if index == 0:
             self._began["t_trial"] = self.kept.step
-        shown = self.plan.fields(phase, fields, self.seed, self.trial)
+        shown = phase.fields(fields, self.seed, self.trial)
         for (population, variable), source in phase.clamps.items():
             state[population][variable][...] = self.arrays.asarray(shown[source])
         plastic = self._plastic(phase)

@@ -444,7 +444,7 @@ class _Run:
             for name in p.inputs:
                 variables[name].get_value()[...] = 0.0
         one = {name: values[trial : trial + 1] for name, values in self.stimuli.items()}
-        shown = plan.fields(phase, one, self.options.seed, self.first + trial)
+        shown = phase.fields(one, self.options.seed, self.first + trial)
         for (population, variable), source in phase.clamps.items():
             self.groups[population].variables[variable].get_value()[...] = shown[source][0]
         for q in plan.projections.values():

@@ -482,7 +482,7 @@ class SteadyEngine:
             program = self._program(phase, learn != "off", kept.keep_ends)
             again = before is not None and self._continues(before, phase, learn)
             if not again:
-                shown = fields if self._labels else self.plan.fields(phase, fields, self.options.seed, self.trial)
+                shown = fields if self._labels else phase.fields(fields, self.options.seed, self.trial)
                 self._enter(phase, before, shown)
                 residual, missed = relax(program, phase, kept)
             else:  # this is the fixed point of the phase before, with its residual

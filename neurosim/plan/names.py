@@ -1,0 +1,57 @@
+"""The names of a circuit's populations, projections and phases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neurosim.description import Phase, Population, Projection, Protocol, Windows
+from neurosim.errors import CircuitError, suggest, unknown
+
+#: Names of what stands beside the populations in a file of traces.
+RESERVED_POPULATIONS = ("time", "phases", "spikes")
+
+
+def check_names(populations: Sequence[Population], projections: Sequence[Projection], protocol: Protocol) -> None:
+    """Refuse names that occur twice or that no file or equation can hold."""
+    for what, named in (("Population", populations), ("Projection", projections)):
+        for item in named:
+            if not (item.name.isidentifier() and item.name.isascii()):
+                raise CircuitError(
+                    f"{what} '{item.name}': expected a name of letters (a to z, A to Z), digits and '_' that does not "
+                    "begin with a digit."
+                )
+            if what == "Population" and item.name in RESERVED_POPULATIONS:
+                raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
+    check_unique("population", [p.name for p in populations])
+    check_unique("projection", [p.name for p in projections])
+    check_unique("phase", [phase.name for phase in described_phases(protocol)])
+
+
+def described_phases(protocol: Protocol) -> list[Phase]:
+    """The phases as the protocol lists them, those of windows once."""
+    return [phase for item in protocol.phases for phase in (item.phases if isinstance(item, Windows) else (item,))]
+
+
+def check_unique(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise CircuitError(f"Two of one name: {what} '{name}'; rename one.")
+
+
+def check_target(projection: Projection, populations: Sequence[Population]) -> None:
+    """Refuse a port that is not there, before its misspelling reads as another port that nothing feeds."""
+    where, by_name = f"Projection '{projection.name}'", {p.name: p for p in populations}
+    name, port = projection.target_population, projection.port
+    if name not in by_name:
+        raise CircuitError(f"{where}: {unknown('population', name, by_name)}")
+    cell = by_name[name].cell
+    ports = (*cell.ports, *cell.optional_ports)
+    if not port:
+        raise CircuitError(
+            f"{where}: target = '{projection.target}' names no port; wanted '{name}.PORT'. Ports: {', '.join(ports)}."
+        )
+    if port not in ports:
+        raise CircuitError(
+            f"{where}: {name} has no port '{port}'.{suggest(port, ports)} Ports: {', '.join(ports) or '(none)'}; a port is listed in its "
+            "cell's `ports` or `optional_ports`."
+        )

@@ -1,0 +1,118 @@
+"""The phases of a trial: times, clamps, what is plastic, what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from neurosim.description import WINDOW_FIELDS, Phase, Protocol, RandomSign
+from neurosim.equations import seconds
+from neurosim.errors import CircuitError, unknown
+from neurosim.plan.phase import PhasePlan, Window
+from neurosim.plan.population import PopulationPlan
+from neurosim.plan.projection import ProjectionPlan
+from neurosim.plan.rules import SharedUnits
+from neurosim.plan.shared import check_shared_constants, shared_value
+
+#: Fields of a stimulus that a clamp may name.
+STIMULUS_FIELDS = ("image", "target")
+
+
+def lower_phases(
+    protocol: Protocol,
+    populations: Mapping[str, PopulationPlan],
+    projections: Mapping[str, ProjectionPlan],
+    shared_units: SharedUnits,
+    sign: int = 1,
+) -> Iterator[PhasePlan]:
+    if not protocol.phases:
+        raise CircuitError("The protocol has no phase; give Protocol(phases=(Phase('free', '100*ms'),)).")
+    expanded = list(_expanded(protocol, populations))
+    names = [name for name, _, _, _ in expanded]
+    bases = dict.fromkeys(phase.name for _, phase, _, _ in expanded)
+    for population in populations.values():
+        for hold in population.holds:
+            if hold.phase not in (*names, *bases):
+                raise CircuitError(
+                    f"Population '{population.name}': the hold '{hold.name}' waits for a phase. "
+                    f"{unknown('phase', hold.phase, [*bases, *names])}"
+                )
+    rules = {p.rule.rule.name for p in projections.values() if p.rule}
+    for name_of_phase, phase, window, named in expanded:
+        length = seconds(phase.duration)
+        if length <= 0:
+            raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
+        shared = {**dict.fromkeys(shared_units, None), **protocol.shared, **phase.shared}
+        for name, value in shared.items():
+            if value is None:
+                raise CircuitError(
+                    f"Phase '{phase.name}' gives no value for the shared variable '{name}'; add it there or to "
+                    "Protocol(shared={...})."
+                )
+        numbers = {
+            n: shared_value(n, v, shared_units[n], f"Phase '{phase.name}'") * (sign if isinstance(v, RandomSign) else 1)
+            for n, v in shared.items()
+        }
+        check_shared_constants(populations, numbers, phase.name)
+        clamps: dict[tuple[str, str], str] = {}
+        fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
+        for name, source in named.items():
+            population, variable = _input(name, populations)
+            if source not in fields:
+                outside = " (label, same and multiplicity are fields of Windows)" if source in WINDOW_FIELDS else ""
+                raise CircuitError(f"The clamp of '{name}'{outside}: {unknown('stimulus field', source, fields)}")
+            clamps[population, variable] = source
+        for name in phase.plastic:
+            if name not in rules:
+                raise CircuitError(f"Phase '{phase.name}': {unknown('plasticity rule', name, sorted(rules))}")
+        plastic = tuple(p.name for p in projections.values() if p.rule and p.rule.rule.name in phase.plastic)
+        holds = tuple(
+            (p.name, hold)
+            for p in populations.values()
+            for hold in p.holds
+            if hold.phase in (name_of_phase, phase.name)  # of this window, or of each
+        )
+        yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
+
+
+def _expanded(
+    protocol: Protocol, populations: Mapping[str, PopulationPlan]
+) -> Iterator[tuple[str, Phase, Window | None, Mapping[str, str]]]:
+    """The protocol's phases one after another, those of windows once per window, with the window and all clamps."""
+    everywhere = protocol.clamps
+    for item in protocol.phases:
+        if isinstance(item, Phase):
+            yield item.name, item, None, {**everywhere, **item.clamps}
+            continue
+        if not item.phases:
+            raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
+        clamps = [{**everywhere, **item.clamps, **phase.clamps} for phase in item.phases]
+        for c in clamps:  # names first: the labels are counted by what they are clamped to
+            for name in c:
+                _input(name, populations)
+        shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in ("label", "target")}
+        sizes = {populations[p].n for p in shown}
+        if len(sizes) != 1:
+            got = f"those clamped have {sorted(sizes)} cells" if sizes else "nothing is clamped to it"
+            raise CircuitError(
+                f"Windows show labels: {got}; wanted inputs of one number of cells, the classes, clamped to 'label' (or 'target')."
+            )
+        classes = sizes.pop()
+        if classes < 2:
+            raise CircuitError("Windows over the labels of 1 class; wanted at least two.")
+        count = {"all": classes, "true_and_random": 2, "true": 1}[item.labels]
+        for index in range(count):
+            window = Window(index, count, item.labels, classes)
+            for phase, named in zip(item.phases, clamps, strict=True):
+                yield f"{phase.name}[{index}]", phase, window, named
+
+
+def _input(name: str, populations: Mapping[str, PopulationPlan]) -> tuple[str, str]:
+    """``"inp.r"`` -> ("inp", "r"), the input that a clamp names."""
+    population, _, variable = name.partition(".")
+    if population not in populations:
+        raise CircuitError(f"A clamp names '{name}'. {unknown('population', population, populations)}")
+    if variable not in populations[population].inputs:
+        raise CircuitError(
+            f"A clamp names '{name}'. {unknown(f'input of {population}', variable, populations[population].inputs)}"
+        )
+    return population, variable

@@ -1,0 +1,202 @@
+"""What the engines ask of a circuit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neurosim.checks import check_memory
+from neurosim.description import WINDOW_FIELDS
+from neurosim.equations import Term
+from neurosim.equations.units import Dimension
+from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, unknown
+from neurosim.plan import stability
+from neurosim.plan.phase import PhasePlan
+from neurosim.plan.population import PopulationPlan
+from neurosim.plan.projection import ProjectionPlan
+from neurosim.plan.weights import draw_weights
+
+if TYPE_CHECKING:
+    from neurosim.circuit import Circuit
+
+
+#: Steps of a phase; the fastest circuit takes hours for as many.
+MOST_STEPS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A circuit as its engines read it: checked, with everything derived. See the package's text.
+
+    `mirrored` holds the phases with the other sign of what has a random one; the phases themselves where nothing has.
+    """
+
+    circuit: Circuit
+    populations: dict[str, PopulationPlan]
+    projections: dict[str, ProjectionPlan]
+    phases: tuple[PhasePlan, ...]
+    mirrored: tuple[PhasePlan, ...]
+    shared_dimensions: dict[str, Dimension]
+
+    def until(self, phase: str) -> Plan:
+        """The same plan with trials that end after `phase` (to read an answer no further phase is needed)."""
+        count = [p.name for p in self.phases].index(phase) + 1
+        short = self.phases[:count]
+        return replace(self, phases=short, mirrored=short if self.mirrored is self.phases else self.mirrored[:count])
+
+    def trial_phases(self, seed: int, trial: int) -> tuple[PhasePlan, ...]:
+        """The phases of a trial, random signs drawn from the seed and the trial's number."""
+        if self.mirrored is self.phases:
+            return self.phases
+        return self.mirrored if np.random.default_rng([seed, 5, trial]).integers(2) else self.phases
+
+    def variable(self, text: str) -> tuple[str, str]:
+        """``"pyr1.u"`` -> ("pyr1", "u"), or an error with the nearest name."""
+        population, _, variable = text.partition(".")
+        if population not in self.populations:
+            raise unknown("population", population, self.populations)
+        known = self.populations[population].variables
+        if variable not in known:
+            raise unknown(f"variable of population {population}", variable, known)
+        return population, variable
+
+    @property
+    def has_fixed_point(self) -> bool:
+        """Whether a steady state can be asked for: no spikes, no noise, no explicit time, no memory from trial to trial."""
+        return not any(p.spiking or p.noises or p.timed for p in self.populations.values()) and self.memory is None
+
+    @cached_property
+    def memory(self) -> tuple[str, float] | None:
+        """A population and its time constant (s) where states go on from trial to trial and one of them is slower than a trial."""
+        if self.circuit.protocol.reset:
+            return None
+        trial = sum(phase.seconds for phase in self.phases)
+        slowest = {
+            p.name: float(np.max(-1 / np.real(rates)))
+            for _, p, rates in stability.decay_rates(self.phases, self.populations)
+        }
+        return max(((p, t) for p, t in slowest.items() if t > trial), key=lambda found: found[1], default=None)
+
+    @property
+    def clamped_fields(self) -> list[str]:
+        """Fields of a stimulus that some clamp names, or follows from."""
+        named = {source for phase in self.phases for source in phase.clamps.values()}
+        return sorted({"target" if source in WINDOW_FIELDS else source for source in named})
+
+    @cached_property
+    def clamped_sizes(self) -> dict[tuple[str, int], str]:
+        """``{(field of the stimulus, values per sample): a variable that is clamped to it}``; fields of windows follow from the target."""
+        sizes: dict[tuple[str, int], str] = {}
+        for phase in self.phases:
+            for (population, variable), source in phase.clamps.items():
+                key = (source, self.populations[population].n)
+                if phase.window is not None and source in WINDOW_FIELDS:
+                    key = ("target", phase.window.classes)
+                sizes.setdefault(key, f"{population}.{variable}")
+        return sizes
+
+    def stimulus_size(self, source: str) -> int | None:
+        """Number of values that a stimulus field needs, None when nothing is clamped to it."""
+        sizes = {self.populations[p].n for phase in self.phases for (p, _), s in phase.clamps.items() if s == source}
+        if source == "target":
+            sizes |= {phase.window.classes for phase in self.phases if phase.window is not None}
+        return next(iter(sizes)) if len(sizes) == 1 else None
+
+    def sent(self, population: str) -> set[str]:
+        """Variables of a population that projections read."""
+        return {q.variable for q in self.projections.values() if q.source == population}
+
+    def check_no_overlaps(self, level: str) -> None:
+        """Refuse overlaps on a level in time, where the samples or labels that they compare are not there at once."""
+        for p in self.populations.values():
+            for a in p.assignments:
+                if a.over == "overlap":
+                    raise UnsupportedError(
+                        f"{level} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, "
+                        "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
+                    )
+
+    def plastic(self) -> list[ProjectionPlan]:
+        """Projections that some phase makes plastic."""
+        names = {name for phase in self.phases for name in phase.plastic}
+        return [p for p in self.projections.values() if p.name in names]
+
+    def steps(self, dt: float) -> list[int]:
+        """Number of steps of each phase."""
+        counts = []
+        for phase in self.phases:
+            exact = phase.seconds / dt
+            if exact > MOST_STEPS:
+                raise NeurosimError(
+                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is {exact:.3g} steps of "
+                    f"dt = {dt * 1e3:g} ms; wanted at most {MOST_STEPS:.3g}: a larger dt, or a shorter phase."
+                )
+            if abs(exact - round(exact)) > 1e-6 * max(exact, 1) or round(exact) < 1:
+                raise NeurosimError(
+                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is no whole number of steps of "
+                    f"dt = {dt * 1e3:g} ms; choose a dt that divides it."
+                )
+            counts.append(round(exact))
+        return counts
+
+    def time_constants(self) -> list[float]:
+        """Time constants (s) of the cells' linear parts, of all phases."""
+        rates = stability.decay_rates(self.phases, self.populations)
+        return [float(t) for _, _, found in rates for t in -1 / np.real(found)]
+
+    def check_step(self, dt: float) -> None:
+        """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
+        stability.check_step(dt, self.phases, self.populations, self.plastic())
+
+    def warn_of_growth(self, level: str) -> None:
+        """Warn of cells whose own equations, linear and without a threshold, grow away from every fixed point."""
+        stability.warn_of_growth(level, self.phases, self.populations)
+
+    def check_rules(self, level: str) -> None:
+        """Refuse rules that do not split into factors, by name; brian2:equations alone runs them."""
+        for projection in self.plastic():
+            assert projection.rule is not None
+            if level != "brian2:equations":
+                projection.rule.separated(projection.name, level)
+
+    def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
+        """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""
+        assert projection.rule is not None
+        terms = projection.rule.separated(projection.name, level)
+        return [(t, f"ns_post_{projection.name}_{k}", f"ns_pre_{projection.name}_{k}") for k, t in enumerate(terms)]
+
+    def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """See `Circuit.initial_weights`."""
+        self.check_memory()
+        described = {p.name: p for p in self.circuit.projections}
+        return draw_weights(self.projections, described, {p.name: p.n for p in self.populations.values()}, seed)
+
+    def check_memory(self) -> None:
+        """Refuse weights and states that the machine cannot hold, before they are made."""
+        owners = [p for p in self.projections.values() if p.root == p.name]
+        numbers = {p.name: math.prod(p.weight_shape) for p in owners} | {p.name: p.n for p in self.populations.values()}
+        largest = max(numbers, key=numbers.__getitem__, default="")
+        total = sum(numbers.values())
+        what = (
+            f"The weights and cells of '{self.circuit.name}', {total} numbers of 8 bytes (most of them in '{largest}'),"
+        )
+        check_memory(8 * total, what, CircuitError)
+
+    def check_weights(self, weights: dict[str, np.ndarray]) -> None:
+        """Refuse weights of wrong names, shapes or with NaN."""
+        owners = {p.name: p for p in self.projections.values() if p.root == p.name}
+        for name, value in weights.items():
+            if name not in owners:
+                raise unknown("projection with weights of its own", name, owners)
+            plan = owners[name]
+            if np.shape(value) != plan.weight_shape:
+                raise NeurosimError(f"Weights of '{name}' have shape {np.shape(value)}; wanted {plan.weight_shape}.")
+            if not np.isfinite(value).all():
+                raise NeurosimError(f"Weights of '{name}' hold NaN or infinity.")
+        for name in owners:
+            if name not in weights:
+                raise NeurosimError(f"No weights for projection '{name}'.")

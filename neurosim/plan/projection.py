@@ -1,0 +1,71 @@
+"""What the levels need to know of one projection and of its rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from neurosim.description import Connectivity, Conv2d, Initialiser, Like, PerMap, PlasticityRule
+from neurosim.equations import Term
+from neurosim.equations.units import Dimension
+from neurosim.errors import UnsupportedError
+
+DriveKey = tuple[str, bool, float, str, str]
+
+
+@dataclass(frozen=True)
+class RulePlan:
+    """A plasticity rule on one projection's weights."""
+
+    rule: PlasticityRule
+    rhs: str
+    parameters: dict[str, float]
+    shared: tuple[str, ...]
+    terms: tuple[Term, ...] | None
+    why_not: str = ""
+    filter: float | None = None  # s
+
+    def added(self, change: Any) -> Any:
+        """What of a collected change (an array of any library) is added to the weights."""
+        return 0.5 * (change + change.T) if self.rule.symmetric else change
+
+    def separated(self, projection: str, level: str) -> tuple[Term, ...]:
+        if self.terms is None:
+            raise UnsupportedError(
+                f"The rule '{self.rule.name}' of projection '{projection}' cannot run on {level}: {self.why_not} "
+                "Use level brian2:equations, or rewrite the rule."
+            )
+        return self.terms
+
+
+@dataclass(frozen=True)
+class ProjectionPlan:
+    """What the levels need to know of one projection."""
+
+    name: str
+    source: str
+    variable: str
+    target: str
+    port: str
+    connectivity: Connectivity
+    root: str  # projection whose weights this one reads
+    transpose: bool
+    n_pre: int
+    n_post: int
+    rule: RulePlan | None
+    weight_dimension: Dimension
+    factor: float = 1.0  # of a tie
+    weight_shape: tuple[int, ...] = ()
+    maps: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)  # of source and target
+    start: Initialiser | Like | None = None  # as in the description, numbers in base SI
+
+    @property
+    def shared_kernel(self) -> bool:
+        """Whether synapses at many positions have one weight."""
+        return isinstance(self.connectivity, Conv2d | PerMap)
+
+    @cached_property
+    def key(self) -> DriveKey:
+        """Two projections with one key have the same drive."""
+        return (self.root, self.transpose, self.factor, self.source, self.variable)

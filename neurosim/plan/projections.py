@@ -1,0 +1,120 @@
+"""Where projections come from, where they go, and what they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from neurosim.description import Conv2d, Dense, Kernel, Like, OneToOne, PerMap, Projection
+from neurosim.equations.units import DIMENSIONLESS
+from neurosim.errors import CircuitError, unknown
+from neurosim.plan.population import PopulationPlan
+from neurosim.plan.projection import ProjectionPlan
+from neurosim.plan.rules import SharedUnits, lower_rule
+from neurosim.plan.units import same_unit
+from neurosim.plan.weights import check_given, follow_like, lower_start, weight_shape
+
+
+def lower_projections(
+    described: tuple[Projection, ...],
+    populations: Mapping[str, PopulationPlan],
+    sizes: Mapping[str, int],
+    shared: SharedUnits,
+) -> dict[str, ProjectionPlan]:
+    """Every projection, owners of weights before those that are tied to them."""
+    by_name = {p.name: p for p in described}
+    plans: dict[str, ProjectionPlan] = {}
+    for projection in (*(p for p in described if p.tied is None), *described):
+        if projection.name not in plans:
+            plans[projection.name] = _projection(projection, populations, by_name, sizes, plans, shared)
+    return {name: plans[name] for name in by_name}
+
+
+def _projection(
+    projection: Projection,
+    populations: Mapping[str, PopulationPlan],
+    by_name: Mapping[str, Projection],
+    sizes: Mapping[str, int],
+    plans: Mapping[str, ProjectionPlan],
+    shared: SharedUnits,
+) -> ProjectionPlan:
+    where = f"Projection '{projection.name}'"
+    source_name, _, variable = projection.source.partition(".")
+    if source_name not in populations:
+        raise CircuitError(f"{where}: {unknown('population', source_name, populations)}")
+    source, target = populations[source_name], populations[projection.target_population]
+    variable = variable or source.rate
+    if variable in source.late or variable in source.ports:
+        raise CircuitError(
+            f"{where}: '{source.name}.{variable}' depends on a port in the same step, so sending it closes an algebraic "
+            "loop. Send a state or a variable that follows from states, or give the source a state of its own."
+        )
+    if variable not in {*source.ode, *source.subexpressions, *source.inputs, *source.spiking_variables}:
+        if variable in source.variables or variable in source.dimensions:
+            raise CircuitError(
+                f"{where}: '{source.name}.{variable}' is a pool, a hold or a parameter and cannot be sent; give the source "
+                f"a subexpression 'x = {variable} : ...' and send that."
+            )
+        raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', variable, source.variables)}")
+    n_pre, n_post, kind = source.n, target.n, projection.connectivity
+    if isinstance(kind, OneToOne) and n_pre != n_post:
+        raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
+    if isinstance(kind, Kernel) and np.shape(kind.matrix) != (n_pre, n_post):
+        raise CircuitError(f"{where}: the kernel has shape {np.shape(kind.matrix)}; wanted {(n_pre, n_post)}.")
+    root, transpose, factor = projection.name, False, 1.0
+    if projection.tied is not None and projection.weights is not None:
+        raise CircuitError(f"{where}: both tied and with weights of its own; give one of them.")
+    if projection.tied is not None:
+        root, transpose = _tie(projection, (n_pre, n_post), by_name, plans, where)
+        factor = float(projection.tied.factor)
+    elif isinstance(kind, Dense | Conv2d | PerMap) and projection.weights is None:
+        raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
+    elif isinstance(projection.weights, Like):
+        follow_like(projection, (n_pre, n_post), by_name, sizes)
+    if projection.rule is not None and (isinstance(kind, Kernel) or projection.tied is not None):
+        cure = f"put the rule on '{root}'" if projection.tied is not None else "use Dense() with weights=Given(...)"
+        raise CircuitError(f"{where}: only weights of its own can be plastic; {cure}.")
+    shape = weight_shape(projection, source, target, where)
+    weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
+    if projection.tied is not None:
+        same_unit(weight, plans[root].weight_dimension, f"{where}: weights tied to '{root}'")
+    start = lower_start(projection, weight, where)
+    check_given(start, isinstance(kind, OneToOne), shape, where)
+    numbers = replace(projection, weights=start)
+    rule = lower_rule(numbers, projection.rule, source, target, weight, shared) if projection.rule else None
+    return ProjectionPlan(
+        projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
+        rule, weight, factor, shape, (source.shape, target.shape), start,
+    )  # fmt: skip
+
+
+def _tie(
+    projection: Projection,
+    shape: tuple[int, int],
+    by_name: Mapping[str, Projection],
+    plans: Mapping[str, ProjectionPlan],
+    where: str,
+) -> tuple[str, bool]:
+    assert projection.tied is not None
+    root, transpose = projection.tied.to, projection.tied.transpose
+    if root not in by_name:
+        raise CircuitError(f"{where}: tied to an unknown projection. {unknown('projection', root, by_name)}")
+    other = by_name[root]
+    if other.tied is not None or not isinstance(other.connectivity, Dense | OneToOne):
+        raise CircuitError(
+            f"{where}: tied to '{root}', which has no dense or one-to-one weights of its own; tie to their owner."
+        )
+    if type(other.connectivity) is not type(projection.connectivity):
+        raise CircuitError(
+            f"{where}: {type(projection.connectivity).__name__} tied to '{root}', which is "
+            f"{type(other.connectivity).__name__}; expected the same connectivity."
+        )
+    owned = (plans[root].n_pre, plans[root].n_post)
+    owned = owned[::-1] if transpose else owned
+    if owned != shape:
+        raise CircuitError(
+            f"{where}: needs weights of shape {shape}, but '{root}'{' transposed' if transpose else ''} has {owned}."
+        )
+    return root, transpose

@@ -1,0 +1,162 @@
+"""How weights start, ties between projections, and the shapes of weight arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+import numpy as np
+
+from neurosim.description import (
+    Constant,
+    Dense,
+    Given,
+    Glorot,
+    Gram,
+    Initialiser,
+    Kernel,
+    Like,
+    OneToOne,
+    Orthogonal,
+    PerMap,
+    Projection,
+    Uniform,
+)
+from neurosim.equations import amount
+from neurosim.equations.units import Dimension
+from neurosim.errors import CircuitError, unknown
+from neurosim.plan.population import PopulationPlan
+from neurosim.plan.projection import ProjectionPlan
+
+
+def lower_start(projection: Projection, weight: Dimension, where: str) -> Initialiser | Like | None:
+    """How the weights start, with numbers in base SI units."""
+    start = projection.weights
+    if start is None or isinstance(start, Like):
+        return start
+    if not hasattr(start, "draw"):
+        raise CircuitError(
+            f"{where}: weights = {start!r}; wanted how they are drawn, such as Constant({start!r}) or Glorot()."
+        )
+    if not isinstance(start, Constant | Given | Glorot | Gram | Orthogonal | Uniform):
+        return start
+    wanted = weight**0.5 if isinstance(start, Gram) else weight  # A A^T
+    kind = type(start).__name__
+    values = {f.name: getattr(start, f.name) for f in fields(start)}
+    values = {n: amount(v, wanted, f"{where}: {n} of {kind}") for n, v in values.items()}
+    if isinstance(start, Uniform) and not values["low"] <= values["high"]:
+        raise CircuitError(f"{where}: {start}; wanted the lower limit first.")
+    return replace(start, **values)
+
+
+def weight_shape(projection: Projection, source: PopulationPlan, target: PopulationPlan, where: str) -> tuple[int, ...]:
+    """The shape of a projection's weight array: see its connectivity."""
+    kind = projection.connectivity
+    if isinstance(kind, OneToOne):
+        return (target.n,)
+    if isinstance(kind, Dense | Kernel):
+        return (source.n, target.n)
+    if projection.tied is not None:
+        raise CircuitError(f"{where}: only dense projections can be tied; give the convolution weights of its own.")
+    if target.shape is None:
+        raise CircuitError(
+            f"{where}: '{target.name}' has {target.n} cells and no maps; give it n = (maps, height, width)."
+        )
+    if isinstance(kind, PerMap):
+        if source.n != 1:
+            raise CircuitError(
+                f"{where}: '{source.name}' has {source.n} cells; wanted one cell, such as that of 'one'."
+            )
+        return (1, target.maps)
+    if source.shape is None:
+        raise CircuitError(
+            f"{where}: '{source.name}' has {source.n} cells and no maps; give it n = (maps, height, width)."
+        )
+    try:
+        maps = kind.maps(source.shape)
+    except CircuitError as error:
+        raise CircuitError(f"{where}: {error}") from error
+    if maps != target.shape[1:]:
+        raise CircuitError(
+            f"{where}: it drives maps of {maps[0]} x {maps[1]} cells, but those of '{target.name}' have {target.shape[1]} x "
+            f"{target.shape[2]}; change the population's n, or stride, padding, upsample or pool."
+        )
+    return (source.maps * kind.size**2, target.maps)
+
+
+def follow_like(
+    projection: Projection,
+    shape: tuple[int, int],
+    projections: Mapping[str, Projection],
+    sizes: Mapping[str, int],
+    seen: tuple[str, ...] = (),
+) -> tuple[str, float, bool]:
+    """The projection whose draw a `Like` start follows, the factor in all, and whether it is transposed."""
+    assert isinstance(projection.weights, Like)
+    where, by_name = f"Projection '{projection.name}'", projections
+    name, factor, transpose = projection.weights.projection, projection.weights.factor, projection.weights.transpose
+    if name not in by_name:
+        raise CircuitError(f"{where}: starts like an unknown projection. {unknown('projection', name, by_name)}")
+    other = by_name[name]
+    if other.tied is not None and other.tied.to not in by_name:
+        raise CircuitError(
+            f"Projection '{name}': tied to an unknown projection. {unknown('projection', other.tied.to, by_name)}"
+        )
+    if other.tied is not None:
+        transpose, factor = transpose != other.tied.transpose, factor * other.tied.factor
+        other = by_name[other.tied.to]
+    if other.name in (*seen, projection.name):
+        raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
+    if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
+        raise CircuitError(f"{where}: it starts like '{name}', which wants dense weights on both sides.")
+    if isinstance(other.weights, Like):
+        inner = (shape[1], shape[0]) if transpose else shape
+        name, more, turned = follow_like(other, inner, projections, sizes, (*seen, projection.name))
+        return name, factor * more, transpose != turned
+    for population in (other.source_population, other.target_population):
+        if population not in sizes:
+            raise CircuitError(f"Projection '{other.name}': {unknown('population', population, sizes)}")
+    drawn = (sizes[other.source_population], sizes[other.target_population])
+    if (drawn[::-1] if transpose else drawn) != shape:
+        raise CircuitError(
+            f"{where}: needs weights of shape {shape}, but '{name}'{' transposed' if transpose else ''} has "
+            f"{drawn[::-1] if transpose else drawn}."
+        )
+    return other.name, factor, transpose
+
+
+def check_given(start: Initialiser | Like | None, one_to_one: bool, shape: tuple[int, ...], where: str) -> None:
+    """Refuse given weights of another shape."""
+    if not isinstance(start, Given):
+        return
+    got = np.shape(start.values)
+    if got != shape and not (one_to_one and got == (1, *shape)):
+        cure = " A (target x source) matrix must be transposed." if got == shape[::-1] else ""
+        raise CircuitError(f"{where}: given weights have shape {got}; wanted {shape}.{cure}")
+
+
+def draw_weights(
+    plans: Mapping[str, ProjectionPlan], projections: Mapping[str, Projection], sizes: Mapping[str, int], seed: int
+) -> dict[str, np.ndarray]:
+    """Draw the weights of every projection that has its own; see `Circuit.initial_weights`."""
+    weights: dict[str, np.ndarray] = {}
+    for plan in plans.values():
+        start = plan.start
+        rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
+        if plan.root != plan.name or isinstance(start, Like):
+            continue
+        if isinstance(plan.connectivity, Kernel):
+            weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
+        elif isinstance(plan.connectivity, OneToOne):
+            if isinstance(start, Given):
+                start = Given(np.reshape(start.values, (1, -1)))
+            weights[plan.name] = start.draw(rng, 1, plan.n_post)[0] if start else np.ones(plan.n_post)
+        else:
+            assert start is not None
+            weights[plan.name] = start.draw(rng, *plan.weight_shape)  # type: ignore[call-arg]
+    for plan in plans.values():
+        if isinstance(projections[plan.name].weights, Like) and plan.root == plan.name:
+            name, factor, transpose = follow_like(projections[plan.name], (plan.n_pre, plan.n_post), projections, sizes)
+            weights[plan.name] = np.ascontiguousarray(factor * (weights[name].T if transpose else weights[name]))
+    return {name: weights[name] for name in plans if name in weights}
