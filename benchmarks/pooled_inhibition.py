@@ -61,7 +61,7 @@ def cell(inhibited: bool) -> Cell:
 
 def circuit(cells: int, inhibited: bool, read: bool) -> Circuit:
     """The cells under a constant drive; `read`: one unit reads their mean rate, as a projection would."""
-    reader = Cell("reader", "du/dt = (I - u)/tau : 1\n I : 1", ports=("I",), rate="u", parameters={"tau": "1*ms"})
+    reader = Cell("reader", "du/dt = (I - u)/tau : 1\n I : 1 (port)", rate="u", parameters={"tau": "1*ms"})
     populations = [Population("inp", cells, SOURCE), Population("pyr", cells, cell(inhibited))]
     projections = [Projection("drive", "inp", "pyr.I_basal", OneToOne())]
     if read:

@@ -75,12 +75,8 @@ class Settings:
 
 def projection_circuit(n: int) -> Circuit:
     """One plastic n x n projection; the source follows the stimulus with a time constant, so its rate moves."""
-    source = Cell(
-        "source", "du/dt = (x - u)/tau : 1\n r = tanh(u) : 1\n x : 1", inputs=("x",), parameters={"tau": "10*ms"}
-    )
-    target = Cell(
-        "target", "du/dt = (I - u)/tau : 1\n r = tanh(u) : 1\n I : 1", ports=("I",), parameters={"tau": "10*ms"}
-    )
+    source = Cell("source", "du/dt = (x - u)/tau : 1\n r = tanh(u) : 1\n x : 1 (input)", parameters={"tau": "10*ms"})
+    target = Cell("target", "du/dt = (I - u)/tau : 1\n r = tanh(u) : 1\n I : 1 (port)", parameters={"tau": "10*ms"})
     rule = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1e-3*Hz"})
     return Circuit(
         "one_projection",

@@ -43,7 +43,6 @@ from neurosim import (
     OneToOne,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -226,10 +225,9 @@ def circuit(
     gamma = (1 - forgetting) / forgetting
     interneurons, sparse, top = lateral != "none", p["constraint"] == "sparse", len(cells) - 1
     constants = {"g_lk": p["g_lk"], "eps": epsilon, "gamma": gamma, "tau_u": tau_u}
-    pools = (Pool("power", "r*z"),) if lateral in ("rank_one", "woodbury") else ()
-    hidden, output = (_cell(p["constraint"], constants, pools, output=o) for o in (False, True))
-    lateral_cell = Cell("lateral interneuron", "dz/dt = (I_lat - z)/tau_i : 1\nI_lat : 1", ("I_lat",), rate="z",
-                        parameters={"tau_i": _ms(step)})  # fmt: skip
+    pooled = lateral in ("rank_one", "woodbury")
+    hidden, output = (_cell(p["constraint"], constants, pooled, output=o) for o in (False, True))
+    lateral_cell = Cell("lateral interneuron", "dz/dt = (I_lat - z)/tau_i : 1\nI_lat : 1 (port)", rate="z", parameters={"tau_i": _ms(step)})  # fmt: skip
     window = {"T_gate": _ms(step)}
     rule = _lateral(lateral, forgetting, gamma, window)
     populations, projections = [Population("inp", cells[0], SOURCE)], []
@@ -298,10 +296,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.12g}*ms"
 
 
-def _cell(constraint: str, constants: Mapping[str, Any], pools: tuple[Pool, ...], output: bool) -> Cell:
+def _cell(constraint: str, constants: Mapping[str, Any], pooled: bool, output: bool) -> Cell:
     if output:
         apical, lateral, rest = "(v_A - u)", "gamma*z", "g_lk*r + nudge*beta*(y - r)"
-        q, ports, declared = "I_q", ("I_ff",), ("y : 1", "beta : 1 (shared)", "nudge : 1 (shared)")
+        q, ports, declared = "I_q", ("I_ff",), ("y : 1 (input)", "beta : 1 (shared)", "nudge : 1 (shared)")
     else:
         apical, lateral, rest = "(v_A - u)/eps", "2*eps*gamma*z", "I_fb + eps*g_lk*r"
         q, ports, declared = "eps*I_q", ("I_ff", "I_fb"), ()
@@ -312,21 +310,18 @@ def _cell(constraint: str, constants: Mapping[str, Any], pools: tuple[Pool, ...]
         f"v_rest = {rest} : 1",
         f"v_lat = {lateral} : 1",
         f"r = {RATES[constraint]} : 1",
-        *(f"{port} : 1" for port in (*ports, "z", "I_q")),
+        *(f"{port} : 1 (port)" for port in ports),
+        "z : 1 (optional port)",
+        "I_q : 1 (optional port)",
         *declared,
+        *(["power = pool(r*z) : 1"] if pooled else []),
     ]
-    return Cell(
-        "output pyramidal" if output else "pyramidal", "\n".join(lines), ports, optional_ports=("z", "I_q"),
-        inputs=("y",) if output else (), parameters=constants, pools=pools,
-    )  # fmt: skip
+    return Cell("output pyramidal" if output else "pyramidal", "\n".join(lines), constants)
 
 
 def _sparsity(tau_q: float) -> Cell:
     """The Lagrange multiplier of sum r <= 1."""
-    return Cell(
-        "sparsity interneuron", "dqt/dt = (-qt + (R_tot - 1) + q)/tau_q : 1\nq = clip(qt, 0, inf) : 1\nR_tot : 1", ("R_tot",), rate="q",
-        parameters={"tau_q": _ms(tau_q)},
-    )  # fmt: skip
+    return Cell("sparsity interneuron", "dqt/dt = (-qt + (R_tot - 1) + q)/tau_q : 1\nq = clip(qt, 0, inf) : 1\nR_tot : 1 (port)", rate="q", parameters={"tau_q": _ms(tau_q)})  # fmt: skip
 
 
 def _contrast(name: str, drive: str, eta: float, window: dict[str, Any]) -> PlasticityRule:

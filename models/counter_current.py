@@ -34,11 +34,9 @@ from neurosim import (
     Dense,
     FeedForward,
     OneToOne,
-    Overlap,
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -281,15 +279,14 @@ LOGIT = Cell(
     r = exp(u - top)/total : 1
     certain = y*r : 1
     error = R*(label - r) : 1
-    I_basal : 1
-    label : 1
-    R : 1
-    y : 1
+    I_basal : 1 (port)
+    label : 1 (input)
+    R : 1 (input)
+    y : 1 (input)
+    top = pool_max(u) : 1
+    total = pool(exp(u - top)) : 1
     """,
-    ports=("I_basal",),
-    inputs=("label", "R", "y"),
     parameters={"tau": f"{TAU}*ms"},
-    pools=(Pool("top", "u", reduce="max"), Pool("total", "exp(u - top)")),
 )
 """Softmax by a divisive pool; the largest potential cancels, and keeps exp from overflowing."""
 
@@ -298,9 +295,8 @@ GATED = Cell(
     """
     du/dt = (-u + I_certain)/tau : 1
     keep = int(u < threshold) : 1
-    I_certain : 1
+    I_certain : 1 (port)
     """,
-    ports=("I_certain",),
     rate="keep",
     parameters={"tau": f"{TAU}*ms", "threshold": 0.9},
 )
@@ -320,14 +316,13 @@ def _stream(
         f"dv_a/dt = (-v_a + I_apical{' - baseline' if baseline else ''})/tau : 1",
         f"r = {rate} : 1",
         f"gain = {gain} : 1",
-        "I_basal : 1",
-        "I_apical : 1",
-        "R : 1",
+        "I_basal : 1 (port)",
+        "I_apical : 1 (port)",
+        "R : 1 (input)",
     ]
     lines += ["f = r + baseline : 1"] if baseline else []
-    lines += ["multiplicity : 1"] if labels == "true_and_random" else []
-    lines += ["keep : 1"] if filtered else []
-    pools, overlaps = [], []
+    lines += ["multiplicity : 1 (input)"] if labels == "true_and_random" else []
+    lines += ["keep : 1 (port)"] if filtered else []
     if normalised:
         lines += [
             "norm = sqrt(power) : 1",
@@ -336,25 +331,19 @@ def _stream(
             # The gradient through the norm takes the share along the cell's own pattern off (Oja 1982).
             "towards = (a_hat - r*(match/(norm + tiny)))/(norm + eps) : 1",
         ]
-        pools = [Pool("power", "r**2"), Pool("power_a", "v_a**2"), Pool("match", "r_hat*a_hat")]
+        lines += ["power = pool(r**2) : 1", "power_a = pool(v_a**2) : 1", "match = pool(r_hat*a_hat) : 1"]
         if overlap:
             lines += [
                 f"shown = r_hat{'*keep' if filtered and forward else ''} : 1",
                 "apart = (crowd - r_hat*(along/(norm + tiny)))/(norm + eps) : 1",
             ]
-            overlaps = [Overlap("crowd", "shown")]
-            pools.append(Pool("along", "r*crowd"))
+            lines += ["crowd = overlap(shown) : 1", "along = pool(r*crowd) : 1"]
     else:
-        pools = [Pool("match", "r*v_a")]
+        lines += ["match = pool(r*v_a) : 1"]
     parameters: dict[str, Any] = {"tau": f"{TAU}*ms"}
     parameters |= {"eps": 1e-8, "tiny": 1e-30} if normalised else {}
     parameters |= {"baseline": baseline} if baseline else {}
-    ports = ("I_basal", "I_apical", *(("keep",) if filtered else ()))
-    inputs = ("R", *(("multiplicity",) if labels == "true_and_random" else ()))
-    return Cell(
-        "ascending" if forward else "descending", "\n".join(lines), ports, inputs=inputs, parameters=parameters,
-        pools=tuple(pools), overlaps=tuple(overlaps),
-    )  # fmt: skip
+    return Cell("ascending" if forward else "descending", "\n".join(lines), parameters)
 
 
 def _shapes(sizes: tuple[int, ...], layers: str, pixels: int) -> list[Any]:

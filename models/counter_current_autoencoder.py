@@ -37,7 +37,6 @@ from neurosim import (
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -163,10 +162,9 @@ PICTURE = Cell(
     dv_a/dt = (-v_a + I_apical)/tau : 1
     r = u : 1
     delta = plain*(v_a - u) : 1
-    I_basal : 1
-    I_apical : 1
+    I_basal : 1 (port)
+    I_apical : 1 (port)
     """,
-    ports=("I_basal", "I_apical"),
     parameters={"tau": "10*ms", "plain": 1.0},
 )
 
@@ -178,10 +176,9 @@ def _stream(batch: bool, detail: bool) -> Cell:
         "dv_a/dt = (-v_a + I_apical)/tau : 1",
         "r = clip(z, 0, inf) : 1",
         "gain = int(z > 0) : 1",
-        "I_basal : 1",
-        "I_apical : 1",
+        "I_basal : 1 (port)",
+        "I_apical : 1 (port)",
     ]
-    pools: list[Pool] = []
     parameters: dict[str, Any] = {"tau": "10*ms", "plain": 1.0}
     if detail or batch:
         parameters["area"] = 1.0
@@ -196,10 +193,14 @@ def _stream(batch: bool, detail: bool) -> Cell:
             "turned = (apart - c*(along/((norm + tiny)*(norm + eps))))/(norm + eps) : 1",
             "towards = plain*(v_a - r) + fine*(turned - sum_turned/area) : 1",
         ]
-        pools += [
-            Pool("sum_r", "r", "map"), Pool("power", "c**2", "map"), Pool("sum_a", "v_a", "map"), Pool("power_a", "c_a**2", "map"),
-            Pool("along", "c*apart", "map"), Pool("sum_turned", "turned", "map"),
-        ]  # fmt: skip
+        lines += [
+            "sum_r = pool(r, map) : 1",
+            "power = pool(c**2, map) : 1",
+            "sum_a = pool(v_a, map) : 1",
+            "power_a = pool(c_a**2, map) : 1",
+            "along = pool(c*apart, map) : 1",
+            "sum_turned = pool(turned, map) : 1",
+        ]
     else:
         lines += ["towards = plain*(v_a - r) : 1"]
     if batch:
@@ -212,14 +213,15 @@ def _stream(batch: bool, detail: bool) -> Cell:
             # The gradient through the mean and the variance of the batch.
             "delta = (g - sum_g/area - z*sum_gz/area)/sd : 1",
         ]
-        pools += [
-            Pool("sum_u", "u", "batch"), Pool("sum_square", "centred**2", "batch"), Pool("sum_g", "g", "batch"), Pool("sum_gz", "g*z", "batch"),
-        ]  # fmt: skip
+        lines += [
+            "sum_u = pool(u, batch) : 1",
+            "sum_square = pool(centred**2, batch) : 1",
+            "sum_g = pool(g, batch) : 1",
+            "sum_gz = pool(g*z, batch) : 1",
+        ]
     else:
         lines += ["z = u : 1", "delta = gain*towards : 1"]
-    return Cell(
-        "stream", "\n".join(lines), ("I_basal", "I_apical"), parameters=parameters, pools=tuple(pools)
-    )  # fmt: skip
+    return Cell("stream", "\n".join(lines), parameters)
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:

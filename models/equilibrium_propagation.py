@@ -131,7 +131,9 @@ def circuit(
 def _cell(transfer: str, tau: str, output: bool) -> Cell:
     apical = "beta*(y - r)" if output else "I_fb"
     ports = ("I_ff", "I_bias") if output else ("I_ff", "I_bias", "I_fb")
-    declared = "\n".join([*(f"{port} : 1" for port in ports), *(("y : 1", "beta : 1 (shared)") if output else ())])
+    declared = "\n".join(
+        [*(f"{port} : 1 (port)" for port in ports), *(("y : 1 (input)", "beta : 1 (shared)") if output else ())]
+    )
     return Cell(
         "output pyramidal" if output else "pyramidal",
         f"""
@@ -139,8 +141,6 @@ def _cell(transfer: str, tau: str, output: bool) -> Cell:
     r = {TRANSFER[transfer]} : 1
     {declared}
     """,
-        ports=ports,
-        inputs=("y",) if output else (),
         parameters={"tau": tau},
     )
 

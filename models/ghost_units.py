@@ -29,11 +29,9 @@ from neurosim import (
     Dense,
     FeedForward,
     Glorot,
-    Hold,
     OneToOne,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -211,9 +209,9 @@ def _residual(free: str, top: int) -> dict[str, Ratio]:
 #: centred, normalised presynaptic rate for learned ghosts; I_mean is a slow running mean of the rate
 CENTRED = """
     centred = (r - I_mean)/(0.1 + power) : 1
-    I_mean : 1
+    power = pool((r - I_mean)**2) : 1
+    I_mean : 1 (optional port)
 """
-POWER = Pool("power", "(r - I_mean)**2")
 
 
 def _soma(transfer: str) -> str:
@@ -224,8 +222,8 @@ def _soma(transfer: str) -> str:
     r     = {rate} : 1
     rho_a = {rate.replace("u", "a")} : 1
     slope = {slope} : 1
-    I_ff : 1
-    I_bias : 1
+    I_ff : 1 (port)
+    I_bias : 1 (port)
     """
 
 
@@ -235,16 +233,19 @@ def _hidden(transfer: str, free: str, tau: str, kappa: float) -> Cell:
         _soma(transfer) + CENTRED + """
     E        = kappa*residual : 1
     residual = I_fb - I_gh - I_tonic : 1
-    I_fb : 1
-    I_gh : 1
-    I_tonic : 1
-    """,
-        ports=("I_ff", "I_bias", "I_fb"),
-        optional_ports=("I_gh", "I_tonic", "I_mean"),
-        parameters={"tau": tau, "kappa": kappa},
-        pools=(POWER,),
-        holds=(Hold("E_free", "E", free), Hold("r_free", "r", free)),
+    I_fb : 1 (port)
+    I_gh : 1 (optional port)
+    I_tonic : 1 (optional port)
+    """ + _held(free),
+        {"tau": tau, "kappa": kappa},
     )  # fmt: skip
+
+
+def _held(free: str) -> str:
+    return f"""
+    E_free = hold(E, {free}) : 1
+    r_free = hold(r, {free}) : 1
+    """
 
 
 def _output(transfer: str, free: str, tau: str) -> Cell:
@@ -252,13 +253,10 @@ def _output(transfer: str, free: str, tau: str) -> Cell:
         "output pyramidal",
         _soma(transfer) + """
     E = beta*(y - r) : 1
-    y : 1
+    y : 1 (input)
     beta : 1 (shared)
-    """,
-        ports=("I_ff", "I_bias"),
-        inputs=("y",),
-        parameters={"tau": tau},
-        holds=(Hold("E_free", "E", free), Hold("r_free", "r", free)),
+    """ + _held(free),
+        {"tau": tau},
     )  # fmt: skip
 
 
@@ -269,14 +267,11 @@ def _ghost(transfer: str, tau: str) -> Cell:
     du/dt = (-u + a)/tau : 1
     a     = I_in + I_bias : 1
     r     = {TRANSFER[transfer][0]} : 1
-    I_in : 1
-    I_bias : 1
-    I_above : 1
+    I_in : 1 (port)
+    I_bias : 1 (port)
+    I_above : 1 (optional port)
     """ + CENTRED,
-        ports=("I_in", "I_bias"),
-        optional_ports=("I_above", "I_mean"),
-        parameters={"tau": tau},
-        pools=(POWER,),
+        {"tau": tau},
     )  # fmt: skip
 
 
@@ -285,10 +280,9 @@ def _tracker(tau: str) -> Cell:
         "tracking ghost",
         """
     du/dt = tracking*(I_fb - u)/tau : 1
-    I_fb : 1
+    I_fb : 1 (port)
     tracking : 1 (shared)
     """,
-        ports=("I_fb",),
         rate="u",
         parameters={"tau": tau},
     )

@@ -152,39 +152,27 @@ def circuit(
 
 ERROR = """
     derr/dt = (-err + (x - I_predicted - I_bias)/variance)/tau_error : 1
-    I_predicted : 1
-    I_bias : 1
+    I_predicted : 1 (port)
+    I_bias : 1 (port)
 """
 
 
 def _hidden(transfer: str, tau: str, tau_error: str) -> Cell:
     rate, slope = TRANSFER[transfer]
-    return Cell(
-        "pyramidal",
-        ERROR + f"""
+    return Cell("pyramidal", ERROR + f"""
     dx/dt = (-err + slope*I_error)/tau : 1
     r     = {rate} : 1
     slope = {slope} : 1
-    I_error : 1
-    """,
-        ports=("I_predicted", "I_bias", "I_error"),
-        parameters={"tau": tau, "tau_error": tau_error, "variance": 1.0},
-    )  # fmt: skip
+    I_error : 1 (port)
+    """, parameters={"tau": tau, "tau_error": tau_error, "variance": 1.0})  # fmt: skip
 
 
 def _output(tau: str, tau_error: str, variance: float) -> Cell:
-    return Cell(
-        "output pyramidal",
-        ERROR + """
+    return Cell("output pyramidal", ERROR + """
     dx/dt = (-(1 - clamped)*variance*err + clamped*(y - x))/tau : 1
-    y : 1
+    y : 1 (input)
     clamped : 1 (shared)
-    """,
-        ports=("I_predicted", "I_bias"),
-        inputs=("y",),
-        rate="x",
-        parameters={"tau": tau, "tau_error": tau_error, "variance": variance},
-    )  # fmt: skip
+    """, rate="x", parameters={"tau": tau, "tau_error": tau_error, "variance": variance})  # fmt: skip
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:

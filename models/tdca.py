@@ -43,7 +43,6 @@ from neurosim import (
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -228,9 +227,7 @@ def _circuit(
         projections.append(Projection(bias, "one", f"{target}.I_basal", each, Uniform(0.0, 0.0), learns))
 
     block = [architecture == "residual" and 1 < l < top for l in range(top + 1)]
-    tuft = Cell(
-        "pyramidal", _HIDDEN.format(tuft="I_apical", more=""), ("I_basal", "I_apical"), parameters=slow | {"kappa": kappa}
-    )  # fmt: skip
+    tuft = Cell("pyramidal", _HIDDEN.format(tuft="I_apical", more=""), slow | {"kappa": kappa})
     given_credit = credits in ("bp", "fa", "dfa")
     credited: dict[str, Any] = {}  # shape by population, where credit is released
     for l in range(1, top):
@@ -238,8 +235,8 @@ def _circuit(
         cell, parameters = tuft, {}
         if messenger:
             cell = Cell(
-                "pyramidal with a messenger", _HIDDEN.format(tuft="m", more=_MESSENGER), ("I_basal", "I_apical", "I_near"),
-                parameters=slow | {"kappa": kappa, "tau_m": f"{tau_m}*ms", "spread": 0.0, "gain": 1.0, "degree": 1.0},
+                "pyramidal with a messenger", _HIDDEN.format(tuft="m", more=_MESSENGER),
+                slow | {"kappa": kappa, "tau_m": f"{tau_m}*ms", "spread": 0.0, "gain": 1.0, "degree": 1.0},
             )  # fmt: skip
         populations.append(Population(name, shapes[l], cell, parameters))
         credited[name] = shapes[l]
@@ -262,11 +259,7 @@ def _circuit(
             synapses(f"W{l}", f"b{l}", below, name, fan_in=cells[l - 1])
     out, last = f"pyr{top}", f"pyr{top - 1}" if top > 1 else "inp"
     synapses(f"W{top}", f"b{top}", last, out, fan_in=cells[top - 1])
-    output = Cell(
-        "output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), ("I_basal", "I_apical"),
-        inputs=("y",) if given_credit else (), parameters=slow,
-        pools=(Pool("top", "u", reduce="max"), Pool("total", "exp(u - top)"), Pool("mean_credit", "r*v_a")),
-    )  # fmt: skip
+    output = Cell("output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), slow)
     populations.append(Population(out, classes, output))
     names: tuple[str, ...] = ()
     if given_credit:
@@ -313,31 +306,34 @@ _HIDDEN = """
     dv_a/dt = (-v_a + {tuft})/tau_a : 1
     r = tanh(u) : 1
     delta = v_a*(1 - r**2) : 1
-    I_basal : 1
-    I_apical : 1{more}
+    I_basal : 1 (port)
+    I_apical : 1 (port){more}
     """
 # The diagonal of the Laplacian stands apart, so that each visit of the steady level draws m nearer to rest for any width.
 _MESSENGER = """
     dm/dt = (spread*(I_near - degree*m) - m + gain*I_apical)/tau_m : 1
-    I_near : 1"""
+    I_near : 1 (port)"""
 _OUTPUT = """
     du/dt = (-u + I_basal)/tau_s : 1
     dv_a/dt = (-v_a + I_apical)/tau_a : 1
     r = exp(u - top)/total : 1
     delta = r*(v_a - mean_credit) : 1
-    I_basal : 1
-    I_apical : 1
+    I_basal : 1 (port)
+    I_apical : 1 (port)
+    top = pool_max(u) : 1
+    total = pool(exp(u - top)) : 1
+    mean_credit = pool(r*v_a) : 1
     """
 _TAUGHT = """
     own = -y/clip(r, 1e-30, 1) : 1
     wrong = r - y : 1
-    y : 1
+    y : 1 (input)
     """
 TOP_DOWN = Cell(
-    "top-down", "du/dt = (-u + I_in)/tau : 1\nr = tanh(u) : 1\nI_in : 1", ("I_in",), parameters={"tau": f"{TAU_TD}*ms"}
+    "top-down", "du/dt = (-u + I_in)/tau : 1\nr = tanh(u) : 1\nI_in : 1 (port)", parameters={"tau": f"{TAU_TD}*ms"}
 )
 SITE = Cell(
-    "release site", "du/dt = (-u + I_in)/tau : 1\nI_in : 1", ("I_in",), rate="u", parameters={"tau": f"{TAU_TD}*ms"}
+    "release site", "du/dt = (-u + I_in)/tau : 1\nI_in : 1 (port)", rate="u", parameters={"tau": f"{TAU_TD}*ms"}
 )
 """Linear and signed."""
 

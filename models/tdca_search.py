@@ -25,10 +25,9 @@ PARAMETER = Cell(
     du/dt = (-u + I_basal)/tau_s : 1
     dv_a/dt = (-v_a + I_apical)/tau_a : 1
     r = u : 1
-    I_basal : 1
-    I_apical : 1
+    I_basal : 1 (port)
+    I_apical : 1 (port)
     """,
-    ("I_basal", "I_apical"),
     parameters={"tau_s": f"{TAU_S}*ms", "tau_a": f"{TAU_A}*ms"},
 )
 

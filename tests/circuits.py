@@ -8,8 +8,9 @@ run(net, "torch:steady", x)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +20,9 @@ from neurosim import (
     Cell,
     Circuit,
     Given,
-    Hold,
     OneToOne,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -31,10 +30,89 @@ from neurosim import (
     Tied,
 )
 from neurosim.backends.result import Result
+from neurosim.equations import dimensions_of, parse_cell, quantity
+from neurosim.equations.units import unit_string
 
 #: The levels in the order of the README; those that integrate in time.
 LEVELS = ("brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady")
 IN_TIME = LEVELS[:3]
+
+
+class Line(NamedTuple):
+    """A line ``name = text`` of a cell's equations, whose unit is found by `assemble`; `of` is what it reads."""
+
+    name: str
+    text: str
+    of: str
+    per: str = ""
+
+
+def pool(name: str, expression: str, over: str = "population", reduce: str = "sum") -> Line:
+    """The sum or the largest value of an expression over a ``"population"``, each ``"map"`` or the ``"batch"``."""
+    word = "pool_max" if reduce == "max" else "pool"
+    return Line(name, f"{word}({expression}{'' if over == 'population' else f', {over}'})", expression)
+
+
+def overlap(name: str, of: str) -> Line:
+    """What the samples of a batch have in common."""
+    return Line(name, f"overlap({of})", of)
+
+
+def hold(name: str, of: str, phase: str) -> Line:
+    """The value at the end of a phase."""
+    return Line(name, f"hold({of}, {phase})", of)
+
+
+def derivative(name: str, of: str) -> Line:
+    """The time derivative in the step before."""
+    return Line(name, f"derivative({of})", of, "/second")
+
+
+def assemble(
+    name: str, equations: str, ports: Sequence[str] = (), optional_ports: Sequence[str] = (), inputs: Sequence[str] = (), rate: str = "r",
+    parameters: Mapping[str, Any] | None = None, pools: Sequence[Line] = (), holds: Sequence[Line] = (),
+    derivatives: Sequence[Line] = (), overlaps: Sequence[Line] = (), **more: Any,
+) -> Cell:  # fmt: skip
+    """A cell whose roles and marked lines are given beside its text; the unit of a marked line is that of what it reads."""
+    roles = (
+        dict.fromkeys(ports, "port") | dict.fromkeys(optional_ports, "optional port") | dict.fromkeys(inputs, "input")
+    )
+    lines = [line.strip() for line in equations.splitlines() if line.strip()]
+    text = [f"{line} ({roles[declared]})" if (declared := _declared(line)) in roles else line for line in lines]
+    text += [f"{n} : 1 ({role})" for n, role in roles.items() if n not in map(_declared, lines)]
+    waiting = [*pools, *holds, *derivatives, *overlaps]
+    while waiting:
+        known = _units("\n".join(text), parameters or {})
+        found = {line: unit for line in waiting if (unit := _unit(line, known))} or {waiting[0]: "1"}
+        text += [f"{line.name} = {line.text} : {unit}" for line, unit in found.items()]
+        waiting = [line for line in waiting if line not in found]
+    return Cell(name, "\n".join(text), parameters or {}, rate, **more)
+
+
+def _declared(line: str) -> str:
+    """The name of a line ``name : unit``, or an empty text."""
+    return "" if "=" in line or "(" in line else line.partition(":")[0].strip()
+
+
+def _units(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        known = dict(parse_cell(text, "test").dimensions)
+    except neurosim.errors.CircuitError:  # a test of bad text
+        known = {}
+    for name, value in parameters.items():
+        with suppress(neurosim.errors.CircuitError):
+            known[name] = quantity(value)[1]
+    second = quantity("1*second")[1]
+    return known | dict.fromkeys(("t", "t_trial", "t_phase", "dt"), second)
+
+
+def _unit(line: Line, known: Mapping[str, Any]) -> str:
+    """The unit of a line, or an empty text where it is not known yet."""
+    try:
+        dimension = dimensions_of(line.of, known, "test")
+    except neurosim.errors.CircuitError:
+        return ""
+    return unit_string(dimension / quantity("1*second")[1] if line.per else dimension)
 
 
 def cell(
@@ -49,34 +127,34 @@ def cell(
     equations
         As in `Cell`; statements may be separated by newlines or by ``;``.
     ports
-        By default every line ``I... : unit`` that is neither an optional port, an input nor a parameter.
+        By default every line ``I... : unit`` without a role that is neither an optional port, an input nor a parameter.
     pools
         ``{name: expression}``, or ``{name: (reduction, expression)}`` with the reductions ``"sum"``, ``"max"``, and ``"map"``, ``"batch"`` and
         ``"map max"`` over maps and samples.
     holds
         ``{name: (variable, phase)}``.
     parts
-        Further arguments of `Cell`: threshold, reset, refractory, initial.
+        Further arguments of `assemble`: derivatives, overlaps, threshold, reset, refractory, initial.
     """
     lines = [line.strip() for line in equations.replace(";", "\n").splitlines() if line.strip()]
-    declared = [line.partition(":")[0].strip() for line in lines if "=" not in line and "(shared)" not in line]
     if ports is None:
         known = {*optional, *inputs, *parameters}
-        ports = [name for name in declared if name.startswith("I") and name not in known]
-    return Cell(
-        "cell", "\n".join(lines), tuple(ports), tuple(optional), tuple(inputs), rate, parameters,
-        tuple(_pool(name, what) for name, what in (pools or {}).items()),
-        tuple(Hold(name, of, phase) for name, (of, phase) in (holds or {}).items()),
-        **(parts or {}),
-    )  # fmt: skip
-
-
-def _pool(name: str, what: str | tuple[str, str]) -> Pool:
-    reduction, expression = what if isinstance(what, tuple) else ("sum", what)
-    over, _, reduce = reduction.rpartition(" ")
-    if reduction in ("map", "batch"):
-        over, reduce = reduction, "sum"
-    return Pool(name, expression, over or "population", **({"reduce": reduce} if reduce != "sum" else {}))  # type: ignore[arg-type]
+        ports = [name for name in map(_declared, lines) if name.startswith("I") and name not in known]
+    summed = [
+        pool(name, what[1], what[0].replace("max", "").replace("sum", "").strip() or "population", "max" if "max" in what[0] else "sum")
+        for name, what in ((n, w if isinstance(w, tuple) else ("sum", w)) for n, w in (pools or {}).items())
+    ]  # fmt: skip
+    held = [hold(name, of, phase) for name, (of, phase) in (holds or {}).items()]
+    return assemble(
+        "cell",
+        "\n".join(lines),
+        ports,
+        optional,
+        inputs,
+        rate,
+        parameters,
+        **{"pools": summed, "holds": held, **(parts or {})},
+    )
 
 
 def rule(
@@ -130,7 +208,7 @@ def driven(c: Cell, n: int = 3, learns: PlasticityRule | None = None, duration: 
     weights = np.linspace(-0.6, 0.8, 3 * n).reshape(3, n)
     plastic = (learns.name,) if learns else ()
     more = {"phases": (phase("only", duration, plastic),), "clamps": {"inp.r": "image"}} | more
-    port = (*c.ports, *c.optional_ports)[0]
+    port = parse_cell(c.equations, "driven").ports[0]
     return circuit({"inp": (3, SOURCE), "p": (n, c)}, [wire("W", "inp", f"p.{port}", weights, learns)], **more)
 
 

@@ -32,10 +32,9 @@ def circuit() -> Circuit:
         dv/dt = (-v + R*I)/tau_v : volt
         df/dt = (-f + drive)/tau_f : Hz
         r = f*tau_f : 1
-        I : amp
-        drive : Hz
+        I : amp (port)
+        drive : Hz (port)
         """,
-        ports=("I", "drive"),
         parameters={"R": "100*Mohm", "tau_v": "20*ms", "tau_f": "50*ms"},
         initial=BEGIN,
     )

@@ -11,6 +11,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from circuits import assemble, overlap, pool
 
 from neurosim import (
     SOURCE,
@@ -23,11 +24,9 @@ from neurosim import (
     Like,
     OneToOne,
     Orthogonal,
-    Overlap,
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -111,9 +110,7 @@ def near(got, wanted, limit=1e-12, what=""):
     assert worst <= limit * max(1.0, float(np.abs(wanted).max())), f"{what}: off by {worst:.1e}"
 
 
-LEAKY = Cell(
-    "leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1", ports=("I",), parameters={"tau": f"{TAU}*second"}
-)
+LEAKY = Cell("leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)", parameters={"tau": f"{TAU}*second"})
 
 
 # ------------------------------------------------------------------ every combination
@@ -121,12 +118,12 @@ LEAKY = Cell(
 
 def combinations() -> list:
     found = []
-    for size, stride, padding, upsample, pool in itertools.product((1, 2, 3), (1, 2), (0, 1), (1, 2), (1, 2)):
-        c = Conv2d(size, stride, padding, upsample, pool)
+    for size, stride, padding, upsample, pooled in itertools.product((1, 2, 3), (1, 2), (0, 1), (1, 2), (1, 2)):
+        c = Conv2d(size, stride, padding, upsample, pooled)
         for height, width in ((2, 3), (3, 4), (3, 5), (4, 5), (4, 6)):
             sides = positions(height, c), positions(width, c)
-            if min(sides) >= pool and not sides[0] % pool and not sides[1] % pool:
-                found.append(pytest.param(c, (2, height, width), id=f"{size}-{stride}-{padding}-{upsample}-{pool}"))
+            if min(sides) >= pooled and not sides[0] % pooled and not sides[1] % pooled:
+                found.append(pytest.param(c, (2, height, width), id=f"{size}-{stride}-{padding}-{upsample}-{pooled}"))
                 break
     return found
 
@@ -470,24 +467,19 @@ def test_float32():
 
 
 SHAPE = (2, 2, 3)
-POOLED = Cell(
-    "pooled",
-    """
+POOLED = Cell("pooled", """
     du/dt = (-u + I/(1 + power) + 0.1*mean + 0.05*late)/tau : 1
     r = tanh(u) : 1
     scaled = r/(0.5 + power) + 0*nested : 1
     centred = r - mean/area : 1
     error = I*late : 1
-    I : 1
-    """,
-    ports=("I",),
-    rate="scaled",
-    parameters={"tau": f"{TAU}*second", "area": 6.0},
-    pools=(
-        Pool("power", "r**2", over="map"), Pool("mean", "r", over="batch"), Pool("nested", "power*mean", over="map"),
-        Pool("late", "I/(1 + power**2)", over="map"), Pool("all", "late*u"),
-    ),
-)  # fmt: skip
+    I : 1 (port)
+    power = pool(r**2, map) : 1
+    mean = pool(r, batch) : 1
+    nested = pool(power*mean, map) : 1
+    late = pool(I/(1 + power**2), map) : 1
+    all = pool(late*u) : 1
+    """, rate="scaled", parameters={"tau": f"{TAU}*second", "area": 6.0})  # fmt: skip
 
 
 def pooled_circuit(phase="5*ms", apply="trial") -> Circuit:
@@ -565,10 +557,7 @@ def test_pools_at_the_fixed_point(method):
 
 @pytest.mark.parametrize("level", [TRAJECTORY, DENSE, STEADY, EQUATIONS])
 def test_a_pool_over_the_batch_without_maps_is_a_mean_per_cell(level):
-    cell = Cell(
-        "centred", "du/dt = (-u + I)/tau : 1\nr = u - mean : 1\nI : 1", ports=("I",),
-        parameters={"tau": f"{TAU}*second"}, pools=(Pool("mean", "u", over="batch"),),
-    )  # fmt: skip
+    cell = Cell("centred", "du/dt = (-u + I)/tau : 1\nr = u - mean : 1\nI : 1 (port)\nmean = pool(u, batch) : 1", parameters={"tau": f"{TAU}*second"})  # fmt: skip
     rule = PlasticityRule("hebb", "dw/dt = eta*(r_post + mean_post)*r_pre*mean_post", {"eta": "1*Hz"}, apply="trial")
     circuit = Circuit(
         "mean", (Population("x", 4, SOURCE), Population("p", 3, cell), Population("q", 2, LEAKY)),
@@ -585,9 +574,9 @@ def test_a_pool_over_the_batch_without_maps_is_a_mean_per_cell(level):
 
 
 def overlap_circuit(of="r") -> Circuit:
-    cell = Cell(
+    cell = assemble(
         "apart", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nn = r/(1 + power) : 1\nI : 1", ports=("I",),
-        parameters={"tau": f"{TAU}*second"}, pools=(Pool("power", "r**2"),), overlaps=(Overlap("crowd", of),),
+        parameters={"tau": f"{TAU}*second"}, pools=(pool("power", "r**2"),), overlaps=(overlap("crowd", of),),
     )  # fmt: skip
     rule = PlasticityRule("apart", "dw/dt = -eta*crowd_post*r_pre", {"eta": "1*Hz"}, apply="trial")
     return Circuit(

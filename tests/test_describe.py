@@ -14,6 +14,7 @@ import brian2
 import numpy as np
 import pytest
 from brian2.core.namespace import DEFAULT_UNITS
+from circuits import assemble
 
 import neurosim
 from neurosim import (
@@ -22,7 +23,6 @@ from neurosim import (
     Circuit,
     Constant,
     Dense,
-    Derivative,
     Given,
     Glorot,
     Like,
@@ -30,7 +30,6 @@ from neurosim import (
     Orthogonal,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -92,20 +91,14 @@ def _built(name: str, settings: tuple) -> Circuit:
 
 def awkward() -> Circuit:
     """Names and texts that LaTeX and Markdown take for their own, and parts that no model has."""
-    cell = Cell(
-        "50% of {it} & more_#1 | *x* ~ ^ \\end <b> $y$",
-        """
+    cell = Cell("50% of {it} & more_#1 | *x* ~ ^ \\end <b> $y$", """
         dV_m1/dt = (-V_m1*(1 + abs(g)) + sqrt(I_1**2 + 1e-9) + log1p(exp(g)) + sigma*xi*tau**0.5*lambda_)/tau : 1
         r_pre1 = 0.5*(1 + sign(V_m1))*int(V_m1 > 0 and not (I_2 < 0.25)) - (dV - (g - 2)) - -g : 1
-        I_1 : 1
-        I_2 : 1
-        """,
-        ports=("I_1", "I_2"),
-        rate="V_m1",
-        parameters={"tau": "20*ms + 5*ms", "g": 1.0, "sigma": 0.1, "lambda_": 2e-9},
-        derivatives=(Derivative("du_prev", "V_m1"),),
-    )  # fmt: skip
-    cell = Cell(**{**vars(cell), "equations": cell.equations.replace("(dV -", "(du_prev*tau -")})
+        I_1 : 1 (port)
+        I_2 : 1 (port)
+        du_prev = derivative(V_m1) : 1/second
+        """, rate="V_m1", parameters={"tau": "20*ms + 5*ms", "g": 1.0, "sigma": 0.1, "lambda_": 2e-9})  # fmt: skip
+    cell = assemble(**{**vars(cell), "equations": cell.equations.replace("(dV -", "(du_prev*tau -")})
     lp = PlasticityRule(
         "low_pass & co", "dw/dt = (V_m1_post - 0.5)**2*r_pre/tau_l - k*w", {"tau_l": "1*second", "k": "0.03/ms"}, apply="phase",
         bounds=(0.0, None), filter="30*ms",
@@ -217,7 +210,7 @@ def equations_of(circuit: Circuit) -> set[str]:
     for population in circuit.populations:
         parsed = parse_cell(population.cell.equations, "test")
         found |= {*parsed.states.values(), *parsed.subexpressions.values()}
-        found |= {p.expression for p in population.cell.pools}
+        found |= {r.expression for r in parsed.reduced}
         found |= {population.cell.threshold} - {""}
     return found
 
@@ -585,9 +578,7 @@ def test_a_reset_by_a_name_or_a_number_has_no_brackets(sign, by):
 
 
 def test_a_pool_over_the_batch_with_and_without_maps():
-    cell = Cell(
-        "c", "dx/dt = (-x + S)/tau : 1", rate="x", parameters={"tau": "1*ms"}, pools=(Pool("S", "x", over="batch"),)
-    )
+    cell = Cell("c", "dx/dt = (-x + S)/tau : 1\nS = pool(x, batch) : 1", rate="x", parameters={"tau": "1*ms"})
     maps, flat = "S = sum over each map, mean over the batch, of x", "S = mean over the batch of x"
     text = described(cell, cell, cell, sizes=((2, 3, 4), 6, 5))
     assert f"pool {maps} in p0; {flat} in p1, p2 1" in text
@@ -648,8 +639,7 @@ def test_inputs_that_no_phase_clamps():
         assert "clamped label, set by the protocol 1" in text
     cell = Cell(
         "two inputs",
-        "dx/dt = (-x + a + b)/tau : 1\n a : 1\n b : 1",
-        inputs=("a", "b"),
+        "dx/dt = (-x + a + b)/tau : 1\n a : 1 (input)\n b : 1 (input)",
         rate="x",
         parameters={"tau": "1*ms"},
     )
@@ -763,8 +753,7 @@ def test_what_a_disk_problem_says():
 #: Ports in amp, siemens and siemens per second, driven by a rate in Hz, a number or a potential.
 UNITS = Cell(
     "unit cell",
-    "dv/dt = (-v + R*(I + G*v))/tau : volt\n r = v*k : Hz\n I : amp\n G : siemens\n C : siemens/second",
-    optional_ports=("I", "G", "C"),
+    "dv/dt = (-v + R*(I + G*v))/tau : volt\n r = v*k : Hz\n I : amp (optional port)\n G : siemens (optional port)\n C : siemens/second (optional port)",
     parameters={"tau": "10*ms", "R": "1*Mohm", "k": "1*Hz/mV"},
 )
 
@@ -880,7 +869,7 @@ def test_the_order_of_a_spike_is_that_of_a_run(level):
         "equations": cell.equations.replace("+ I)", "+ I + I_0)"),
         "parameters": {**cell.parameters, "I_0": "500*pA"},
     }
-    driven = Cell(**{**vars(cell), **changed})
+    driven = assemble(**{**vars(cell), **changed})
     populations = (Population("pre", 1, driven), Population("post", 1, conductance_synapse(lif(), "exc", "I", "V")))
     projections = (Projection("W", "pre", "post.S_exc", Dense(), Constant("4*nS")),)
     circuit = Circuit("pair", populations, projections, Protocol((Phase("on", "30*ms"),), dt="0.1*ms"))

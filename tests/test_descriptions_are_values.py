@@ -17,7 +17,7 @@ import brian2
 import numpy as np
 import pytest
 import torch
-from circuits import LEVELS, alone, cell, circuit, phase, run, wire
+from circuits import LEVELS, alone, assemble, cell, circuit, phase, run, wire
 
 import neurosim
 from neurosim import (
@@ -26,19 +26,15 @@ from neurosim import (
     Circuit,
     Constant,
     Dense,
-    Derivative,
     FeedForward,
     Given,
     Glorot,
     Gram,
-    Hold,
     InverseCorrelation,
     Kernel,
     Orthogonal,
-    Overlap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -71,18 +67,15 @@ MV, PA = brian2.mV, brian2.pA
 
 # ------------------------------------------------------------------ what a caller gives
 
-EQUATIONS = "du/dt = (-u + I + k*J)/tau : 1\nr = u : 1\nI : 1\nJ : 1\ny : 1"
-A_CELL = Cell("c", EQUATIONS, ("I",), ("J",), ("y",), parameters={"tau": "10*ms", "k": 1.0})
+EQUATIONS = "du/dt = (-u + I + k*J)/tau : 1\nr = u : 1\nI : 1 (port)\nJ : 1 (optional port)\ny : 1 (input)"
+A_CELL = Cell("c", EQUATIONS, {"tau": "10*ms", "k": 1.0})
 A_POPULATION = Population("p", 2, A_CELL)
 A_PHASE = Phase("one", "5*ms")
 
 #: (class, arguments): each value is a list, a table or an array of the caller's.
 GIVEN = {
     "Cell": lambda: (Cell, dict(
-        name="c", equations=EQUATIONS, ports=["I"], optional_ports=["J"], inputs=["y"],
-        parameters={"tau": "10*ms", "k": np.array([1.0, 2.0])},
-        pools=[Pool("P", "u")], holds=[Hold("h", "u", "one")], derivatives=[Derivative("D", "u")],
-        overlaps=[Overlap("O", "u")],
+        name="c", equations=EQUATIONS, parameters={"tau": "10*ms", "k": np.array([1.0, 2.0])},
         initial={"u": np.array([0.1, 0.2])},
     )),
     "Population": lambda: (Population, dict(
@@ -278,7 +271,7 @@ def test_weights_given_as_a_tensor():
 def test_any_kind_of_table(table):
     """A mapping of any class becomes one that stands still; what stood behind a view may change."""
     parameters = {"tau": "10*ms", "k": 1.0}
-    c = Cell("c", EQUATIONS, ("I",), ("J",), ("y",), parameters=table(parameters))
+    c = assemble("c", EQUATIONS, ("I",), ("J",), ("y",), parameters=table(parameters))
     parameters["k"] = 7.0
     assert dict(c.parameters) == {"tau": "10*ms", "k": 1.0}
     with pytest.raises(TypeError):
@@ -497,8 +490,6 @@ def test_the_inverse_correlation_and_readouts_are_plain():
         InverseCorrelation("r", 0.9),
         Readout("p.r", "one"),
         Dense(),
-        Pool("P", "u"),
-        Hold("h", "u", "one"),
     ):
         for f in fields(part):
             with pytest.raises(FrozenInstanceError):

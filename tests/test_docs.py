@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from circuits import assemble
 
 from neurosim import cli, registry
 from neurosim.errors import NeurosimError
@@ -278,12 +279,12 @@ def pattern(message: str) -> re.Pattern[str]:
 
 def provoked() -> Iterator[str]:
     """Messages that are put together from several texts, as they are raised."""
-    from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, Population, Projection, Protocol, simulate
+    from neurosim import SOURCE, Circuit, Constant, Dense, Phase, Population, Projection, Protocol, simulate
     from neurosim.models import bac_firing
 
     def runaway(equations: str, **more: Any) -> Circuit:
         """A cell that drives itself."""
-        cell = Cell("cell", equations, ports=("I", "J"), parameters={"tau": "0.1*ms"}, initial={"u": 2.0}, **more)
+        cell = assemble("cell", equations, ports=("I", "J"), parameters={"tau": "0.1*ms"}, initial={"u": 2.0}, **more)
         wiring = [("W", "inp", "cell.I"), ("loop", "cell", "cell.J")]
         return Circuit(
             "runaway", (Population("inp", 1, SOURCE), Population("cell", 1, cell)),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from circuits import assemble, derivative, pool
 from oracles import bac_cell
 
 from neurosim import (
@@ -19,7 +20,6 @@ from neurosim import (
     Circuit,
     Constant,
     Dense,
-    Derivative,
     Given,
     Glorot,
     Kernel,
@@ -27,7 +27,6 @@ from neurosim import (
     OneToOne,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -84,9 +83,8 @@ TWO_NOISES = Cell(
     dv/dt = (-v + I)/tau + s*xi_quick + 0.5*s*xi_slow : 1
     dz/dt = -z/tau + s*v*xi_fast + 0.3*s*xi_slow : 1
     r = tanh(v) : 1
-    I : 1
+    I : 1 (port)
     """,
-    ports=("I",),
     parameters={"tau": "5*ms", "s": "0.1*ms**-0.5"},
 )
 HEBB = PlasticityRule("hebb", "dw/dt = eta*(r_post - w)*r_pre", {"eta": "20*Hz"})
@@ -231,7 +229,7 @@ def test_noise_of_single_cells_may_differ():
 
 # ================================================================== spikes
 
-ELECTRODE = Cell("electrode", "I : amp", inputs=("I",), rate="I")
+ELECTRODE = Cell("electrode", "I : amp (input)", rate="I")
 CURRENTS = np.array([[0.15, 0.25, 0.4, 0.9]]) * 1e-9  # A; the first stays below threshold
 # the constants of `lif`, once more, in ms and mV
 TAU, R, REST, V_T, V_RESET, REFRACTORY = 10.0, 0.1, -70.0, -50.0, -60.0, 2.0  # R in mV/pA
@@ -334,9 +332,8 @@ FROZEN = Cell(
     """
     dv/dt = (-v + drive)/tau : 1 (unless refractory)
     dfree/dt = (-free + drive)/tau : 1
-    drive : 1
+    drive : 1 (input)
     """,
-    inputs=("drive",),
     rate="v",
     parameters={"tau": "5*ms", "theta": 1.0},
     threshold="v > theta",
@@ -513,7 +510,7 @@ def test_a_batch_of_spiking_cells_is_the_single_runs(loop_runs, level):
 def test_trials_begin_anew_unless_the_protocol_says_otherwise(level):
     """With reset: the same spikes in each trial. Without: the potential, the refractory time and a spike on its way go on."""
     image = np.repeat(CURRENTS[:, 2:3], 3, axis=0)
-    reader = Cell("reader", "dg/dt = S : 1\nS : hertz", ports=("S",), rate="g")
+    reader = Cell("reader", "dg/dt = S : 1\nS : hertz (port)", rate="g")
     circuit = lif_circuit(1, "13.5*ms")
     circuit = replace(
         circuit,
@@ -541,7 +538,7 @@ def test_trials_begin_anew_unless_the_protocol_says_otherwise(level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_spike_in_the_last_step_is_kept_and_does_not_reach_the_next_trial(level):
     cell = Cell("c", "dv/dt = k : 1", rate="spike_train", parameters={"k": "1/ms"}, threshold="v > 0.95", reset="v = 0")
-    reader = Cell("reader", "dg/dt = S : 1\nS : hertz", ports=("S",), rate="g")
+    reader = Cell("reader", "dg/dt = S : 1\nS : hertz (port)", rate="g")
     for reset, expected in ((True, [0.0, 0.0]), (False, [1.0, 2.0])):
         circuit = Circuit(
             "c",
@@ -574,10 +571,7 @@ def test_an_electrode_counts_from_the_beginning_of_each_trial():
 
 
 def spike_rule(text: str = "eta*spike_train_post*r_pre") -> Circuit:
-    cell = Cell(
-        "c", "dv/dt = (-v + I)/tau : 1\nI : 1", ports=("I",), rate="spike_train", parameters={"tau": "10*ms"},
-        threshold="v > 0.05", reset="v = 0",
-    )  # fmt: skip
+    cell = Cell("c", "dv/dt = (-v + I)/tau : 1\nI : 1 (port)", rate="spike_train", parameters={"tau": "10*ms"}, threshold="v > 0.05", reset="v = 0")  # fmt: skip
     rule = PlasticityRule("h", f"dw/dt = {text}", {"eta": 0.1})
     return Circuit(
         "c",
@@ -621,14 +615,7 @@ def test_a_rule_that_reads_the_spike_train(level):
 )
 def test_a_rule_whose_post_factor_is_a_variable_itself(factor, level, batch, cells):
     """`v` is a state, `I` a port, `y` an input; against a loop."""
-    cell = Cell(
-        "c",
-        "dv/dt = (-v + I)/tau : 1\nI : 1\ny : 1",
-        ports=("I",),
-        inputs=("y",),
-        rate="v",
-        parameters={"tau": "10*ms"},
-    )
+    cell = Cell("c", "dv/dt = (-v + I)/tau : 1\nI : 1 (port)\ny : 1 (input)", rate="v", parameters={"tau": "10*ms"})
     rule = PlasticityRule("h", f"dw/dt = eta*{factor}_post*r_pre", {"eta": "20*Hz"})
     rng = np.random.default_rng(0)
     image, target = rng.uniform(0, 1, (batch, cells + 2)), rng.uniform(0, 1, (batch, cells))
@@ -650,11 +637,7 @@ def test_a_rule_whose_post_factor_is_a_variable_itself(factor, level, batch, cel
 
 def test_a_rule_of_spikes_on_both_sides():
     """Presynaptic trace times postsynaptic spike, with decay: levels agree, weights move."""
-    cell = Cell(
-        "c",
-        "dv/dt = (-v + I)/tau : 1 (unless refractory)\ndx/dt = -x/tau + spike_train : 1\nI : 1",
-        ports=("I",), rate="x", parameters={"tau": "5*ms"}, threshold="v > 0.3", reset="v = 0", refractory="1*ms",
-    )  # fmt: skip
+    cell = Cell("c", "dv/dt = (-v + I)/tau : 1 (unless refractory)\ndx/dt = -x/tau + spike_train : 1\nI : 1 (port)", rate="x", parameters={"tau": "5*ms"}, threshold="v > 0.3", reset="v = 0", refractory="1*ms")  # fmt: skip
     rule = PlasticityRule(
         "stdp", "dw/dt = 0.1*(x_pre*spike_train_post - 0.4*spike_train_pre*x_post - 0.1*w*spike_train_post)"
     )
@@ -677,10 +660,7 @@ def test_a_rule_of_spikes_on_both_sides():
 
 def test_spikes_are_counted_by_a_pool():
     """Each spike in the population takes 0.1 from every potential, one step later."""
-    cell = Cell(
-        "c", "dv/dt = (-v + drive)/tau - 0.1*count : 1\ndrive : 1", inputs=("drive",), rate="v",
-        parameters={"tau": "10*ms"}, threshold="v > 0.3", reset="v = 0", pools=(Pool("count", "spike_train"),),
-    )  # fmt: skip
+    cell = Cell("c", "dv/dt = (-v + drive)/tau - 0.1*count : 1\ndrive : 1 (input)\ncount = pool(spike_train) : 1", rate="v", parameters={"tau": "10*ms"}, threshold="v > 0.3", reset="v = 0")  # fmt: skip
     circuit = Circuit("c", (Population("p", 3, cell),), (), Protocol((Phase("f", "10*ms"),), {"p.drive": "image"}))
     drive, v, train, rows = np.array([1.0, 2.5, 4.0]), np.zeros(3), np.zeros(3), []
     for _ in range(100):
@@ -766,7 +746,7 @@ def test_any_name_of_a_population_can_be_saved_or_is_refused(name, tmp_path):
 
 
 def test_an_electrode_does_not_fill_the_memory():
-    cell = Cell("c", "dv/dt = -v/tau + I : 1\nI : hertz", ports=("I",), rate="v", parameters={"tau": "10*ms"})
+    cell = Cell("c", "dv/dt = -v/tau + I : 1\nI : hertz (port)", rate="v", parameters={"tau": "10*ms"})
     source = Cell("s", "r = sin(t/tau) : 1", parameters={"tau": "3*ms"})
     circuit = Circuit(
         "c",
@@ -804,10 +784,8 @@ def test_a_run_without_spiking_cells_is_silent(level):
 def test_derivative_is_that_of_the_previous_step(level):
     cell = Cell(
         "c",
-        "dv/dt = (-v + I)/tau : 1\nr = v + tau*slope : 1\nI : 1",
-        ports=("I",),
+        "dv/dt = (-v + I)/tau : 1\nr = v + tau*slope : 1\nI : 1 (port)\nslope = derivative(v) : 1/second",
         parameters={"tau": "5*ms"},
-        derivatives=(Derivative("slope", "v"),),
         initial={"v": 0.3},
     )
     circuit = Circuit(
@@ -846,7 +824,7 @@ def test_derivative_is_that_of_the_previous_step(level):
 
 # ================================================================== filtered rules
 
-STILL = Cell("still", "u = y : 1\nI : 1\ny : 1", ports=("I",), inputs=("y",), rate="u")
+STILL = Cell("still", "u = y : 1\nI : 1 (port)\ny : 1 (input)", rate="u")
 W0 = np.array([[0.3, -0.2, 0.5], [0.1, 0.4, -0.6]])
 X2 = np.array([[1.0, 0.4], [0.2, 0.9]])
 Y2 = np.array([[0.5, 1.5, -1.0], [2.0, -0.3, 0.7]])
@@ -1019,9 +997,7 @@ def test_a_filter_of_one_step_is_a_delay(level):
     np.testing.assert_allclose(weights, W0 + F[0] * 9.9, rtol=0, atol=1e-12)
 
 
-LEAKY = Cell(
-    "leaky", "dv/dt = (-v + I)/tau : 1\nr = tanh(v) : 1\nI : 1", ports=("I",), parameters={"tau": "4*ms"}
-)  # fmt: skip
+LEAKY = Cell("leaky", "dv/dt = (-v + I)/tau : 1\nr = tanh(v) : 1\nI : 1 (port)", parameters={"tau": "4*ms"})  # fmt: skip
 
 
 def learning_network(**rule) -> Circuit:
@@ -1086,7 +1062,7 @@ def test_the_filter_acts_on_what_the_loop_says():
 
 def drawn_by(*projections: Projection, sizes=(2, 3), seed: int = 4) -> dict[str, np.ndarray]:
     a, b = sizes
-    cell = Cell("c", "dv/dt = (-v + I)/tau : 1\nI : 1", optional_ports=("I",), rate="v", parameters={"tau": "10*ms"})
+    cell = Cell("c", "dv/dt = (-v + I)/tau : 1\nI : 1 (optional port)", rate="v", parameters={"tau": "10*ms"})
     circuit = Circuit(
         "like", (Population("a", a, cell), Population("b", b, cell)), projections, Protocol((Phase("f", "1*ms"),))
     )
@@ -1213,7 +1189,7 @@ def cell_of(equations: str = "dv/dt = (-v + I)/tau : 1", **kwargs) -> Circuit:
     """One population with the port I from an input; r = v unless told."""
     parameters = {"tau": "10*ms", "s": "1*Hz**0.5", **kwargs.pop("parameters", {})}
     rule = kwargs.pop("rule", None)
-    cell = Cell("c", f"{equations}\nI : 1", **{"ports": ("I",), "rate": "v", "parameters": parameters, **kwargs})
+    cell = assemble("c", f"{equations}\nI : 1", **{"ports": ("I",), "rate": "v", "parameters": parameters, **kwargs})
     return Circuit(
         "c",
         (Population("inp", 2, SOURCE), Population("p", 3, cell)),
@@ -1256,18 +1232,18 @@ LEAK = "dv/dt = (-v + I)/tau : 1"
             lambda: cell_of(f"{LEAK}\nq = v : 1 (unless refractory)", threshold="v > 1"),
             ("'q'", "unless refractory", "equation of a state"),
         ),
-        (lambda: cell_of(derivatives=(Derivative("d", "I"),)), ("derivative 'd' is of 'I'", "no state")),
-        (lambda: cell_of(derivatives=(Derivative("d", "vv"),)), ("'vv'", "no state", "Did you mean 'v'?")),
-        (lambda: cell_of(derivatives=(Derivative("v", "v"),)), ("'v'", "rename")),
-        (lambda: cell_of(derivatives=(Derivative("exp", "v"),)), ("'exp'",)),
+        (lambda: cell_of(derivatives=(derivative("d", "I"),)), ("derivative 'd' is of 'I'", "no state")),
+        (lambda: cell_of(derivatives=(derivative("d", "vv"),)), ("'vv'", "no state", "Did you mean 'v'?")),
+        (lambda: cell_of(derivatives=(derivative("v", "v"),)), ("'v'", "rename")),
+        (lambda: cell_of(derivatives=(derivative("exp", "v"),)), ("'exp'",)),
         (
-            lambda: cell_of(f"{LEAK}\nq = d : 1", derivatives=(Derivative("d", "v"),)),
+            lambda: cell_of(f"{LEAK}\nq = d : 1", derivatives=(derivative("d", "v"),)),
             ("'q = d'", "unit hertz", "wanted 1"),
         ),
         (lambda: cell_of(f"{LEAK}\nspike_train = v : 1", threshold="v > 1"), ("'spike_train'", "rename")),
         (lambda: cell_of(f"{LEAK}\nlastspike = v : 1", threshold="v > 1"), ("'lastspike'", "rename")),
         (lambda: cell_of(threshold="v > 1", parameters={"spike_train": 1.0}), ("'spike_train'", "rename")),
-        (lambda: cell_of(threshold="v > 1", derivatives=(Derivative("lastspike", "v"),)), ("'lastspike'", "rename")),
+        (lambda: cell_of(threshold="v > 1", derivatives=(derivative("lastspike", "v"),)), ("'lastspike'", "rename")),
         (lambda: cell_of(f"{LEAK}\nq = spike_train*tau : 1"), ("unknown variable 'spike_train'",)),
         (lambda: cell_of(rate="spike_train"), ("rate 'spike_train'",)),
         (lambda: filtered(low_pass="0*ms"), ("Rule 'h'", "projection 'W'", "filter = 0*ms", "above 0")),
@@ -1285,7 +1261,7 @@ def test_refused_by_message(make, parts):
 def test_what_stands_beside_the_refused_is_fine():
     cell_of("dv/dt = (-v + I)/tau + s*xi_some_name : 1")
     cell_of(f"{LEAK} (unless refractory)", threshold="v > 1", reset="v -= 1", refractory="0*ms")
-    cell_of(f"{LEAK}\nq = d*tau : 1", derivatives=(Derivative("d", "v"),))
+    cell_of(f"{LEAK}\nq = d*tau : 1", derivatives=(derivative("d", "v"),))
     cell_of(f"{LEAK}\nspike_train = v : 1")
 
 
@@ -1325,7 +1301,7 @@ def test_time_and_noise_in_rules_and_pools_work_or_are_refused(what):
     equations = LEAK.replace("(-v + I)/tau", "(-v + I)/tau + s*xi" if "xi" in what else "(-v + I)/tau")
     unit = {"t": "1*Hz**2", "xi": "1*Hz**0.5", "pool_t": "1*Hz", "pool_xi": "1*Hz"}[what]
     rule = PlasticityRule("h", RULE_READS[what], {"eta": unit}) if RULE_READS[what] else None
-    pools = () if rule else (Pool("P", "t*int(v < 5)" if what == "pool_t" else "v*xi"),)
+    pools = () if rule else (pool("P", "t*int(v < 5)" if what == "pool_t" else "v*xi"),)
     if what == "pool_t":
         equations = "dv/dt = (-v + I)/tau + P*k*k : 1"
     elif what == "pool_xi":

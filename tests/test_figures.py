@@ -770,8 +770,7 @@ NEGATIVE = np.array([[-1.0, 0.0], [-2.0, -1.0]])
 def test_weights_below_zero_subtract_and_a_port_that_subtracts_turns_them(projection, effect):
     cell = Cell(
         "cell",
-        "du/dt = (-u + I - J)/tau : 1\nr = u : 1\nI : 1\nJ : 1",
-        optional_ports=("I", "J"),
+        "du/dt = (-u + I - J)/tau : 1\nr = u : 1\nI : 1 (optional port)\nJ : 1 (optional port)",
         parameters={"tau": "10*ms"},
     )
     projections = (

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from circuits import Line, assemble, pool
 from matplotlib.text import Text
 
 from neurosim import (
@@ -15,7 +16,6 @@ from neurosim import (
     Constant,
     Dense,
     Phase,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -112,15 +112,15 @@ def conductance(reversal: str, synapse: bool) -> tuple[Cell, str]:
     else:
         text, port = f"{leak}\ng : siemens", "g"
     parameters = MEMBRANE | {"E": reversal} | ({"tau_g": "5*ms"} if synapse else {})
-    return Cell(
+    return assemble(
         "membrane", text, optional_ports=(port,), rate="V", parameters=parameters, initial={"V": "-70*mV"}
     ), port
 
 
 def through(
-    equations: str, port: str, rate: str = "u", pools: tuple[Pool, ...] = (), **parameters: str
+    equations: str, port: str, rate: str = "u", pools: tuple[Line, ...] = (), **parameters: str
 ) -> tuple[Cell, str]:
-    return Cell(
+    return assemble(
         "cell", equations, optional_ports=(port,), rate=rate, pools=pools, parameters={"tau": "10*ms"} | parameters
     ), port
 
@@ -132,7 +132,7 @@ SIGNS = {
     "excitatory synapse": (conductance("-20*mV", True), "500*nS/second", 1),
     "adaptation": (through("dn/dt = (-n + J)/tau : 1\ndu/dt = (1 - u - n)/tau : 1\nJ : 1", "J"), 1.0, -1),
     "two inversions": (through("dn/dt = (-n - J)/tau : 1\ndu/dt = (-u - n)/tau : 1\nJ : 1", "J"), 1.0, 1),
-    "pool": (through("du/dt = (1 - u - S)/tau : 1\nq = J : 1\nJ : 1", "J", pools=(Pool("S", "q"),)), 1.0, -1),
+    "pool": (through("du/dt = (1 - u - S)/tau : 1\nq = J : 1\nJ : 1", "J", pools=(pool("S", "q"),)), 1.0, -1),
     "falling rate": (through("du/dt = (-u + J)/tau : 1\nr = 1 - u : 1\nJ : 1", "J", "r"), 1.0, -1),
     "rectified": (through("du/dt = (-u - J)/tau : 1\nr = clip(u + b, 0, inf) : 1\nJ : 1", "J", "r", b="1"), 0.5, -1),
     "a negative parameter": (through("du/dt = (-u + k*J)/tau : 1\nJ : 1", "J", k="-2"), 1.0, -1),
@@ -158,10 +158,7 @@ def test_an_arrow_subtracts_where_its_source_lowers_the_rate_in_a_run(name):
 
 
 def test_a_threshold_that_rises_subtracts():
-    cell = Cell(
-        "adapting", "du/dt = (-u + I)/tau : 1\ndtheta/dt = (1 - theta + J)/tau : 1\nI : 1\nJ : 1", optional_ports=("I", "J"),
-        rate="spike_train", threshold="u > theta", reset="u = 0", parameters={"tau": "10*ms"}, initial={"theta": 1.0},
-    )  # fmt: skip
+    cell = Cell("adapting", "du/dt = (-u + I)/tau : 1\ndtheta/dt = (1 - theta + J)/tau : 1\nI : 1 (optional port)\nJ : 1 (optional port)", rate="spike_train", threshold="u > theta", reset="u = 0", parameters={"tau": "10*ms"}, initial={"theta": 1.0})  # fmt: skip
     projections = [Projection(port, "s", f"a.{port}", Dense(), Constant(1.0)) for port in ("I", "J")]
     circuit = Circuit(
         "net",
@@ -182,8 +179,7 @@ def test_predictions_raise_the_cells_that_they_predict():
 
 
 def test_panels_of_weights_with_other_prefixes_say_so():
-    cell = Cell("c", "dV/dt = (g*(E - V) + I)/C : volt\nI : amp", optional_ports=("I",), rate="V",
-                parameters={"g": "10*nS", "E": "-70*mV", "C": "100*pF"}, initial={"V": "-70*mV"})  # fmt: skip
+    cell = Cell("c", "dV/dt = (g*(E - V) + I)/C : volt\nI : amp (optional port)", rate="V", parameters={"g": "10*nS", "E": "-70*mV", "C": "100*pF"}, initial={"V": "-70*mV"})  # fmt: skip
     limits = {"U": ("5*pA", "20*pA"), "B": ("50*nA", "200*nA"), "X": ("50*nA", "200*nA")}
     projections = tuple(Projection(name, "s", "a.I", Dense(), Uniform(*pair)) for name, pair in limits.items())
     circuit = Circuit(

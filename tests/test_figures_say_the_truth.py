@@ -9,14 +9,13 @@ import matplotlib.colors
 import numpy as np
 import pytest
 from brian2 import mV
-from circuits import cell, circuit, phase, rule, run, wire
+from circuits import cell, circuit, overlap, phase, rule, run, wire
 
 from neurosim import (
     SOURCE,
     Constant,
     Glorot,
     Orthogonal,
-    Overlap,
     RandomSign,
     Recorder,
     Uniform,
@@ -223,7 +222,7 @@ def test_a_shared_value_of_both_signs():
 
 def test_what_samples_have_in_common_raises_and_lowers():
     text = "du/dt = (-u - X)/tau : 1\ndv/dt = (-v + J)/tau : 1\nJ : 1"
-    parts = {"overlaps": (Overlap("X", "v"),)}
+    parts = {"overlaps": (overlap("X", "v"),)}
     target = cell(text, ports=("J",), rate="u", parts=parts, tau="10*ms")
     net = circuit({"a": (1, sender()), "b": (1, target)}, [wire("W", "a", "b.J", [[1.0]])])
     assert effects(net) == {"W": None}

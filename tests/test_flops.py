@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from circuits import assemble, pool
 
 from neurosim import (
     SOURCE,
@@ -17,7 +18,6 @@ from neurosim import (
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -63,8 +63,8 @@ LEARN = PlasticityRule("pair", "dw/dt = (match_post - R_post)*gain_post*v_post*r
 
 def two_streams(shape, up, down, **windows):
     """A picture and a label, one level between them: F1 of the picture, D1 of the label, which match there."""
-    cell = Cell(
-        "pair", PAIR, ("I", "I_partner"), inputs=("R",), parameters={"tau": "10*ms"}, pools=(Pool("match", "r*v"),)
+    cell = assemble(
+        "pair", PAIR, ("I", "I_partner"), inputs=("R",), parameters={"tau": "10*ms"}, pools=(pool("match", "r*v"),)
     )
     return Circuit(
         "two_streams",
@@ -106,7 +106,7 @@ def test_operations_by_hand_where_all_labels_are_shown():
 
 def test_operations_of_a_reference_with_convolutions_by_hand():
     first, second, third = 2 * (1 * 9) * 4 * (6 * 6), 2 * (4 * 9) * 2 * (6 * 6), 2 * (2 * 6 * 6) * 3
-    cell = Cell("cell", "du/dt = (-u + I + I_bias)/tau : 1\nr = tanh(u) : 1\nI : 1\nI_bias : 1", ("I",), ("I_bias",), parameters={"tau": "10*ms"})  # fmt: skip
+    cell = Cell("cell", "du/dt = (-u + I + I_bias)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nI_bias : 1 (optional port)", parameters={"tau": "10*ms"})  # fmt: skip
     circuit = Circuit(
         "net",
         (
@@ -137,7 +137,7 @@ def test_a_circuit_with_loops_counts_its_sweeps():
 
 
 def test_drives_of_tied_weights_from_one_source_are_computed_once():
-    cell = Cell("cell", "r = tanh(I) : 1\nI : 1", ("I",))
+    cell = Cell("cell", "r = tanh(I) : 1\nI : 1 (port)")
     circuit = Circuit(
         "tied", (Population("inp", 4, SOURCE), Population("a", 3, cell), Population("b", 3, cell)),
         (Projection("W", "inp", "a.I", weights=Glorot()), Projection("T", "inp", "b.I", tied=Tied("W"))),

@@ -11,6 +11,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from circuits import assemble, pool
 
 from neurosim import (
     SOURCE,
@@ -20,12 +21,10 @@ from neurosim import (
     Dense,
     Given,
     Glorot,
-    Hold,
     OneToOne,
     PerMap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -40,7 +39,7 @@ from tests.conftest import run_circuit
 
 STEADY = "torch:steady"
 TAU = {"tau": "10*ms"}
-LEAKY = Cell("leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1", ("I",), parameters=TAU)
+LEAKY = Cell("leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)", parameters=TAU)
 
 
 def near(got, wanted, limit=1e-12, what=""):
@@ -98,10 +97,10 @@ def zoo() -> Circuit:
     """Maps below, vectors above; a stream up through `I` and one down through `A`; tonic cells; two rules in three phases."""
     hebb = PlasticityRule("hebb", RULE, {"eta": 0.7, "T": "20*ms"}, apply="trial")
     maps = PlasticityRule("maps", PLAIN, {"eta": 0.5, "T": "20*ms"}, apply="trial")
-    node = Cell("node", NODE, **STREAMS)
-    pools = (Pool("total", "tanh(2*u)"), Pool("each", "s*u", over="map"))
-    pooled = Cell("pooled", NODE + "    z = r*total + each : 1\n", **STREAMS, pools=pools)
-    asked = Cell("asked", "du/dt = (-u + I)/tau : 1\nr = tanh(u) + 0.5 : 1\nI : 1", ("I",), parameters=TAU)
+    node = assemble("node", NODE, **STREAMS)
+    pools = (pool("total", "tanh(2*u)"), pool("each", "s*u", over="map"))
+    pooled = assemble("pooled", NODE + "    z = r*total + each : 1\n", **STREAMS, pools=pools)
+    asked = Cell("asked", "du/dt = (-u + I)/tau : 1\nr = tanh(u) + 0.5 : 1\nI : 1 (port)", parameters=TAU)
     populations = (
         Population("inp", (2, 4, 6), SOURCE), Population("y", 3, SOURCE), Population("quiet", 3, SOURCE),
         Population("tonic", 2, TONIC), Population("relay", 4, asked),
@@ -179,10 +178,7 @@ def small(
     rule="dw/dt = eta/T*delta_post*r_pre", cell=None, phases=None, clamps=None, bounds=(None, None), **options
 ) -> Circuit:
     """Two levels; the target drives the tuft of the upper one, whose error goes down."""
-    taught = Cell(
-        "taught", "du/dt = (-u + I)/tau : 1\ndv/dt = (-v + A)/tau : 1\nr = tanh(u) : 1\ndelta = v*(1 - r**2) : 1\nI : 1\nA : 1",
-        ("I", "A"), parameters=TAU,
-    )  # fmt: skip
+    taught = Cell("taught", "du/dt = (-u + I)/tau : 1\ndv/dt = (-v + A)/tau : 1\nr = tanh(u) : 1\ndelta = v*(1 - r**2) : 1\nI : 1 (port)\nA : 1 (port)", parameters=TAU)  # fmt: skip
     learn = PlasticityRule("learn", rule, {"eta": 1.0, "T": "20*ms"}, bounds=bounds, **({"apply": "trial"} | options))
     populations = [
         Population("inp", 4, SOURCE), Population("y", 2, SOURCE), Population("h", 3, cell or taught), Population("o", 2, taught),
@@ -288,32 +284,26 @@ def test_the_types_of_tensors():
 
 NOISY = Cell(
     "noisy",
-    "du/dt = (-u + I)/tau + xi*tau**-0.5 : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = u : 1",
-    ("I", "A"),
+    "du/dt = (-u + I)/tau + xi*tau**-0.5 : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = u : 1",
     parameters=TAU,
 )
-HOLDS = Cell(
-    "holds", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A*before : 1", ("I", "A"), parameters=TAU,
-    holds=(Hold("before", "r", "settle"),),
-)  # fmt: skip
+HOLDS = Cell("holds", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A*before : 1\nbefore = hold(r, settle) : 1", parameters=TAU)  # fmt: skip
 STANDS = Cell(
-    "stands", "du/dt = 0*(I + A)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A : 1", ("I", "A"), parameters=TAU
+    "stands", "du/dt = 0*(I + A)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A : 1", parameters=TAU
 )
-BATCH = Cell(
-    "batch", "du/dt = (-u + I - mean)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A*both : 1\nmean = 0.0 : 1", ("I", "A"), parameters=TAU,
-    pools=(Pool("both", "r", over="batch"),),
-)  # fmt: skip
+BATCH = Cell("batch", "du/dt = (-u + I - mean)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A*both : 1\nmean = 0.0 : 1\nboth = pool(r, batch) : 1", parameters=TAU)  # fmt: skip
 TIMED = Cell(
     "timed",
-    "du/dt = (-u + I + t/tau)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A : 1",
-    ("I", "A"),
+    "du/dt = (-u + I + t/tau)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A : 1",
     parameters=TAU,
 )
 CUBE = Cell(
-    "cube", "du/dt = (-u**3 + I)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A : 1", ("I", "A"), parameters=TAU
+    "cube", "du/dt = (-u**3 + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A : 1", parameters=TAU
 )
 LOOP = Cell(
-    "loop", "du/dt = (-u + I + 0.1*A)/tau : 1\nr = tanh(u) : 1\nI : 1\nA : 1\ndelta = A : 1", ("I", "A"), parameters=TAU
+    "loop",
+    "du/dt = (-u + I + 0.1*A)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nA : 1 (port)\ndelta = A : 1",
+    parameters=TAU,
 )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from circuits import LEVELS, cell, circuit, phase, rule, run, wire
+from circuits import LEVELS, cell, circuit, hold, phase, rule, run, wire
 
 import neurosim
-from neurosim import SOURCE, Hold, Phase, Windows
+from neurosim import SOURCE, Phase, Windows
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
@@ -324,26 +324,25 @@ def test_the_value_of_each_window_is_taken_in_turn(level):
 
 
 @pytest.mark.parametrize(
-    ("hold", "message"),
+    ("held", "message"),
     [
-        (Hold("h", "nothing", "one"), "nothing"), (Hold("h", "u", "another"), "another"),
-        (Hold("h", "u", "one[0]"), "one"),
-        (Hold("u", "r", "one"), "'u'"), (Hold("tau", "r", "one"), "'tau'"),
-        (Hold("h", "tau", "one"), "tau"),
+        (hold("h", "nothing", "one"), "nothing"), (hold("h", "u", "another"), "another"),
+        (hold("h", "u", "one[0]"), "one"),
+        (hold("u", "r", "one"), "'u'"), (hold("tau", "r", "one"), "'tau'"),
+        (hold("h", "tau", "one"), "tau"),
     ],
 )  # fmt: skip
-def test_holds_that_cannot_be(hold, message):
+def test_holds_that_cannot_be(held, message):
     """An unknown variable or phase, and a name that is taken."""
-    c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1", tau="10*ms")
-    c = type(c)(**{**vars(c), "holds": (hold,)})
+    c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1", tau="10*ms", parts={"holds": (held,)})
     with pytest.raises(CircuitError, match=message):
         circuit({"p": (2, c)}, phases=[phase("one")])
 
 
 def test_two_holds_of_one_name_are_refused():
     """The second would hide the first."""
-    c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1", tau="10*ms")
-    c = type(c)(**{**vars(c), "holds": (Hold("h", "u", "one"), Hold("h", "r", "one"))})
+    twice = (hold("h", "u", "one"), hold("h", "r", "one"))
+    c = cell("du/dt = (-u + 1)/tau : 1; r = u : 1", tau="10*ms", parts={"holds": twice})
     with pytest.raises(CircuitError, match="'h'"):
         circuit({"p": (2, c)}, phases=[phase("one")])
 

@@ -13,7 +13,7 @@ from neurosim.training import train
 
 def slow(tau: str, reset: bool) -> Circuit:
     """One cell with a running mean of its input; a trial lasts 50 ms."""
-    cell = Cell("c", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1", rate="r", ports=("I",), parameters={"tau": tau})
+    cell = Cell("c", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1 (port)", rate="r", parameters={"tau": tau})
     return Circuit(
         "running_mean",
         [Population("inp", 1, SOURCE), Population("p", 1, cell)],

@@ -11,6 +11,7 @@ import brian2
 import numpy as np
 import pytest
 from brian2 import Hz, mV, nS, pA
+from circuits import assemble, pool
 
 from neurosim import (
     SOURCE,
@@ -26,7 +27,6 @@ from neurosim import (
     Orthogonal,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -51,7 +51,7 @@ HEBB = PlasticityRule("bcm", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
 
 
 def cell(equations: str = LEAK, **more: Any) -> Cell:
-    return Cell("pyramidal", equations, **{"ports": ("I_dend",), "parameters": {"tau": "10*ms"}, **more})
+    return assemble("pyramidal", equations, **{"ports": ("I_dend",), "parameters": {"tau": "10*ms"}, **more})
 
 
 def circuit(
@@ -72,7 +72,7 @@ def circuit(
 def membrane(
     weights: Any = None, initial: dict[str, Any] | None = None, n: int = 3, one_to_one: bool = False, **more: Any
 ) -> Circuit:
-    of = Cell("membrane", MEMBRANE, ("I",), parameters=CONSTANTS, initial=initial or {}, **more)
+    of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS, initial=initial or {}, **more)
     kind = OneToOne() if one_to_one else Dense()
     return Circuit(
         "membrane", (Population("inp", n, SOURCE), Population("pyr", n, of)),
@@ -97,7 +97,9 @@ def refused(text: str, error: type[Exception] = CircuitError):
 
 
 PYR = "Population 'pyr' (cell 'pyramidal'): "
-WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit` (unit 1 for a number)."
+WANTED = (
+    "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit (role)` (unit 1 for a number)."
+)
 A_UNIT = (
     "is a unit; units do not stand in equations: write a parameter, parameters={'tau': '10*ms'}, and its name here."
 )
@@ -154,8 +156,8 @@ def test_a_reserved_name_is_still_to_be_renamed():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: circuit(cell(pools=(Pool("P", "randn()*u"),))), f"'randn()' in 'P = randn()*u': {NO_SEED}"),
-        (lambda: circuit(cell(pools=(Pool("P", "max(u, 0)"),))), "unknown function 'max' in 'P = max(u, 0)'"),
+        (lambda: circuit(cell(pools=(pool("P", "randn()*u"),))), f"'randn()' in 'P = pool(randn()*u)': {NO_SEED}"),
+        (lambda: circuit(cell(pools=(pool("P", "max(u, 0)"),))), "unknown function 'max' in 'P = pool(max(u, 0))'"),
         (lambda: circuit(cell(threshold="u > rand()", reset="u = 0")), f"'rand()' in 'u > rand()': {NO_SEED}"),
         (lambda: circuit(cell(threshold="u > 1", reset="u = 0*mV")), f"'mV' in '0*mV' {A_UNIT}"),
         (
@@ -195,10 +197,10 @@ def test_the_functions_are_all_that_the_levels_share_with_brian2():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("pyr.I_dendd", "Projection 'W': pyr has no port 'I_dendd'. Did you mean 'I_dend'? Ports: I_dend; a port is listed"),
+        ("pyr.I_dendd", "Projection 'W': pyr has no port 'I_dendd'. Did you mean 'I_dend'? Ports: I_dend; a port is a line"),
         ("pyrr.I_dend", "Projection 'W': There is no population 'pyrr'. Did you mean 'pyr'?"),
         ("pyr", "Projection 'W': target = 'pyr' names no port; wanted 'pyr.PORT'. Ports: I_dend."),
-        ("inp.r", "Projection 'W': inp has no port 'r'. Ports: (none); a port is listed in its cell's `ports` or"),
+        ("inp.r", "Projection 'W': inp has no port 'r'. Ports: (none); a port is a line 'name : unit (port)' or"),
     ],
 )  # fmt: skip
 def test_a_misspelt_target_is_named_before_the_port_that_it_leaves_empty(target, message):
@@ -278,7 +280,7 @@ def test_weights_of_another_unit(start, message):
 
 def test_a_weight_has_the_ports_unit_over_that_of_what_is_sent():
     """A port in ampere that is sent potentials in volt has weights in siemens."""
-    of = Cell("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
+    of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
 
     def sending(weight: Any) -> Circuit:
         return Circuit(
@@ -322,9 +324,6 @@ def one_text(what: str, given: str) -> str:
     ("build", "what", "given"),
     [
         (lambda: circuit(rule=HEBB, plastic="bcm"), "Phase 'free': plastic", "bcm"),
-        (lambda: circuit(cell(ports="I_dend")), "Cell 'pyramidal': ports", "I_dend"),
-        (lambda: circuit(cell(optional_ports="I_dend")), "Cell 'pyramidal': optional_ports", "I_dend"),
-        (lambda: circuit(cell(inputs="y")), "Cell 'pyramidal': inputs", "y"),
         (lambda: circuit(evolved="W"), "evolved", "W"),
         (lambda: circuit(measures={"m": Ratio("pyr.u", ("pyr.r",), "free")}), "Ratio: of", "pyr.u"),  # type: ignore[arg-type]
         (lambda: circuit(measures={"m": Ratio(("pyr.u",), "pyr.r", "free")}), "Ratio: to", "pyr.r"),  # type: ignore[arg-type]
@@ -354,10 +353,7 @@ def test_lists_are_as_good_as_tuples():
 
 
 def test_divisive_normalisation_says_which_units_it_takes():
-    rates = Cell(
-        "rates", "du/dt = (-u + I_dend)/tau : 1\nr = r_max*tanh(u) : hertz\nI_dend : 1", ("I_dend",),
-        parameters={"tau": "10*ms", "r_max": "100*Hz"},
-    )  # fmt: skip
+    rates = Cell("rates", "du/dt = (-u + I_dend)/tau : 1\nr = r_max*tanh(u) : hertz\nI_dend : 1 (port)", parameters={"tau": "10*ms", "r_max": "100*Hz"})  # fmt: skip
     with refused(
         "divisive_normalisation: the rate 'r' of the cell 'rates' has the unit hertz; wanted 1, the unit of the normalised rate. Divide it "
         "by a parameter: 'r = (r_max*tanh(u))/r_max : 1' with r_max in hertz."
@@ -385,7 +381,7 @@ def test_a_ready_made_cell_with_weights_in_picoampere():
 def limited(bounds: Any) -> Circuit:
     """W grows at eta r_post = 1 nA/s for each unit of input, which is 1."""
     grows = PlasticityRule("grow", "dw/dt = eta*r_pre", {"eta": "1*nA/second"}, bounds=bounds)
-    of = Cell("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
+    of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
     return Circuit(
         "limited", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
         (Projection("W", "inp", "pyr.I", Dense(), Constant("20*pA"), grows),),
@@ -434,13 +430,13 @@ def test_the_cure_for_a_rules_unit_fits_the_fault(eta, cure):
 
 
 def test_a_membrane_without_a_capacitance():
-    of = Cell("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "C": "0*pF"})
+    of = assemble("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "C": "0*pF"})
     with refused("divides by zero: C = 0. Give another value"):
         _ = Circuit(
             "none", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
             (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
         ).plan  # fmt: skip
-    resting = Cell("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "E_L": "1*mV"}, initial={"V": "0*mV"})
+    resting = assemble("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "E_L": "1*mV"}, initial={"V": "0*mV"})
     _ = Circuit(
         "fine", (Population("inp", 2, SOURCE), Population("pyr", 3, resting)),
         (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
@@ -523,11 +519,11 @@ def test_states_in_powers_of_units(unit, level):
 @pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"])
 @pytest.mark.parametrize(
     ("pools", "rest"),
-    [((Pool("S", "I_inh"),), 1.0), ((Pool("S", "k"),), -0.5), ((Pool("T", "k"), Pool("S", "T/3")), -0.5)],
+    [((pool("S", "I_inh"),), 1.0), ((pool("S", "k"),), -0.5), ((pool("T", "k"), pool("S", "T/3")), -0.5)],
 )
 def test_pools_of_what_is_the_same_in_all_cells(level, pools, rest):
     """Three cells: sum_j 0.5 = 1.5, and the sum over the cells of a third of a sum is that sum; a port that nothing feeds is 0."""
-    of = Cell(
+    of = assemble(
         "pv", "du/dt = (1 - u - S)/tau : 1\nI_inh : 1", optional_ports=("I_inh",), rate="u", pools=pools,
         parameters={"tau": "10*ms", "k": 0.5},
     )  # fmt: skip

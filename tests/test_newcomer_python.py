@@ -32,7 +32,7 @@ from neurosim.errors import NeurosimError
 from neurosim.traces import PhaseSpan, Spikes
 from neurosim.training import train
 
-LEAK = Cell("leak", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1", ports=("I",), parameters={"tau": "5*ms"})
+LEAK = Cell("leak", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1 (port)", parameters={"tau": "5*ms"})
 
 
 def leak() -> Circuit:

@@ -13,9 +13,9 @@ import warnings
 import brian2
 import numpy as np
 import pytest
-from circuits import IN_TIME, LEVELS, alone, cell, circuit, phase, rule, run, wire
+from circuits import IN_TIME, LEVELS, alone, cell, circuit, derivative, phase, rule, run, wire
 
-from neurosim import Derivative, PlasticityRule, RandomSign
+from neurosim import PlasticityRule, RandomSign
 from neurosim.errors import CircuitError, NeurosimWarning
 
 STEADY = LEVELS[3]
@@ -48,7 +48,7 @@ OWN_STRENGTH = {
     "a pool": (LEAK.format("s*P*xi"), {"pools": {"P": "u**2"}}),
     "a pool of a rate": (LEAK.format("a*xi") + "; a = s*P : hertz**0.5", {"pools": {"P": "r"}}),
     "a maximum": (LEAK.format("s*P*xi"), {"pools": {"P": ("max", "u")}}),
-    "a slope": (LEAK.format("s*tau*D*xi"), {"parts": {"derivatives": (Derivative("D", "u"),)}}),
+    "a slope": (LEAK.format("s*tau*D*xi"), {"parts": {"derivatives": (derivative("D", "u"),)}}),
     "a factor outside": ("du/dt = u*(-1/tau + s*xi) : 1; r = u : 1", {}),
     "a divisor": (LEAK.format("s*xi/(1 + u**2)"), {}),
 }

@@ -13,7 +13,7 @@ import pytest
 from circuits import IN_TIME, LEVELS, alone, cell, circuit, phase, rule, run, wire
 from scipy.special import softmax
 
-from neurosim import SOURCE, Phase, Pool, Windows
+from neurosim import SOURCE, Phase, Windows
 from neurosim.errors import CircuitError, DivergenceError
 from neurosim.models import counter_current, tdca
 
@@ -139,9 +139,8 @@ def test_maxima_in_windows(level, labels):
 
 def test_a_maximum_over_the_batch_is_refused():
     """It would be no sum that is divided by the number of samples."""
-    c = cell("du/dt = (-u + P)/tau : 1; r = u : 1", tau="1*ms")
-    c = type(c)(**{**vars(c), "pools": (Pool("P", "u", "batch", "max"),)})
-    with pytest.raises(CircuitError, match="'P'"):
+    c = cell("du/dt = (-u + P)/tau : 1; r = u : 1; P = pool_max(u, batch) : 1", tau="1*ms")
+    with pytest.raises(CircuitError, match="the axis 'batch' in 'P = pool_max"):
         alone(c)
 
 

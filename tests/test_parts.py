@@ -28,6 +28,7 @@ from neurosim import (
     Protocol,
     simulate,
 )
+from neurosim.equations import parse_cell
 from neurosim.errors import CircuitError, NeurosimError
 from neurosim.parts import (
     TRANSFER,
@@ -222,10 +223,12 @@ def test_the_default_target_potentials_are_minus_one_and_one():
 @pytest.mark.parametrize("name", TRANSFER)
 def test_transfer_functions(name):
     u = np.array([-3.1, -0.4, 0.0, 0.3, 0.8, 1.7])
-    cell = Cell("probe", f"r = {transfer(name, 'x')} : 1\nx : 1", inputs=("x",))
-    doubled = Cell("probe", f"r = {transfer(name, 'x - 2*z')} : 1\nx : 1\nz : 1", inputs=("x", "z"))
+    cell = Cell("probe", f"r = {transfer(name, 'x')} : 1\nx : 1 (input)")
+    doubled = Cell("probe", f"r = {transfer(name, 'x - 2*z')} : 1\nx : 1 (input)\nz : 1 (input)")
     for tested, argument in ((cell, u), (doubled, -u)):  # an expression goes in as a whole
-        protocol = Protocol((Phase("p", "1*ms"),), {f"q.{n}": "image" for n in tested.inputs})
+        protocol = Protocol(
+            (Phase("p", "1*ms"),), {f"q.{n}": "image" for n in parse_cell(tested.equations, "probe").inputs}
+        )
         circuit = Circuit("t", (Population("q", 6, tested),), (), protocol)
         result = simulate(circuit, u[None], level="torch:trajectory", progress=False)
         np.testing.assert_allclose(result.ends["p"]["q.r"][0], PHI[name](argument), rtol=1e-14, atol=1e-15)
@@ -381,7 +384,7 @@ def test_decay_of_instantaneous_cells_is_the_exact_euler_factor():
         form = Form(units)
         text = "u = E_L + v_0*x : volt" if units == "physical" else "u = x : 1"
         parameters = {"E_L": "-70*mV", "v_0": "10*mV"} if units == "physical" else {}
-        partner = Cell("partner", f"{text}\nx : 1", inputs=("x",), rate="u", parameters=parameters)
+        partner = Cell("partner", f"{text}\nx : 1 (input)", rate="u", parameters=parameters)
         populations = (
             Population("inp", 3, SOURCE),
             Population("pyr", 3, form.pyramidal()),
@@ -605,7 +608,7 @@ def test_noise_on_two_states_is_independent_with_a_sigma_each():
 
 def step_circuit(cell: Cell, source: str = "p", duration: str = "2*ms") -> Circuit:
     """A silent phase, then a step drive; a linear reader takes what the cell sends by default."""
-    reader = Cell("reader", "r = I : 1\nI : 1", ports=("I",))
+    reader = Cell("reader", "r = I : 1\nI : 1 (port)")
     return Circuit(
         "step",
         (Population("inp", 3, SOURCE), Population("p", 3, cell), Population("reader", 3, reader)),
@@ -698,7 +701,7 @@ def test_prospective_coding_leaves_the_fixed_point(form):
 def test_a_rate_that_is_the_state_looks_ahead():
     dt = 0.1
     cell = prospective(low_pass_input(), "tau_0", state="r")
-    reader = Cell("reader", "s = I : 1\nI : 1", ports=("I",), rate="s")
+    reader = Cell("reader", "s = I : 1\nI : 1 (port)", rate="s")
     circuit = Circuit(
         "low",
         (Population("low", 3, cell), Population("q", 3, reader), Population("q2", 3, reader)),
@@ -767,7 +770,7 @@ def test_divisive_normalisation_agrees_on_every_level():
 
 
 def test_electrodes_against_their_formulas():
-    reader = Cell("reader", "q = I : amp\nI : amp", ports=("I",), rate="q")
+    reader = Cell("reader", "q = I : amp\nI : amp (port)", rate="q")
     populations = (
         Population("step", 1, current_step("200*pA", "2*ms", "3*ms")),
         Population("psc", 1, epsc("150*pA", "1*ms", "1*ms", "4*ms")),

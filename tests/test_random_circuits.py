@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from circuits import hold, pool
 from scipy.integrate import solve_ivp
 
 from neurosim import (
@@ -24,11 +25,9 @@ from neurosim import (
     Circuit,
     Dense,
     Given,
-    Hold,
     OneToOne,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -432,7 +431,7 @@ def circuit_of(
             *(["0.1*pool_held"] if layer.held_pool else []),
         ]
         if layer.held_pool:
-            holds.append(Hold("pool_held", layer.held_pool, "first"))
+            holds.append(hold("pool_held", layer.held_pool, "first"))
         lines = [f"gain = {'*'.join(gain) or '1'} : 1"]
         if layer.borrowed:
             kind, name = layer.borrowed
@@ -446,7 +445,7 @@ def circuit_of(
             if kind == "state":
                 lines.append(f"d{name}/dt = (0.5*r*unit - {name})/tau : {unit}")
             elif kind == "hold":
-                holds.append(Hold(name, "r", "first"))
+                holds.append(hold(name, "r", "first"))
             elif kind == "input":
                 lines.append(f"{name} : 1")
                 inputs.append(name)
@@ -469,12 +468,12 @@ def circuit_of(
         lines += [f"F : {unit}", f"r = {rate.format('v0')} : 1", f"ra = {rate.format('drive')} : 1"]
         lines += [f"drive = I0/(1 + arrived) : {unit}" if layer.shunted else f"drive = I0 : {unit}"]
         scale = "*sqrt(q)" if "pool" in numbers else ""
-        pools = [Pool("arrived", f"(I0/unit)**2{scale}")] if layer.shunted else []
+        pools = [pool("arrived", f"(I0/unit)**2{scale}")] if layer.shunted else []
         if layer.normalised:
             lines.append("rn = r/(0.5 + power) : 1")
-            pools.append(Pool("power", f"r**2{scale}"))
+            pools.append(pool("power", f"r**2{scale}"))
         if "pool" in numbers:
-            pools.append(Pool("mass", "exp(-q)*gain"))
+            pools.append(pool("mass", "exp(-q)*gain"))
         if k == top:
             nudge = "sqrt(beta)" if "shared" in numbers else "beta"
             lines += [f"nudge = {nudge}*(y - r)*unit : {unit}", "y : 1", "beta : 1 (shared)"]
@@ -496,7 +495,7 @@ def circuit_of(
             inputs=tuple(inputs),
             parameters=parameters,
             pools=tuple(pools),
-            holds=(Hold("r_held", "r", "first"), Hold("a_held", "drive", "first"), *holds),
+            holds=(hold("r_held", "r", "first"), hold("a_held", "drive", "first"), *holds),
             initial={f"v{c}": float(x) for c, x in enumerate(layer.start)},
         )
         own = {**{f"l{c}": row for c, row in enumerate(layer.leak)}, "q": layer.q}

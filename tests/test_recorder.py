@@ -43,9 +43,7 @@ CURRENTS = np.array(
     [[1.0, -2.0, 0.5, 3.0, 0.0], [0.3, 1.5, -1.0, 2.0, 4.0], [2.5, -0.5, 1.0, 0.0, -3.0], [1.0, 2.0, 3.0, 4.0, 5.0]]
 )
 
-LEAKY = Cell(
-    "leaky", "du/dt = (I - u)/tau : 1\n r = 2*u : 1\n I : 1\n", ports=("I",), rate="r", parameters={"tau": "10*ms"}
-)
+LEAKY = Cell("leaky", "du/dt = (I - u)/tau : 1\n r = 2*u : 1\n I : 1 (port)\n", rate="r", parameters={"tau": "10*ms"})
 
 
 def relaxation(n: int = N, names: tuple[str, str] = ("inp", "c"), steps: dict[str, int] = STEPS) -> Circuit:
@@ -175,10 +173,7 @@ def test_spikes_have_a_selection_of_their_own(tmp_path, level):
     """Chosen cells, phases, trials and rows of variables leave the spikes as they are; `spikes` chooses them.
 
     A cell spikes in each n-th step, n the first with I (1 - (1 - dt/tau)^n) > theta, and its potential begins at 0 again."""
-    cell = Cell(
-        "lif", "dv/dt = (I - v)/tau : 1\n I : 1\n", ports=("I",), rate="spike_train", threshold="v > 1", reset="v = 0",
-        parameters={"tau": "10*ms"},
-    )  # fmt: skip
+    cell = Cell("lif", "dv/dt = (I - v)/tau : 1\n I : 1 (port)\n", rate="spike_train", threshold="v > 1", reset="v = 0", parameters={"tau": "10*ms"})  # fmt: skip
     circuit = Circuit(
         "lif", (Population("inp", 3, SOURCE), Population("p", 3, cell)), (Projection("W", "inp", "p.I", OneToOne()),),
         Protocol((Phase("one", "50*ms"), Phase("two", "70*ms")), {"inp.r": "image"}, dt="1*ms"),
@@ -953,7 +948,7 @@ def test_ctrl_c_in_a_phase_without_rows(tmp_path):
 @pytest.mark.parametrize("level", EULER)
 def test_divergence_keeps_the_rows_before_it(tmp_path, level, where):
     """du/dt = (I + 30 u^2)/tau grows beyond all numbers; Euler in NumPy says when."""
-    cell = Cell("grow", "du/dt = (I + 30*u*u)/tau : 1\n I : 1\n", ports=("I",), rate="u", parameters={"tau": "10*ms"})
+    cell = Cell("grow", "du/dt = (I + 30*u*u)/tau : 1\n I : 1 (port)\n", rate="u", parameters={"tau": "10*ms"})
     circuit = Circuit(
         "grow", (Population("inp", 2, SOURCE), Population("c", 2, cell)), (Projection("W", "inp", "c.I", Kernel(np.eye(2))),),
         Protocol((Phase("a", "20*ms"), Phase("b", "500*ms")), {"inp.r": "image"}, dt="1*ms"),

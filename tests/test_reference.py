@@ -38,9 +38,7 @@ ACTIVATIONS = {
     "1/(1 + exp(-u))": nn.Sigmoid,
     "1*u": nn.Identity,
 }
-CELL = Cell(
-    "cell", "du/dt = (-u + I + I_bias)/tau : 1\nr = tanh(u) : 1\nI : 1\nI_bias : 1", ("I",), ("I_bias",), parameters={"tau": "10*ms"},
-)  # fmt: skip
+CELL = Cell("cell", "du/dt = (-u + I + I_bias)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nI_bias : 1 (optional port)", parameters={"tau": "10*ms"})  # fmt: skip
 #: name -> the picture, then (connectivity, cells) of each layer; biases
 NETS = {
     "pooled": (

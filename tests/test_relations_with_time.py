@@ -7,15 +7,15 @@ say follows from the number of the step alone, an integer.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 from brian2 import second
-from circuits import IN_TIME, LEVELS, alone, cell, circuit, phase, rule, run, wire
+from circuits import IN_TIME, LEVELS, alone, cell, circuit, derivative, phase, rule, run, wire
 
-import neurosim
-from neurosim import SOURCE, Derivative, Phase, Windows
+from neurosim import SOURCE, Phase, Windows
 from neurosim.errors import CircuitError, UnsupportedError
 from neurosim.parts import current_step, epsc
 
@@ -225,7 +225,7 @@ def clock(phases, clamps, reset: bool, more=()):
         f"{c.equations}\nsince_phase = t_phase - d : second\nn = count : 1\nm = early : 1\nl = "
         "last : second"
     )  # fmt: skip
-    c = neurosim.Cell(**{**vars(c), "equations": lines})
+    c = replace(c, equations=lines)
     return circuit(
         {"p": (N, c, LIMITS), **dict(more)}, phases=phases, clamps=clamps, reset=reset, dt="0.1*ms"
     )  # fmt: skip
@@ -411,7 +411,7 @@ def test_the_steady_level_has_no_time(where, time):
         lambda n: alone(cell("du/dt = -u/tau : 1; r = u : 1", tau="1*ms",
             holds={n: ("u", "only")})),
         lambda n: alone(cell("du/dt = -u/tau : 1; r = u : 1", tau="1*ms",
-            parts={"derivatives": (Derivative(n, "u"),)})),
+            parts={"derivatives": (derivative(n, "u"),)})),
         lambda n: learning(f"{n}*r_post*r_pre", **{n: "1*Hz"}),
         lambda n: learning(f"eta*r_post*r_pre*{n}", eta="1*Hz**2"),
         lambda n: learning(f"eta*r_post*r_pre*int({n} > T)", eta="1*Hz", T="1*ms"),

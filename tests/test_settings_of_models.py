@@ -193,9 +193,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_they_are_made():
 
 # ---------------------------------------------------------------- Python's functions and classes
 
-CELL = Cell(
-    "leaky", "dv/dt = (-v + I)/tau : 1\nr = tanh(v) : 1\nI : 1\ny : 1", ("I",), inputs=("y",), parameters={"tau": "10*ms"}
-)  # fmt: skip
+CELL = Cell("leaky", "dv/dt = (-v + I)/tau : 1\nr = tanh(v) : 1\nI : 1 (port)\ny : 1 (input)", parameters={"tau": "10*ms"})  # fmt: skip
 HEBB = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
 CIRCUIT = Circuit(
     "tiny",
@@ -209,10 +207,10 @@ FREE = Phase("free", "1*ms")
 WORKS: dict[str, dict[str, Any]] = {
     "Angle": {"of": "W", "to": "V"}, "Cell": {"name": "c", "equations": "r = 1 : 1"},
     "Circuit": {"name": "c", "populations": CIRCUIT.populations, "projections": CIRCUIT.projections, "protocol": CIRCUIT.protocol},
-    "Conv2d": {"size": 3}, "Derivative": {"name": "d", "of": "v"}, "FeedForward": {"weights": ("W",), "biases": (), "transfer": "u"},
-    "Given": {"values": [[1.0]]}, "Hold": {"name": "h", "of": "v", "phase": "free"}, "InverseCorrelation": {"rate": "r", "forgetting": 0.5},
-    "Kernel": {"matrix": [[1.0]]}, "Like": {"projection": "W"}, "Overlap": {"name": "o", "of": "v"}, "Phase": {"name": "a", "duration": "1*ms"},
-    "PlasticityRule": {"name": "h", "equation": "dw/dt = 1*Hz"}, "Pool": {"name": "p", "expression": "v"},
+    "Conv2d": {"size": 3}, "FeedForward": {"weights": ("W",), "biases": (), "transfer": "u"},
+    "Given": {"values": [[1.0]]}, "InverseCorrelation": {"rate": "r", "forgetting": 0.5},
+    "Kernel": {"matrix": [[1.0]]}, "Like": {"projection": "W"}, "Phase": {"name": "a", "duration": "1*ms"},
+    "PlasticityRule": {"name": "h", "equation": "dw/dt = 1*Hz"},
     "Population": {"name": "p", "n": 2, "cell": CELL}, "Projection": {"name": "W", "source": "inp", "target": "p.I"},
     "Protocol": {"phases": (FREE,)}, "RandomSign": {"value": 1}, "Ratio": {"of": ("p.v",), "to": ("p.I",), "phase": "free"},
     "Readout": {"variable": "p.r", "phase": "free"}, "Relaxation": {"order": ("p",), "sweeps": {"free": 2}, "dt": "1*ms"},

@@ -11,9 +11,9 @@ import re
 import brian2
 import numpy as np
 import pytest
-from circuits import LEVELS, cell, circuit, phase, rule, run, wire
+from circuits import LEVELS, cell, circuit, derivative, phase, rule, run, wire
 
-from neurosim import SOURCE, Derivative, RandomSign
+from neurosim import SOURCE, RandomSign
 from neurosim.errors import CircuitError
 
 STEADY = LEVELS[3]
@@ -49,7 +49,7 @@ def kinds() -> dict[str, tuple]:
         "pool": (3, leaky("I", r="u*mod", pools={"mod": "u"})),
         "late": (3, leaky("mod", pools={"mod": "I"})),
         "named": (3, leaky("mod", lines="mod = 3*I : 1; I : 1")),
-        "slope": (3, leaky("I", r="u + tau*mod", parts={"derivatives": (Derivative("mod", "u"),)})),
+        "slope": (3, leaky("I", r="u + tau*mod", parts={"derivatives": (derivative("mod", "u"),)})),
     }
 
 

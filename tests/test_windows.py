@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from circuits import assemble, hold, overlap, pool
 
 import neurosim
 from neurosim import (
@@ -19,12 +20,9 @@ from neurosim import (
     Circuit,
     Dense,
     Given,
-    Hold,
     OneToOne,
-    Overlap,
     Phase,
     PlasticityRule,
-    Pool,
     Population,
     Projection,
     Protocol,
@@ -81,10 +79,8 @@ STREAM = """
     R : 1
     M : 1
 """
-MEET = Cell(
-    "meet", "dm/dt = (-m + J)/tau : 1\nr = tanh(m) : 1\nJ : 1", ports=("J",), parameters={"tau": f"{TAU}*second"}
-)
-SEEN = Cell("seen", "dy/dt = (-y + I)/tau : 1\nI : 1", ports=("I",), rate="y", parameters={"tau": f"{TAU}*second"})
+MEET = Cell("meet", "dm/dt = (-m + J)/tau : 1\nr = tanh(m) : 1\nJ : 1 (port)", parameters={"tau": f"{TAU}*second"})
+SEEN = Cell("seen", "dy/dt = (-y + I)/tau : 1\nI : 1 (port)", rate="y", parameters={"tau": f"{TAU}*second"})
 #: name: source, target, shape; the loops are those within F, within D and within P.
 WIRES = {
     "U": ("x", "F.I", (PIXELS, N)), "RF": ("F", "F.I", (N, N)), "b": ("one", "F.I", (1, N)),
@@ -104,9 +100,9 @@ def looped(
     labels="all", settle=f"{SETTLE}*ms", learn=f"{LEARN}*ms", apply="trial", filter=None, bounds=(None, None), holds=(), first=(),
     reset=True, rule=PAIR, readout=None,
 ) -> Circuit:  # fmt: skip
-    stream = Cell(
+    stream = assemble(
         "stream", STREAM, ports=("I", "A"), inputs=("R", "M"), parameters={"tau": f"{TAU}*second"},
-        pools=(Pool("match", "r*v"),), holds=holds,
+        pools=(pool("match", "r*v"),), holds=holds,
     )  # fmt: skip
     pair = PlasticityRule("pair", rule, {"eta": "10*Hz"}, apply=apply, filter=filter, bounds=bounds)
     weights = start_weights()
@@ -268,7 +264,7 @@ def assert_changes(got, wanted, limit):
 
 
 LONG = {"settle": "300*ms", "learn": "50*ms"}
-HOLD = (Hold("u_held", "u", "settle[0]"),)
+HOLD = (hold("u_held", "u", "settle[0]"),)
 #: Changes that leave the fixed points and what is collected as they are, and make the steady level run the windows one after another.
 ONE_AFTER_ANOTHER = {
     "hold": {"holds": HOLD}, "apply phase": {"apply": "phase"}, "no reset": {"reset": False},
@@ -463,7 +459,7 @@ def plain(
     shared=None, start=None,
 ) -> Circuit:  # fmt: skip
     """x -> c.I by U, label -> c.A by V: u differs between samples, v between labels."""
-    cell = Cell(
+    cell = assemble(
         "both", PLAIN + extra, ports=("I", "A"), inputs=("R", *inputs), parameters={"tau": f"{TAU}*second", **(parameters or {})},
         pools=pools, overlaps=overlaps, holds=holds,
     )  # fmt: skip
@@ -494,21 +490,21 @@ def per_map(z):
 
 
 MIXED = {
-    "pool": ("dw/dt = eta*(m_post - R_post)*v_post*r_pre", {"pools": (Pool("m", "r*v"),)},
+    "pool": ("dw/dt = eta*(m_post - R_post)*v_post*r_pre", {"pools": (pool("m", "r*v"),)},
              lambda u, v, R, x, k: (np.tanh(u) @ v - R) * v),
-    "pool of a number per sample and window": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (Pool("m", "R"),)},
+    "pool of a number per sample and window": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (pool("m", "R"),)},
              lambda u, v, R, x, k: N * R * v),
-    "pool of a sum with that number": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (Pool("m", "r*v + R"),)},
+    "pool of a sum with that number": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (pool("m", "r*v + R"),)},
              lambda u, v, R, x, k: (np.tanh(u) @ v + N * R) * v),
-    "pool of a sum with a constant": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (Pool("m", "r*v + c"),), "parameters": {"c": 0.3}},
+    "pool of a sum with a constant": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (pool("m", "r*v + c"),), "parameters": {"c": 0.3}},
              lambda u, v, R, x, k: (np.tanh(u) @ v + N * 0.3) * v),
-    "pool of a sum with a variable": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (Pool("m", "r*v + r**2 - v"),)},
+    "pool of a sum with a variable": ("dw/dt = eta*m_post*v_post*r_pre", {"pools": (pool("m", "r*v + r**2 - v"),)},
              lambda u, v, R, x, k: (np.tanh(u) @ v + (np.tanh(u) ** 2).sum() - v.sum()) * v),
     "pool with values of cells": ("dw/dt = eta*m_post*v_post*r_pre",
-             {"pools": (Pool("m", "R*a*v"),), "parameters": {"a": 1.0}, "values": {"a": A}},
+             {"pools": (pool("m", "R*a*v"),), "parameters": {"a": 1.0}, "values": {"a": A}},
              lambda u, v, R, x, k: R * (A @ v) * v),
     "pool of a pool": ("dw/dt = eta*m2_post*v_post*r_pre",
-             {"pools": (Pool("m", "r*v"), Pool("m2", "(r - v)*m")), "extra": ""},
+             {"pools": (pool("m", "r*v"), pool("m2", "(r - v)*m")), "extra": ""},
              lambda u, v, R, x, k: (np.tanh(u) @ v) * (np.tanh(u) - v).sum() * v),
     "rule with values of cells": ("dw/dt = eta*R_post*a_post*r_pre", {"parameters": {"a": 1.0}, "values": {"a": A}},
              lambda u, v, R, x, k: R * A),
@@ -520,7 +516,7 @@ MIXED = {
     "sample alone": ("dw/dt = eta*r_post*r_pre", {}, lambda u, v, R, x, k: np.tanh(u)),
     "label alone": ("dw/dt = eta*v_post*r_pre", {}, lambda u, v, R, x, k: v),
     "neither": ("dw/dt = eta*R_post*r_pre", {}, lambda u, v, R, x, k: R * np.ones(N)),
-    "pool over a map": ("dw/dt = eta*m_post*r_post*r_pre", {"pools": (Pool("m", "v", over="map"),), "n": (2, 1, N // 2)},
+    "pool over a map": ("dw/dt = eta*m_post*r_post*r_pre", {"pools": (pool("m", "v", over="map"),), "n": (2, 1, N // 2)},
              lambda u, v, R, x, k: per_map(v) * np.tanh(u)),
     "input that changes within the window": ("dw/dt = eta*Y_post*v_post*r_pre",
              {"extra": "Y : 1\n", "inputs": ("Y",), "phases": (Phase("settle", "400*ms"), Phase("learn", "50*ms", clamps={"c.Y": "same"}, plastic=("q",)))},
@@ -546,7 +542,7 @@ def test_settled_windows_of_two_streams_in_time(case):
 
 
 def test_pool_of_an_input_over_the_batch():
-    circuit = plain("dw/dt = eta*m_post*v_post*r_pre", pools=(Pool("m", "R", over="batch"),))
+    circuit = plain("dw/dt = eta*m_post*v_post*r_pre", pools=(pool("m", "R", over="batch"),))
     stimuli = stimuli_of(4)
     own = stimuli["target"].argmax(axis=1)
     wanted = plain_change(circuit, stimuli, lambda u, v, R, x, k: (own == k).mean() * v)
@@ -570,7 +566,7 @@ def test_a_rule_that_is_no_product_is_refused_or_right():
     """tanh(r v) mixes what differs between samples with what differs between labels; a hold makes the windows follow one another."""
     stimuli = stimuli_of(4)
     rule, post = "dw/dt = eta*tanh(r_post*v_post)*r_pre", lambda u, v, R, x, k: np.tanh(np.tanh(u) * v)
-    circuit = plain(rule, holds=(Hold("h", "u", "settle[0]"),))
+    circuit = plain(rule, holds=(hold("h", "u", "settle[0]"),))
     near(play(circuit, STEADY, stimuli).collected["U"], plain_change(circuit, stimuli, post))
     circuit = plain(rule)
     try:
@@ -591,7 +587,7 @@ def test_such_a_rule_does_not_stand_in_the_way_of_evaluation():
 # ------------------------------------------------------------------ overlaps in windows
 
 
-def overlap(rows):
+def overlap_of(rows):
     return (rows @ rows.T @ rows - rows) / len(rows)
 
 
@@ -599,9 +595,9 @@ def overlap(rows):
 @pytest.mark.parametrize("samples", [1, 4])
 def test_overlap_in_joined_windows(of, samples):
     """Of a variable by sample: between samples. By label: between labels."""
-    circuit, stimuli = plain("dw/dt = eta*X_post*r_pre", overlaps=(Overlap("X", of),)), stimuli_of(samples)
+    circuit, stimuli = plain("dw/dt = eta*X_post*r_pre", overlaps=(overlap("X", of),)), stimuli_of(samples)
     w = circuit.initial_weights(0)
-    rows = overlap(np.tanh(stimuli["image"] @ w["U"])) if of == "r" else overlap(w["V"])
+    rows = overlap_of(np.tanh(stimuli["image"] @ w["U"])) if of == "r" else overlap_of(w["V"])
     order = {x.tobytes(): i for i, x in enumerate(stimuli["image"])}
     wanted = plain_change(circuit, stimuli, lambda u, v, R, x, k: rows[order[x.tobytes()] if of == "r" else k])
     near(play(circuit, STEADY, stimuli).collected["U"], wanted)
@@ -609,11 +605,11 @@ def test_overlap_in_joined_windows(of, samples):
 
 def test_overlap_of_labels_in_windows_one_after_another_is_the_same_or_refused():
     stimuli = stimuli_of(4)
-    settings = {"overlaps": (Overlap("X", "v"),)}
+    settings = {"overlaps": (overlap("X", "v"),)}
     joined = play(plain("dw/dt = eta*X_post*r_pre", **settings), STEADY, stimuli).collected["U"]
     try:
         result = play(
-            plain("dw/dt = eta*X_post*r_pre", holds=(Hold("h", "u", "settle[0]"),), **settings), STEADY, stimuli
+            plain("dw/dt = eta*X_post*r_pre", holds=(hold("h", "u", "settle[0]"),), **settings), STEADY, stimuli
         )
     except NeurosimError:
         return
@@ -622,9 +618,7 @@ def test_overlap_of_labels_in_windows_one_after_another_is_the_same_or_refused()
 
 # ------------------------------------------------------------------ states visited once in order; drives kept between phases
 
-LEAKY = Cell(
-    "leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1", ports=("I",), parameters={"tau": f"{TAU}*second"}
-)
+LEAKY = Cell("leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)", parameters={"tau": f"{TAU}*second"})
 
 
 def chain(cell, phases, *, sent="", clamps=None, loop=False):
@@ -633,7 +627,7 @@ def chain(cell, phases, *, sent="", clamps=None, loop=False):
         Projection("W", f"s{sent}", "p.I", weights=Uniform(-1, 1)),
         Projection("V", "p", "q.I", weights=Uniform(-1, 1)),
     ]
-    if cell.ports:
+    if "(port)" in cell.equations:
         projections.append(Projection("E", "x", "s.I", OneToOne()))
     if loop:
         projections.append(Projection("L", "p", "p.I", weights=Uniform(-0.3, 0.3)))
@@ -667,7 +661,7 @@ TAUS = {"tau": f"{TAU}*second"}
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_source_without_states_reads_a_shared_value(loop):
-    cell = Cell("s", "r = gain*y : 1\ny : 1\ngain : 1 (shared)", inputs=("y",))
+    cell = Cell("s", "r = gain*y : 1\ny : 1 (input)\ngain : 1 (shared)")
     circuit, stimuli = chain(cell, two(gain=(0.5, 2.0)), clamps={"s.y": "image"}, loop=loop), stimuli_of(3)
     x = stimuli["image"]
     assert_settled(circuit, stimuli, {"first": 0.5 * x, "second": 2.0 * x}, loop)
@@ -677,8 +671,7 @@ def test_a_source_without_states_reads_a_shared_value(loop):
 def test_a_source_whose_state_is_held_reads_a_shared_value(loop):
     cell = Cell(
         "s",
-        "dm/dt = gate*(I - m)/tau : 1\nr = gain*m : 1\nI : 1\ngate : 1 (shared)\ngain : 1 (shared)",
-        ports=("I",),
+        "dm/dt = gate*(I - m)/tau : 1\nr = gain*m : 1\nI : 1 (port)\ngate : 1 (shared)\ngain : 1 (shared)",
         parameters=TAUS,
     )
     circuit, stimuli = chain(cell, two(gain=(0.5, 2.0), gate=(1.0, 0.0)), loop=loop), stimuli_of(3)
@@ -688,10 +681,7 @@ def test_a_source_whose_state_is_held_reads_a_shared_value(loop):
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_sent_variable_of_a_hold(loop):
-    cell = Cell(
-        "s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = 1 + h : 1\nI : 1", ports=("I",), parameters=TAUS,
-        holds=(Hold("h", "u", "first"),),
-    )  # fmt: skip
+    cell = Cell("s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = 1 + h : 1\nI : 1 (port)\nh = hold(u, first) : 1", parameters=TAUS)  # fmt: skip
     circuit, stimuli = chain(cell, two(), sent=".g", loop=loop), stimuli_of(3)
     x = stimuli["image"]
     assert_settled(circuit, stimuli, {"first": np.ones_like(x), "second": 1 + x}, loop)
@@ -700,10 +690,7 @@ def test_a_sent_variable_of_a_hold(loop):
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_sent_variable_that_no_state_reaches(loop):
     """s sends its rate and, to p, a variable of an input and of a shared value."""
-    cell = Cell(
-        "s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = gain*y**2 : 1\nI : 1\ny : 1\ngain : 1 (shared)", ports=("I",), inputs=("y",),
-        parameters=TAUS,
-    )  # fmt: skip
+    cell = Cell("s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = gain*y**2 : 1\nI : 1 (port)\ny : 1 (input)\ngain : 1 (shared)", parameters=TAUS)  # fmt: skip
     circuit = chain(cell, two(gain=(0.5, 2.0)), sent=".g", clamps={"s.y": "image"}, loop=loop)
     circuit = dataclasses.replace(
         circuit, projections=(*circuit.projections, Projection("T", "s", "q.I", weights=Uniform(0, 0)))
@@ -715,10 +702,7 @@ def test_a_sent_variable_that_no_state_reaches(loop):
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_pool_of_inputs_in_a_population_that_sends(loop):
-    cell = Cell(
-        "s", "du/dt = (-u + I/(1 + norm))/tau : 1\nr = tanh(u) : 1\nI : 1\ny : 1", ports=("I",), inputs=("y",), parameters=TAUS,
-        pools=(Pool("norm", "y**2"),),
-    )  # fmt: skip
+    cell = Cell("s", "du/dt = (-u + I/(1 + norm))/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\ny : 1 (input)\nnorm = pool(y**2) : 1", parameters=TAUS)  # fmt: skip
     phases = (Phase("first", "500*ms"), Phase("second", "500*ms", clamps={"s.y": "image"}))
     circuit, stimuli = chain(cell, phases, loop=loop), stimuli_of(3)
     x = stimuli["image"]
@@ -748,7 +732,7 @@ def small(windows, *more, populations=LABELS_AND_PICTURE):
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label", "x.r": "sam"})), r"'x.r': There is no stimulus field 'sam'. Did you mean 'same'"),
         (lambda: small(Windows((Phase("a", "1*ms"),), clamps={"l.r": "label"}), populations=(Population("l", 1, SOURCE),)), r"Windows over the labels of 1 class; wanted at least two"),
         (lambda: looped(readout=Readout("s.y", "settle")), r"Readout: There is no phase 'settle'. .* Known: settle\[0\]"),
-        (lambda: looped(holds=(Hold("h", "u", "setle"),)), r"the hold 'h' waits for a phase. There is no phase 'setle'. Did you mean 'settle'"),
+        (lambda: looped(holds=(hold("h", "u", "setle"),)), r"the hold 'h' waits for a phase. There is no phase 'setle'. Did you mean 'settle'"),
     ],
 )  # fmt: skip
 def test_errors_name_the_cure(make, message):

@@ -135,11 +135,11 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
             axes = union(known[p.name], a.expression)
             if a.name not in p.closure(read[p.name]):
                 continue
-            if a.over == "population" and axes.mixed:
+            if a.axis == "population" and axes.mixed:
                 pools[frozenset({p.name, *partners[p.name]}), a.name] = (
                     sum("1" not in (f.sample, f.label) for f in parts(p.name, a.expression)) * 2 * p.n * labels
                 )
-            elif a.over == "overlap":  # R R^T, and that times R
+            elif a.word == "overlap":  # R R^T, and that times R
                 contractions += 2 * 2 * p.n * rows(axes) * (labels if axes.label else batch)
     return {
         "drives": (sweeps or 1) * sum(drives.values()),

@@ -14,8 +14,9 @@ Two exact savings keep large layers cheap:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -55,12 +56,35 @@ class Arrays(Protocol):
 
 
 def pooled(assignment: Assignment) -> tuple[str, str]:
-    """An assignment as ``(name, text)``, sums written as functions that the engines provide."""
-    text = {
-        "": "{}", "population": "ns_pool({})", "map": "ns_pool_map({}, ns_maps)", "batch": "ns_pool_batch({}, ns_maps)",
-        "overlap": "ns_overlap({})", "max population": "ns_pool_max({})", "max map": "ns_pool_map_max({}, ns_maps)",
-    }[f"max {assignment.over}" if assignment.reduce == "max" else assignment.over]  # fmt: skip
-    return assignment.name, text.format(assignment.expression)
+    """An assignment as ``(name, text)``, reductions written as functions that the engines provide."""
+    a = assignment
+    if not a.word:
+        return a.name, a.expression
+    if a.axis == "population":
+        return a.name, f"ns_{a.word}({a.expression})"
+    return a.name, f"ns_{a.word}_{a.axis}({a.expression}, ns_maps)"
+
+
+def reductions(
+    mean: Callable[[Any], Any], functions: Mapping[str, Callable[[Any], Any]], split: Callable[..., Any]
+) -> dict[str, Callable[..., Any]]:
+    """The functions that `pooled` names, for one array library.
+
+    Parameters
+    ----------
+    mean
+        The mean over the samples.
+    functions
+        ``{word: function over the last axis, which keeps it}``.
+    split
+        ``split(function, x, maps)`` applies a function to each map and repeats its value for the map's cells.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for word, function in functions.items():
+        found[f"ns_{word}"] = function
+        found[f"ns_{word}_map"] = partial(split, function)
+        found[f"ns_{word}_batch"] = lambda x, maps, f=function: split(f, mean(x), maps)
+    return found
 
 
 def constants_of(p: PopulationPlan, arrays: Arrays, dt: float) -> dict[str, Any]:

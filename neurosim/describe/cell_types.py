@@ -20,23 +20,11 @@ from neurosim.describe.pieces import (
     parameter_table,
 )
 from neurosim.description import Cell, Population
+from neurosim.equations import parse_cell
 from neurosim.equations.units import DIMENSIONLESS, unit_string
 from neurosim.errors import CircuitError
 from neurosim.parts.text import unit_of
 from neurosim.plan import Assignment, PopulationPlan
-
-#: Sums of pools, typeset and plain.
-SUMS = {
-    "population": (r"\sum_{{j}} {}", "sum over the population of {}"),
-    "map": (r"\sum_{{j \in \mathrm{{map}}}} {}", "sum over each map of {}"),
-    "max population": (r"\max_{{j}} {}", "maximum over the population of {}"),
-    "max map": (r"\max_{{j \in \mathrm{{map}}}} {}", "maximum over each map of {}"),
-    "samples": (r"\frac{{1}}{{B}} \sum_{{s = 1}}^{{B}} {}", "mean over the batch of {}"),
-    "batch": (
-        r"\frac{{1}}{{B}} \sum_{{s = 1}}^{{B}} \sum_{{j \in \mathrm{{map}}}} {}",
-        "sum over each map, mean over the batch, of {}",
-    ),
-}
 
 
 def cell_types(circuit: Circuit) -> dict[str, list[Population]]:
@@ -44,8 +32,7 @@ def cell_types(circuit: Circuit) -> dict[str, list[Population]]:
 
     def described(p: Population) -> Hashable:
         c = p.cell
-        return (c.name, c.equations, c.rate, c.ports, c.optional_ports, c.inputs, c.pools, c.holds, c.derivatives, c.overlaps,
-                c.threshold, c.reset, c.refractory, str(dict(c.initial)))  # fmt: skip
+        return (c.name, c.equations, c.rate, c.threshold, c.reset, c.refractory, str(dict(c.initial)))
 
     return numbered(grouped(circuit.populations, described), lambda p: p.cell.name)
 
@@ -80,7 +67,7 @@ def cell_type_section(circuit: Circuit, label: str, populations: list[Population
     """A cell type: what it sends, its equations, its parameters."""
     cell = populations[0].cell
     plans: list[PopulationPlan] = [circuit.plan.populations[p.name] for p in populations]
-    spiking = plans[0].spiking
+    spiking, equations = plans[0].spiking, parse_cell(cell.equations, f"Cell '{cell.name}'")
     facts = [
         ("Populations", named(p.name for p in populations)),
         ("Sends", _sent(circuit, cell, plans)),
@@ -100,23 +87,23 @@ def cell_type_section(circuit: Circuit, label: str, populations: list[Population
         for a in plans[0].assignments
         if not a.name.startswith("ns_")
     ]
-    for hold in cell.holds:
+    for hold in plans[0].holds:
         held = Maths(f"{hold.name} = {hold.of}", (f"{maths.symbol_latex(hold.name)} = {maths.symbol_latex(hold.of)}",))
-        rows.append((("held",), (held, " at the end of phase ", Name(hold.phase)), _unit(cell, plans[0], hold.of)))
-    for derivative in cell.derivatives:
+        rows.append((("held",), (held, " at the end of phase ", Name(hold.phase)), _unit(cell, plans[0], hold.name)))
+    for derivative in plans[0].derivatives:
         x, name = maths.symbol_latex(derivative.of), maths.symbol_latex(derivative.name)
         change = rf"{name} = \frac{{{x} ( t ) - {x} ( t - \Delta t )}}{{\Delta t}}"
         plain = f"{derivative.name} = d{derivative.of}/dt of the previous step"
-        rows.append((("derivative",), (Maths(plain, (change,)),), _unit(cell, plans[0], derivative.of, "/second")))
-    for name in (*cell.ports, *cell.optional_ports):
+        rows.append((("derivative",), (Maths(plain, (change,)),), _unit(cell, plans[0], derivative.name)))
+    for name in equations.ports:
         rows.append((("port",), _port(name, plans), _unit(cell, plans[0], name)))
-    for name in cell.inputs:
+    for name in equations.inputs:
         rows.append((("clamped",), _clamped(name, circuit, plans), _unit(cell, plans[0], name)))
     for name in plans[0].shared:
         rows.append((("shared",), (maths.symbol(name), ", set by the protocol"), _unit(cell, plans[0], name)))
-    equations = Table(("", "Equation", "Unit"), tuple(rows), (0.14, 0.74, 0.12))
+    table = Table(("", "Equation", "Unit"), tuple(rows), (0.14, 0.74, 0.12))
     parameters = parameter_table([(p.name, {**p.cell.parameters, **p.parameters}) for p in populations])
-    return Section(label, (listing(facts), equations, *parameters))
+    return Section(label, (listing(facts), table, *parameters))
 
 
 def _formula(text: str) -> Maths:
@@ -154,14 +141,14 @@ def _states(cell: Cell, p: PopulationPlan) -> list[tuple[Text, Text, Text]]:
 def _assignment(a: Assignment, cell: Cell, plans: list[PopulationPlan]) -> tuple[Text, Text, Text]:
     late = ", late" if any(a.name in p.late for p in plans) else ""
     unit, left = _unit(cell, plans[0], a.name), maths.symbol_latex(a.name)
-    if a.over == "overlap":
+    if a.word == "overlap":
         of = maths.symbol_latex(a.expression)
         shared = (
             rf"{left} = \frac{{1}}{{B}} ( {of} \thinspace {{{of}}}^{{\mathsf{{T}}}} - \mathbf{{I}} ) \thinspace {of}"
         )
         formula = Maths(f"{a.name} = ({a.expression} {a.expression}^T - I) {a.expression}/B", (shared,))
         return (f"overlap{late}",), (formula, ", rows are the B samples (labels) of a batch, ", *IDENTITY), unit
-    if a.over:
+    if a.word:
         groups = grouped(plans, lambda p: _sum(a, p))
         sums: list[Text] = [(_sum(a, group[0]),) for group in groups]
         if len(groups) > 1:
@@ -172,8 +159,9 @@ def _assignment(a: Assignment, cell: Cell, plans: list[PopulationPlan]) -> tuple
 
 def _sum(a: Assignment, p: PopulationPlan) -> Maths:
     """A pool as it is in a population, which may have maps or none."""
-    over = "samples" if a.over == "batch" and not p.shape else a.over
-    latex, plain = SUMS[f"max {over}" if a.reduce == "max" else over]
+    row, axis = a.reduction, "samples" if a.axis == "batch" and not p.shape else a.axis
+    assert row is not None
+    latex, plain = row.latex[axis], row.plain[axis]
     inside = maths.latex(a.expression)
     inside = rf"\left( {inside} \right)" if len(maths.formula(a.expression).parts) > 1 else inside
     left = maths.symbol_latex(a.name)

@@ -1,6 +1,6 @@
 """The description of a circuit: plain data without an engine."""
 
-from neurosim.description.cell import ONE, SOURCE, Cell, Derivative, Hold, Overlap, Pool
+from neurosim.description.cell import ONE, SOURCE, Cell
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, Kernel, OneToOne, PerMap
 from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
 from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
@@ -25,13 +25,11 @@ __all__ = [
     "Constant",
     "Conv2d",
     "Dense",
-    "Derivative",
     "FeedForward",
     "FrozenDict",
     "Given",
     "Glorot",
     "Gram",
-    "Hold",
     "Initialiser",
     "InverseCorrelation",
     "Kernel",
@@ -39,11 +37,9 @@ __all__ = [
     "Measure",
     "OneToOne",
     "Orthogonal",
-    "Overlap",
     "PerMap",
     "Phase",
     "PlasticityRule",
-    "Pool",
     "Population",
     "Projection",
     "Protocol",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -56,6 +56,15 @@ def frozen(value: Any) -> Any:
 
 class Value:
     """Base of the dataclasses that describe a circuit: their fields are checked against their annotations, and `frozen`."""
+
+    #: Arguments of earlier versions, and what to write now.
+    former: ClassVar[Mapping[str, str]] = {}
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        for name in given:
+            if name in cls.former:
+                raise CircuitError(f"{cls.__name__} has no argument '{name}': {cls.former[name]}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         name = getattr(self, "name", None)

@@ -6,12 +6,16 @@ from neurosim.equations.functions import FUNCTIONS, NUMPY_FUNCTIONS, RENDERED
 from neurosim.equations.noise import check_noise
 from neurosim.equations.parse import (
     CellEquations,
+    Derivative,
+    Hold,
+    Reduced,
     check_expression,
     check_name,
     parse_cell,
     parse_reset,
     parse_rule,
 )
+from neurosim.equations.reductions import REDUCTIONS, Reduction
 from neurosim.equations.relations import TIMES, timed_names, with_margins
 from neurosim.equations.render import (
     brian2_source,
@@ -29,10 +33,15 @@ from neurosim.equations.units import amount, dimensions_of, is_condition, quanti
 __all__ = [
     "FUNCTIONS",
     "NUMPY_FUNCTIONS",
+    "REDUCTIONS",
     "RENDERED",
     "TIMES",
     "CellEquations",
+    "Derivative",
+    "Hold",
     "NotSeparable",
+    "Reduced",
+    "Reduction",
     "Term",
     "amount",
     "brian2_source",

@@ -17,13 +17,16 @@ from brian2.equations.equations import (
     SUBEXPRESSION,
     EquationError,
     Equations,
+    SingleEquation,
 )
 from brian2.units.fundamentalunits import Dimension
 
 from neurosim.equations.bounds import bounded
 from neurosim.equations.functions import FUNCTIONS
+from neurosim.equations.reductions import REDUCTIONS
 from neurosim.equations.render import is_noise, names_in
-from neurosim.errors import CircuitError
+from neurosim.equations.units import unit_string
+from neurosim.errors import CircuitError, suggest
 
 #: Prefix of every name that neurosim generates; users may not use it.
 RESERVED_PREFIX = "ns_"
@@ -33,84 +36,227 @@ _TAKEN = ("self", "owner", "variables", "source", "pre", "post")
 _RANDOM = ("rand", "randn", "poisson")
 #: Words of Python that mean the same in an equation.
 _WORDS = ("and", "or", "not", "True", "False")
-_WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit`"
+_WANTED = "wanted `name = expression : unit`, `dname/dt = expression : unit` or `name : unit (role)`"
 #: How a statement of a cell's equations begins.
 _START = re.compile(r"\s*(?:d\w+\s*/\s*dt|\w+)\s*(?:=(?!=)|:)")
 
 
 @dataclass(frozen=True)
+class Reduced:
+    """A line ``name = word(expression, axis)``; see `REDUCTIONS`."""
+
+    name: str
+    word: str
+    expression: str
+    axis: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A line ``name = hold(of, phase)``: the value in the last step of the phase, 0 before.
+
+    A phase inside a loop may be named with its pass, ``settle[0]``; without it, the value of each pass is taken in turn.
+    """
+
+    name: str
+    of: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A line ``name = derivative(of)``: ``(x(t) - x(t-dt))/dt`` of a state in the previous step, 0 before.
+
+    Of the previous step, because with the present one a rate that looks ahead would close an algebraic loop.
+    """
+
+    name: str
+    of: str
+
+
+@dataclass(frozen=True)
 class CellEquations:
-    """Parsed equations of a cell: expressions by name, in the order of their dependence, and units of all names."""
+    """A cell's text, parsed: expressions by name, in the order of their dependence, and the units of all names."""
 
     states: dict[str, str]
     subexpressions: dict[str, str]
-    declared: tuple[str, ...]  # lines `name : unit`
-    shared: tuple[str, ...]  # lines `name : unit (shared)`
+    reduced: tuple[Reduced, ...]
+    holds: tuple[Hold, ...]
+    derivatives: tuple[Derivative, ...]
+    required_ports: tuple[str, ...]
+    optional_ports: tuple[str, ...]
+    inputs: tuple[str, ...]
+    shared: tuple[str, ...]
     dimensions: dict[str, Dimension]
     noises: tuple[str, ...]  # xi, xi_name
     unless_refractory: tuple[str, ...]  # states that stand still while the cell is refractory
 
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """All ports, those that must be fed first."""
+        return (*self.required_ports, *self.optional_ports)
+
+    @property
+    def marked(self) -> tuple[Reduced | Hold | Derivative, ...]:
+        """The lines whose right-hand side is one of `WORDS`."""
+        return (*self.reduced, *self.holds, *self.derivatives)
+
+
+#: What a line ``name : unit (role)`` may be.
+ROLES = ("port", "optional port", "input", "shared")
+#: Words that are the whole right-hand side of a line.
+WORDS = (*REDUCTIONS, "hold", "derivative")
+#: Names that the text of a cell uses itself.
+KEPT = (*WORDS, "map", "batch")
+
 
 def parse_cell(text: str, where: str) -> CellEquations:
-    """Parse a cell's equations; `where` opens every message.
+    """Parse a cell's text; `where` opens every message.
 
     Raises
     ------
     CircuitError
-        Text that Brian2 cannot read, reserved names, circular subexpressions, unknown flags.
+        Text that Brian2 cannot read, reserved names, circular subexpressions, unknown flags, a variable without a role.
     """
+    marked, rest = _take_marked(text, where)
     for statement in _statements(text):
         with suppress(SyntaxError):  # which Brian2 finds, and `_check_statements` words
             bounded(statement.partition("=")[2].rpartition(":")[0], where)
     try:
-        equations = Equations(text)
+        equations = Equations(rest)
         ordered = equations.ordered
     except (EquationError, SyntaxError, ValueError, KeyError) as error:
-        _check_statements(text, where)
+        _check_statements(rest, where)
         raise CircuitError(f"{where}: {_message(error)}") from error
-    states: dict[str, str] = {}
-    subexpressions: dict[str, str] = {}
-    declared: list[str] = []
-    shared: list[str] = []
-    unless_refractory: list[str] = []
+    names = {item.name for item in marked}
+    roles: dict[str, list[str]] = {role: [] for role in (*ROLES, "unless refractory")}
+    texts: dict[str, dict[str, str]] = {DIFFERENTIAL_EQUATION: {}, SUBEXPRESSION: {}}
     for single in ordered:
         name = single.varname
         check_name(name, where)
-        flags = set(single.flags)
-        unknown_flags = flags - {"shared", "unless refractory"}
-        if unknown_flags or ("unless refractory" in flags and single.type != DIFFERENTIAL_EQUATION):
-            raise CircuitError(
-                f"{where}: '{name}' has the flag {sorted(unknown_flags or flags)}; known here are (shared) on a line "
-                "'name : unit' and (unless refractory) on the equation of a state."
-            )
-        if "unless refractory" in flags:
-            unless_refractory.append(name)
-            flags = set()
-        if single.type == DIFFERENTIAL_EQUATION:
-            states[name] = _one_line(single.expr.code)
-        elif single.type == SUBEXPRESSION:
-            subexpressions[name] = _one_line(single.expr.code)
-        elif single.type == PARAMETER:
-            (shared if flags else declared).append(name)
-        if flags and single.type != PARAMETER:
-            raise CircuitError(
-                f"{where}: only a line 'name : unit (shared)' may be shared, not the equation of '{name}'."
-            )
-    states = {name: states[name] for name in equations if name in states}  # as the text has them
+        if single.type == PARAMETER and name not in names:
+            roles[_role(single, where)].append(name)
+            continue
+        _check_flags(single, where)
+        if "unless refractory" in single.flags:
+            roles["unless refractory"].append(name)
+        if single.type != PARAMETER:
+            texts[single.type][name] = _one_line(single.expr.code)
+    states = {n: texts[DIFFERENTIAL_EQUATION][n] for n in equations if n in texts[DIFFERENTIAL_EQUATION]}
+    subexpressions = texts[SUBEXPRESSION]
     for name, code in states.items():
         check_expression(code, f"d{name}/dt = {code}", where)
     for name, code in subexpressions.items():
         check_expression(code, f"{name} = {code}", where)
-    noises = sorted({n for text in states.values() for n in names_in(text) if is_noise(n)})
-    for name, text in subexpressions.items():
-        if any(is_noise(n) for n in names_in(text)):
+        if any(is_noise(n) for n in names_in(code)):
             raise CircuitError(
-                f"{where}: white noise in '{name} = {text}'; noise enters the equation of a state (dx/dt = ... + sigma*xi)."
+                f"{where}: white noise in '{name} = {code}'; noise enters the equation of a state "
+                "(dx/dt = ... + sigma*xi)."
             )
+    noises = sorted({n for text in states.values() for n in names_in(text) if is_noise(n)})
     return CellEquations(
-        states, subexpressions, tuple(declared), tuple(shared), {s.varname: s.dim for s in ordered}, tuple(noises),
-        tuple(unless_refractory),
-    )  # fmt: skip
+        states=states,
+        subexpressions=subexpressions,
+        reduced=tuple(item for item in marked if isinstance(item, Reduced)),
+        holds=tuple(item for item in marked if isinstance(item, Hold)),
+        derivatives=tuple(item for item in marked if isinstance(item, Derivative)),
+        required_ports=tuple(roles["port"]),
+        optional_ports=tuple(roles["optional port"]),
+        inputs=tuple(roles["input"]),
+        shared=tuple(roles["shared"]),
+        dimensions={s.varname: s.dim for s in ordered},
+        noises=tuple(noises),
+        unless_refractory=tuple(roles["unless refractory"]),
+    )
+
+
+def _role(single: SingleEquation, where: str) -> str:
+    """The role of a line ``name : unit (role)``."""
+    flags: list[str] = list(single.flags)
+    if len(flags) == 1 and flags[0] in ROLES:
+        return flags[0]
+    got = f"the flags ({', '.join(flags)})" if flags else "no role"
+    line = f"{single.varname} : {unit_string(single.dim)}"
+    raise CircuitError(
+        f"{where}: the line '{line}' has {got}; write one of '{line} (port)', which a projection must feed, "
+        "'(optional port)', which reads 0 where nothing feeds it, '(input)', which a clamp sets, and '(shared)', "
+        "one number per phase. A constant stands in `parameters` and has no line."
+        f"{suggest(flags[0], ROLES) if flags else ''}"
+    )
+
+
+def _check_flags(single: SingleEquation, where: str) -> None:
+    """Refuse flags of equations, but for ``(unless refractory)`` on that of a state."""
+    allowed: set[str] = {"unless refractory"} if single.type == DIFFERENTIAL_EQUATION else set()
+    if other := sorted(set(single.flags) - allowed):
+        raise CircuitError(
+            f"{where}: '{single.varname}' has the flag {other}; an equation has none, but (unless refractory) on that of a "
+            f"state. ({', '.join(ROLES)} stand on a line 'name : unit'.)"
+        )
+
+
+def _take_marked(text: str, where: str) -> tuple[list[Reduced | Hold | Derivative], str]:
+    """The lines whose right-hand side is one of `WORDS`, and the text with a line ``name : unit`` in their place."""
+    marked: list[Reduced | Hold | Derivative] = []
+    kept: list[str] = []
+    for statement in _statements(text):
+        left, _, unit = statement.rpartition(":")
+        name, equals, right = (part.strip() for part in left.partition("="))
+        if not equals or not re.search(rf"\b({'|'.join(WORDS)})\s*\(", right):
+            kept.append(statement)
+            continue
+        shown = f"{name} = {right}"
+        try:
+            call = bounded(right, where)
+        except SyntaxError as error:
+            _check_brackets(statement, where)
+            raise CircuitError(f"{where}: cannot read '{shown}': {error.msg}.") from error
+        inner = [n for n in ast.walk(call) if n is not call and _word(n)]
+        if not _word(call) or inner or not name.isidentifier():
+            word = _word(inner[0] if inner else call)
+            raise CircuitError(
+                f"{where}: {word}(...) stands inside '{shown}'; give it a line of its own, such as "
+                f"'x = {word}(...) : 1', and write x here."
+            )
+        marked.append(_read_marked(name, call, shown, where))  # type: ignore[arg-type]
+        kept.append(f"{name} : {unit}")
+    return marked, "\n".join(kept) if marked else text
+
+
+def _word(node: ast.AST) -> str:
+    """Which of `WORDS` a node calls, or an empty text."""
+    called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    return called if called in WORDS else ""
+
+
+def _read_marked(name: str, call: ast.Call, shown: str, where: str) -> Reduced | Hold | Derivative:
+    word, arguments = _word(call), [_one_line(ast.unparse(a)) for a in call.args]
+    row = REDUCTIONS.get(word)
+    most = 2 if word == "hold" or (row and len(row.axes) > 1) else 1
+    if call.keywords or not (2 if word == "hold" else 1) <= len(arguments) <= most:
+        form = {"hold": "hold(variable, phase)", "derivative": "derivative(state)"}.get(word)
+        form = form or (f"{word}(expression) or {word}(expression, axis)" if most == 2 else f"{word}(variable)")
+        raise CircuitError(f"{where}: cannot read '{shown}'; expected {form}.")
+    if word == "derivative":
+        return Derivative(name, arguments[0])
+    if word == "hold":
+        return Hold(name, *arguments)
+    assert row is not None
+    axis = arguments[1] if len(arguments) == 2 else row.axes[0]
+    if axis not in row.axes:
+        listing = ", ".join(row.axes[1:])
+        raise CircuitError(
+            f"{where}: the axis '{axis}' in '{shown}'; {word} runs over {listing}, or without an axis over the "
+            f"{row.axes[0]}.{suggest(axis, row.axes[1:])}"
+        )
+    source = ast.unparse(call.args[0]) if word == "overlap" else _source_of(call.args[0], shown)
+    return Reduced(name, word, source, axis)
+
+
+def _source_of(node: ast.expr, shown: str) -> str:
+    """The text of an argument as it was written."""
+    right = shown.partition("=")[2].strip()
+    return _one_line(ast.get_source_segment(right, node) or ast.unparse(node))
 
 
 def check_expression(expression: str, shown: str, where: str) -> None:
@@ -195,15 +341,19 @@ def _statements(text: str) -> Iterator[str]:
 def _check_statements(text: str, where: str) -> None:
     """Show the statement that Brian2 could not read, and what is wrong with it; nothing where the mistake is another one."""
     for statement in _statements(text):
-        if statement.count("(") != statement.count(")"):
-            what = "never closed" if statement.count("(") > statement.count(")") else "never opened"
-            raise CircuitError(f"{where}: cannot read '{statement}': a bracket is {what}.")
+        _check_brackets(statement, where)
         begin = _START.match(statement)
         left, colon, unit = statement.partition(":")
         if begin is None or not colon or not unit.strip():
             raise CircuitError(f"{where}: cannot read '{statement}'; {_WANTED} (unit 1 for a number).")
         if "=" in begin[0]:
             check_expression(left[begin.end() :], left.strip(), where)
+
+
+def _check_brackets(statement: str, where: str) -> None:
+    if statement.count("(") != statement.count(")"):
+        what = "never closed" if statement.count("(") > statement.count(")") else "never opened"
+        raise CircuitError(f"{where}: cannot read '{statement}': a bracket is {what}.")
 
 
 def check_name(name: str, where: str) -> None:
@@ -213,6 +363,8 @@ def check_name(name: str, where: str) -> None:
         raise CircuitError(f"{where}: the name '{name}' holds letters other than a to z and A to Z. {cure}")
     if name in _TAKEN:
         raise CircuitError(f"{where}: the name '{name}' is one that Brian2 uses itself. {cure}")
+    if name in KEPT:
+        raise CircuitError(f"{where}: '{name}' is a word of the equations ({', '.join(KEPT)}). {cure}")
     if name in ("t_trial", "t_phase"):
         raise CircuitError(f"{where}: '{name}' is the time since the trial or the phase began. {cure}")
     if name.startswith(RESERVED_PREFIX) or name.endswith(("_pre", "_post")) or name in ("w", "int_"):
@@ -247,5 +399,7 @@ def _message(error: Exception) -> str:
     unread = re.match(r"Parsing failed:\s*\n(?P<line>.*)\n", text)
     if unread is not None:
         return f"cannot read '{unread['line'].strip()}', or what stands before it; {_WANTED} (unit 1 for a number)."
+    if twice := re.search(r"Duplicate definition of variable '(\w+)'", text):
+        return f"two lines define '{twice[1]}'; rename one."
     about_a_name = "specification" not in text and any(word in text for word in ("reserved", "unit", "as a variable"))
     return f"{text} Rename the variable." if about_a_name else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from neurosim.description import Cell, Derivative
+from neurosim.description import Cell
 from neurosim.equations import names_in, substitute
 from neurosim.errors import CircuitError
 from neurosim.parts.text import right_hand_side, unit_of, with_right_hand_side
@@ -46,12 +46,13 @@ def prospective(cell: Cell, tau_eff: str, state: str = "u") -> Cell:
             )
         equations = with_right_hand_side(cell, rate, substitute(text, {state: ahead}))
     unit = unit_of(cell, state)
+    per_second = "1/second" if unit == "1" else f"{unit}/second"
     return replace(
         cell,
         name=f"{cell.name}, prospective",
-        equations=f"{equations.rstrip()}\n        {ahead} = {state} + ({tau_eff} - dt)*{slope} : {unit}\n",
+        equations=f"{equations.rstrip()}\n        {ahead} = {state} + ({tau_eff} - dt)*{slope} : {unit}\n"
+        f"        {slope} = derivative({state}) : {per_second}\n",
         rate=rate,
-        derivatives=(*cell.derivatives, Derivative(slope, state)),
     )
 
 

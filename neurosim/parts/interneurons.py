@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from neurosim.description import Cell, Pool
+from neurosim.description import Cell
 from neurosim.equations import amount
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError
@@ -37,10 +37,9 @@ def sst_interneuron(
         {form.dendrite("v_D", "I_dend", tau_dendrite)}
         r     = {transfer_text(transfer, form.relative("u"))} : 1
         r_hat = {transfer_text(transfer, f"g_D/(g_lk + g_D)*{form.relative('v_D')}")} : 1
-        I_dend : 1
-        u_partner : {form.unit}
+        I_dend : 1 (port)
+        u_partner : {form.unit} (port)
         """,
-        ports=("I_dend", "u_partner"),
         parameters={**form.parameters(("g_lk", "g_D", "g_som"), conductances or {}), **dendritic(tau_dendrite, back)},
         initial=form.initial("u", *(("v_D",) if tau_dendrite else ())),
     )
@@ -70,7 +69,7 @@ def divisive_normalisation(cell: Cell, semisaturation: float = 1.0) -> Cell:
     return replace(
         cell,
         name=f"{cell.name}, normalised",
-        equations=f"{equations.rstrip()}\n        rate_before = {rho} : 1\n",
+        equations=f"{equations.rstrip()}\n        rate_before = {rho} : 1\n"
+        "        inhibition = pool(rate_before) : 1\n",
         parameters={**cell.parameters, "semisaturation": semisaturation},
-        pools=(*cell.pools, Pool("inhibition", "rate_before")),
     )

@@ -107,24 +107,17 @@ def pyramidal(
     """
     form = Form.of(units)
     prediction = f"g_B/(g_lk + g_B + g_A)*{form.relative('v_B')}"
-    return Cell(
-        "pyramidal",
-        f"""
+    return Cell("pyramidal", f"""
         du/dt = {form.membrane("g_B*(v_B - u) + g_A*(v_A - u)")} : {form.unit}
         {form.dendrite("v_B", "I_basal", tau_dendrite)}
         {form.dendrite("v_A", "I_apical", tau_dendrite)}
         r     = {transfer_text(transfer, form.relative("u"))} : 1
         r_hat = {transfer_text(transfer, prediction)} : 1
-        I_basal : 1
-        I_apical : 1
-        """,
-        ports=("I_basal",),
-        optional_ports=("I_apical",),
-        parameters={
+        I_basal : 1 (port)
+        I_apical : 1 (optional port)
+        """, parameters={
             **form.parameters(("g_lk", "g_B", "g_A"), conductances or {}), **dendritic(tau_dendrite, back)
-        },
-        initial=form.initial("u", *(("v_B", "v_A") if tau_dendrite else ())),
-    )  # fmt: skip
+        }, initial=form.initial("u", *(("v_B", "v_A") if tau_dendrite else ())))  # fmt: skip
 
 
 #: Forms of the teaching current.
@@ -180,12 +173,10 @@ def output_pyramidal(
         {lines}
         r     = {transfer_text(transfer, form.relative("u"))} : 1
         r_hat = {transfer_text(transfer, f"g_B/(g_lk + g_B)*{form.relative('v_B')}")} : 1
-        I_basal : 1
-        y : 1
+        I_basal : 1 (port)
+        y : 1 (input)
         teach : 1 (shared)
         """,
-        ports=("I_basal",),
-        inputs=("y",),
         parameters=parameters,
         initial=form.initial("u", *(("v_B",) if tau_dendrite else ())),
     )
@@ -197,8 +188,7 @@ def low_pass_input(tau: str = "3*ms") -> Cell:
         "low-pass input",
         """
         dr/dt = (x - r)/tau_0 : 1
-        x : 1
+        x : 1 (input)
         """,
-        inputs=("x",),
         parameters={"tau_0": tau},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from neurosim.description import Cell
+from neurosim.equations import parse_cell
 from neurosim.errors import unknown
 from neurosim.parts.text import right_hand_side, with_right_hand_side
 
@@ -26,9 +27,7 @@ def bac_pyramidal() -> Cell:
 
     Ports (optional): currents I_s, I_b, I_a (amp). Potentials start at E_L, m, k and w_ad at 0. Use dt = 0.05 ms.
     """
-    return Cell(
-        "BAC pyramidal",
-        """
+    return Cell("BAC pyramidal", """
         dV_s/dt = (g_Ls*(E_L - V_s) + g_Ls*D_T*exp((V_s - V_T)/D_T) - w_ad + g_sb*(V_b - V_s) + g_sa*(V_a - V_s) + I_s)/C_s : volt (unless refractory)
         dw_ad/dt = (a_w*(V_s - E_L) - w_ad)/tau_w : amp
         dV_b/dt = (g_Lb*(E_L - V_b) + g_sb*(V_s - V_b) + g_N*n_inf*s_N*(E_N - V_b) + I_b)/C_b : volt
@@ -41,13 +40,10 @@ def bac_pyramidal() -> Cell:
         m_inf = 1/(1 + exp((V_m - V_a)/D_m)) : 1
         k_inf = 1/(1 + exp((V_k - V_a)/D_k)) : 1
         n_inf = 1/(1 + exp((V_n - V_b)/D_n)) : 1
-        I_s : amp
-        I_b : amp
-        I_a : amp
-        """,
-        optional_ports=("I_s", "I_b", "I_a"),
-        rate="spike_train",
-        parameters={
+        I_s : amp (optional port)
+        I_b : amp (optional port)
+        I_a : amp (optional port)
+        """, rate="spike_train", parameters={
             "C_s": "200*pF", "C_b": "60*pF", "C_a": "120*pF",
             "g_Ls": "12*nS", "g_Lb": "4*nS", "g_La": "6*nS", "g_sb": "25*nS", "g_sa": "16*nS",
             "g_Ca": "35*nS", "g_K": "40*nS", "g_N": "6*nS", "s_N": 0.0,
@@ -57,12 +53,7 @@ def bac_pyramidal() -> Cell:
             "V_m": "-28*mV", "D_m": "4*mV", "tau_m": "2*ms", "V_k": "-30*mV", "D_k": "4*mV", "tau_k": "30*ms",
             "V_n": "-40*mV", "D_n": "5*mV",
             "I_bAP": "2600*pA", "delay": "0.5*ms", "width": "1.5*ms",
-        },
-        threshold="V_s > V_peak",
-        reset="V_s = V_reset; w_ad += b_w",
-        refractory="2*ms",
-        initial={"V_s": -0.07, "V_b": -0.07, "V_a": -0.07},
-    )  # fmt: skip
+        }, threshold="V_s > V_peak", reset="V_s = V_reset; w_ad += b_w", refractory="2*ms", initial={"V_s": -0.07, "V_b": -0.07, "V_a": -0.07})  # fmt: skip
 
 
 def lif() -> Cell:
@@ -70,22 +61,12 @@ def lif() -> Cell:
 
     Port (optional): current I (amp). Constants of a fast-spiking interneuron (tau 10 ms), ours.
     """
-    return Cell(
-        "LIF",
-        """
+    return Cell("LIF", """
         dV/dt = (g_L*(E_L - V) + I)/C : volt (unless refractory)
-        I : amp
-        """,
-        optional_ports=("I",),
-        rate="spike_train",
-        parameters={
+        I : amp (optional port)
+        """, rate="spike_train", parameters={
             "C": "100*pF", "g_L": "10*nS", "E_L": "-70*mV", "V_T": "-50*mV", "V_reset": "-60*mV"
-        },
-        threshold="V > V_T",
-        reset="V = V_reset",
-        refractory="2*ms",
-        initial={"V": -0.07},
-    )  # fmt: skip
+        }, threshold="V > V_T", reset="V = V_reset", refractory="2*ms", initial={"V": -0.07})  # fmt: skip
 
 
 #: Reversal potential and decay time of common synapses.
@@ -115,24 +96,22 @@ def conductance_synapse(cell: Cell, name: str, current: str, potential: str, kin
         raise unknown("kind of synapse", kind, SYNAPSES)
     reversal, tau = SYNAPSES[kind]
     through = f"g_{name}*(E_{name} - {potential})"
-    ports, equations = cell.optional_ports, cell.equations
-    if current in (
-        *cell.ports,
-        *ports,
-    ):  # the port becomes a sum of currents, with an electrode's port of its own in it
+    if current in parse_cell(cell.equations, f"Cell '{cell.name}'").ports:
+        # The port becomes a sum of currents, with an electrode's port of its own in it.
         electrode = f"{current}_electrode"
-        ports = (*(p for p in ports if p != current), electrode)
-        lines = [line for line in equations.splitlines() if line.partition(":")[0].strip() != current]
+        lines = [line for line in cell.equations.splitlines() if line.partition(":")[0].strip() != current]
         equations = "\n".join(
-            [*lines, f"        {current} = {electrode} + {through} : amp", f"        {electrode} : amp"]
+            [
+                *lines,
+                f"        {current} = {electrode} + {through} : amp",
+                f"        {electrode} : amp (optional port)",
+            ]
         )
     else:
         equations = with_right_hand_side(cell, current, f"{right_hand_side(cell, current)} + {through}")
     return replace(
         cell,
-        ports=tuple(p for p in cell.ports if p != current),
         equations=f"{equations.rstrip()}\n        dg_{name}/dt = -g_{name}/tau_{name} + S_{name} : siemens\n"
-        f"        S_{name} : siemens/second\n",
-        optional_ports=(*ports, f"S_{name}"),
+        f"        S_{name} : siemens/second (optional port)\n",
         parameters={**cell.parameters, f"E_{name}": reversal, f"tau_{name}": tau},
     )

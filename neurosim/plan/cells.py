@@ -24,7 +24,6 @@ from neurosim.equations import (
     is_condition,
     name_coefficients,
     names_in,
-    parse_cell,
     parse_reset,
     quantity,
     seconds,
@@ -43,126 +42,154 @@ from neurosim.plan.units import check_units, same_unit
 MOST_CELLS = 2**31 - 1
 
 
+def described(population: Population) -> str:
+    """How messages name a population."""
+    return f"Population '{population.name}' (cell '{population.cell.name}')"
+
+
 def lower_population(
-    population: Population, fed: Collection[tuple[str, str]], shared_names: Collection[str]
+    population: Population,
+    equations: CellEquations,
+    fed: Collection[tuple[str, str]],
+    shared_names: Collection[str],
 ) -> PopulationPlan:
-    cell, where = population.cell, f"Population '{population.name}' (cell '{population.cell.name}')"
+    """Check one population's cell and derive its plan; `fed` holds ``(population, port)`` of all projections."""
+    cell, where = population.cell, described(population)
+    n, shape = _size(population, where)
+    parameters, dimensions = _parameters(population, equations, where)
+    spiking = _spiking(population, equations, {**dimensions, **equations.dimensions}, parameters, where)
+    _check_names(equations, parameters, spiking, where)
+    _check_roles(population, equations, fed, shared_names, where)
+    assignments = _ordered(equations, where)
+    dimensions = check_units(equations, assignments, population, dimensions, where)
+    _check_values(equations, assignments, parameters, dimensions, where)
+    initial = _initial(population, equations, where)
+    extra = SPIKING_VARIABLES if spiking else ()
+    if cell.rate not in {*equations.states, *equations.subexpressions, *equations.inputs, *extra}:
+        raise CircuitError(
+            f"{where}: its rate '{cell.rate}' is no variable of its equations."
+            f"{suggest(cell.rate, [*equations.states, *equations.subexpressions])}"
+        )
+    live = {port for port in equations.ports if (population.name, port) in fed}
+    parameters |= dict.fromkeys((port for port in equations.ports if port not in live), 0.0)
+    slopes, holds = {d.name for d in equations.derivatives}, {h.name for h in equations.holds}
+    differ = {*equations.states, *live, *equations.inputs, *equations.noises, *extra, *slopes, *holds}
+    differ |= {x for x, value in parameters.items() if np.ndim(value) > 0}
+    assignments = _reductions_of_numbers(assignments, differ, n, shape)
+    # A hold is not for naming: the equation of a state reads what is taken in this step, an expression does not.
+    known = {*equations.states, *equations.noises, *_reached(assignments, set(equations.states)), *holds}
+    states, parts = name_coefficients(equations.states, known)
+    assignments += [Assignment(name, text) for name, text in parts.items()]
+    dimensions |= {name: dimensions_of(text, dimensions, where) for name, text in parts.items()}
+    moving = _reached(assignments, live | {*equations.states, *TIMES, *slopes, *extra})
+    prefixed = {n: f"ns_{n}" for n in equations.noises}  # Brian2 would draw an `xi` itself
+    dimensions |= {prefixed[n]: dimensions[n] for n in prefixed}
+    states = {x: substitute(text, prefixed) for x, text in states.items()}
+    written = {a.name: a.expression for a in assignments}
+    timed = timed_names(written)
+    written |= {x: substitute(text, prefixed) for x, text in equations.states.items()}
+    states = {x: with_margins(text, written, timed, dimensions) for x, text in states.items()}
+    assignments = [replace(a, expression=with_margins(a.expression, written, timed, dimensions)) for a in assignments]
+    texts = {a.name: a.expression for a in assignments} | states
+    return PopulationPlan(
+        name=population.name,
+        n=n,
+        rate=cell.rate,
+        ode=states,
+        assignments=assignments,
+        late=_reached(assignments, live),
+        static={a.name for a in assignments} - moving | set(equations.inputs) | set(parameters),
+        parameters=parameters,
+        inputs=equations.inputs,
+        shared=equations.shared,
+        holds=equations.holds,
+        initial=initial,
+        dimensions=dimensions,
+        derivatives=equations.derivatives,
+        noises=tuple(prefixed.values()),
+        spiking=spiking,
+        ports={port: () for port in equations.ports if port in live},
+        shape=shape,
+        written={name: text for name, text in written.items() if texts[name] != text},
+    )
+
+
+def _size(population: Population, where: str) -> tuple[int, tuple[int, int, int] | None]:
+    """The number of cells, and the maps if there are any."""
     shape = population.n if isinstance(population.n, tuple) else None
     n = population.n if isinstance(population.n, int) else math.prod(population.n)
     if n > MOST_CELLS:
         raise CircuitError(f"{where}: n = {population.n} are {n} cells; wanted at most {MOST_CELLS}.")
-    equations = parse_cell(cell.equations, where)
-    parameters, dimensions = _parameters(population, equations, where)
-    taken = [item.name for item in (*cell.pools, *cell.holds, *cell.derivatives, *cell.overlaps)]
-    spiking = _spiking(population, equations, {**dimensions, **equations.dimensions}, parameters, where)
-    check_unique(
-        f"name in {where}",
-        [*equations.dimensions, *parameters, *taken, *(SPIKING_VARIABLES if spiking else ())],
-    )
-    for name in (*parameters, *taken):
+    return n, shape
+
+
+def _check_names(equations: CellEquations, parameters: Collection[str], spiking: Spiking | None, where: str) -> None:
+    """Refuse names that occur twice or are taken, and derivatives of what is no state."""
+    extra = SPIKING_VARIABLES if spiking else ()
+    check_unique(f"name in {where}", [*equations.dimensions, *parameters, *extra])
+    for name in parameters:
         check_name(name, where)
-    for derivative in cell.derivatives:
+    for derivative in equations.derivatives:
         if derivative.of not in equations.states:
             raise CircuitError(
                 f"{where}: the derivative '{derivative.name}' is of '{derivative.of}', which is no state."
                 f"{suggest(derivative.of, equations.states)}"
             )
-    ports = (*cell.ports, *cell.optional_ports)
-    for name in (*ports, *cell.inputs):
-        if name not in equations.declared:
-            raise CircuitError(
-                f"{where}: '{name}' is listed as a port or an input but the equations do not declare it; add a line "
-                f"'{name} : 1' (with its unit).{suggest(name, equations.declared)}"
-            )
-    for name in equations.declared:
-        if name not in ports and name not in cell.inputs and name not in parameters:
-            raise CircuitError(
-                f"{where}: the line '{name} : ...' declares a variable that nothing sets; list it in `ports`, "
-                "`optional_ports`, `inputs` or `parameters`, or mark it (shared)."
-            )
+
+
+def _check_roles(
+    population: Population,
+    equations: CellEquations,
+    fed: Collection[tuple[str, str]],
+    shared_names: Collection[str],
+    where: str,
+) -> None:
+    """Refuse shared variables without a value, and ports that nothing feeds."""
     for name in equations.shared:
         if name not in shared_names:
             raise CircuitError(
                 f"{where}: the protocol gives no value for the shared variable '{name}'; add it to "
                 f"Protocol(shared={{...}}).{suggest(name, shared_names)}"
             )
-    for name in cell.ports:
+    for name in equations.required_ports:
         if (population.name, name) not in fed:
             raise CircuitError(
                 f"{where}: no projection feeds the port '{name}'; add Projection(..., target='{population.name}.{name}') "
-                "or list the port in `optional_ports` (it then reads 0)."
+                "or mark it (optional port) in the cell's text (it then reads 0)."
             )
-    assignments = _ordered(equations, population, where)
-    dimensions = check_units(equations, assignments, population, dimensions, where)
+
+
+def _check_values(
+    equations: CellEquations,
+    assignments: list[Assignment],
+    parameters: dict[str, Any],
+    dimensions: dict[str, Dimension],
+    where: str,
+) -> None:
+    """Refuse parameters with which the equations mean nothing: divisions by zero, growth, noise without a limit."""
     divided = [*equations.subexpressions.items(), *((f"d{x}/dt", rhs) for x, rhs in equations.states.items())]
     _check_divisions(divided, parameters, where)
-    follows = {a.name: a.expression for a in assignments} | {d.name: d.of for d in cell.derivatives}
+    follows = {a.name: a.expression for a in assignments} | {d.name: d.of for d in equations.derivatives}
     check_noise(equations.states, follows, where)
     check_constants(equations.states, equations.subexpressions, parameters, dimensions, where)
-    for name in cell.initial:
+
+
+def _initial(population: Population, equations: CellEquations, where: str) -> dict[str, float]:
+    """The initial value of each state."""
+    given = population.cell.initial
+    for name in given:
         if name not in equations.states:
             raise CircuitError(
                 f"{where}: initial value for '{name}', which is no state.{suggest(name, equations.states)}"
             )
-    initial = {
-        x: amount(cell.initial.get(x, 0.0), equations.dimensions[x], f"{where}: the initial value of '{x}'")
+    values = {
+        x: amount(given.get(x, 0.0), equations.dimensions[x], f"{where}: the initial value of '{x}'")
         for x in equations.states
     }
-    for name, value in initial.items():
+    for name, value in values.items():
         if np.ndim(value) > 0:
             raise CircuitError(f"{where}: the initial value of '{name}' is an array; wanted one number.")
-    extra = SPIKING_VARIABLES if spiking else ()
-    if cell.rate not in {*equations.states, *equations.subexpressions, *cell.inputs, *extra}:
-        raise CircuitError(
-            f"{where}: its rate '{cell.rate}' is no variable of its equations."
-            f"{suggest(cell.rate, [*equations.states, *equations.subexpressions])}"
-        )
-    for port in ports:
-        if (population.name, port) not in fed:
-            parameters[port] = 0.0
-    live = {port for port in ports if (population.name, port) in fed}
-    differ = {
-        *equations.states,
-        *live,
-        *cell.inputs,
-        *equations.noises,
-        *extra,
-        *(d.name for d in cell.derivatives),
-    }
-    differ |= {h.name for h in cell.holds} | {x for x, value in parameters.items() if np.ndim(value) > 0}
-    assignments = _pools_of_numbers(assignments, differ, n, shape)
-    states, parts = name_coefficients(
-        equations.states,
-        # A hold is not for naming: the equation of a state reads what is taken in this step, an expression does not.
-        {
-            *equations.states,
-            *equations.noises,
-            *_reached(assignments, set(equations.states)),
-            *(h.name for h in cell.holds),
-        },
-    )
-    assignments += [Assignment(name, text) for name, text in parts.items()]
-    dimensions |= {name: dimensions_of(text, dimensions, where) for name, text in parts.items()}
-    late = _reached(assignments, live)
-    changing = {*equations.states, *TIMES, *(d.name for d in cell.derivatives), *extra}
-    moving = _reached(assignments, live | changing)
-    static = {a.name for a in assignments} - moving | set(cell.inputs) | set(parameters)
-    prefixed = {n: f"ns_{n}" for n in equations.noises}  # Brian2 would draw an `xi` itself
-    states = {x: substitute(text, prefixed) for x, text in states.items()}
-    written = {a.name: a.expression for a in assignments} | {
-        x: substitute(text, prefixed) for x, text in equations.states.items()
-    }
-    timed = timed_names({a.name: a.expression for a in assignments})
-    states = {x: with_margins(text, written, timed, dimensions) for x, text in states.items()}
-    assignments = [replace(a, expression=with_margins(a.expression, written, timed, dimensions)) for a in assignments]
-    texts = {a.name: a.expression for a in assignments} | states
-    return PopulationPlan(
-        population.name, n, cell.rate, states, assignments, late, static, parameters, cell.inputs, equations.shared, cell.holds,
-        {x: float(value) for x, value in initial.items()},
-        dimensions | {prefixed[n]: dimensions[n] for n in prefixed}, cell.derivatives, tuple(prefixed.values()),
-        spiking, {port: () for port in ports if port in live}, shape,
-        {name: text for name, text in written.items() if texts[name] != text},
-    )  # fmt: skip
+    return {x: float(value) for x, value in values.items()}
 
 
 def _spiking(
@@ -229,11 +256,10 @@ def _parameters(
     return values, dimensions
 
 
-def _ordered(equations: CellEquations, population: Population, where: str) -> list[Assignment]:
-    """Subexpressions and pools in the order of their dependence."""
+def _ordered(equations: CellEquations, where: str) -> list[Assignment]:
+    """Subexpressions and reductions in the order of their dependence."""
     waiting = [Assignment(n, e) for n, e in equations.subexpressions.items()]
-    waiting += [Assignment(p.name, p.expression, p.over, p.reduce) for p in population.cell.pools]
-    waiting += [Assignment(o.name, o.of, "overlap") for o in population.cell.overlaps]
+    waiting += [Assignment(r.name, r.expression, r.word, r.axis) for r in equations.reduced]
     ordered: list[Assignment] = []
     while waiting:
         names = {a.name for a in waiting}
@@ -247,19 +273,20 @@ def _ordered(equations: CellEquations, population: Population, where: str) -> li
     return ordered
 
 
-def _pools_of_numbers(
+def _reductions_of_numbers(
     assignments: list[Assignment], differ: set[str], n: int, shape: tuple[int, ...] | None
 ) -> list[Assignment]:
-    """Pools over what is the same in all cells (a parameter, a port that nothing feeds, another pool) written as products: engines sum arrays."""
+    """Rewrite reductions of cell-independent values as products such as ``n*value``; engines can only reduce arrays."""
     differ, moving = set(differ), _reached(assignments, differ)
     found = []
     for a in assignments:
         cells = bool(names_in(a.expression) & differ)
-        count = n if a.over == "population" or shape is None else shape[1] * shape[2]
-        if not cells and (a.over in ("population", "map") or (a.over == "batch" and a.name not in moving)):
-            times = 1 if a.reduce == "max" or (a.over == "batch" and not shape) else count
-            a = Assignment(a.name, f"{times}*({a.expression})")
-        elif cells and a.over != "population":
+        row = a.reduction
+        if row and row.constant and not cells and (a.axis != "batch" or a.name not in moving):
+            count = n if a.axis == "population" or shape is None else shape[1] * shape[2]
+            count = 1 if a.axis == "batch" and not shape else count
+            a = Assignment(a.name, row.constant.format(n=count, x=a.expression))
+        elif cells and a.axis != "population":
             differ.add(a.name)
         found.append(a)
     return found

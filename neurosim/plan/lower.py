@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurosim.description import RandomSign
+from neurosim.equations import parse_cell
+from neurosim.plan.cells import described as where
 from neurosim.plan.cells import lower_population
 from neurosim.plan.names import check_names, check_target
 from neurosim.plan.phases import lower_phases
@@ -31,10 +33,11 @@ def lower(circuit: Circuit) -> Plan:
     protocol, described = circuit.protocol, circuit.projections
     check_names(circuit.populations, described, protocol)
     names = shared_names(protocol, circuit.name)
+    texts = {p.name: parse_cell(p.cell.equations, where(p)) for p in circuit.populations}
     for projection in described:
-        check_target(projection, circuit.populations)
+        check_target(projection, texts)
     fed = {(p.target_population, p.port) for p in described}
-    populations = {p.name: lower_population(p, fed, names) for p in circuit.populations}
+    populations = {p.name: lower_population(p, texts[p.name], fed, names) for p in circuit.populations}
     given = given_values(protocol)
     units = shared_units(populations, names, given)
     sizes = {p.name: int(np.prod(p.n)) for p in circuit.populations}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from neurosim.description import Phase, Population, Projection, Protocol, Windows
+from neurosim.equations import CellEquations
 from neurosim.errors import CircuitError, suggest, unknown
 
 #: Names of what stands beside the populations in a file of traces.
@@ -38,20 +39,19 @@ def check_unique(what: str, names: list[str]) -> None:
             raise CircuitError(f"Two of one name: {what} '{name}'; rename one.")
 
 
-def check_target(projection: Projection, populations: Sequence[Population]) -> None:
+def check_target(projection: Projection, cells: Mapping[str, CellEquations]) -> None:
     """Refuse a port that is not there, before its misspelling reads as another port that nothing feeds."""
-    where, by_name = f"Projection '{projection.name}'", {p.name: p for p in populations}
+    where = f"Projection '{projection.name}'"
     name, port = projection.target_population, projection.port
-    if name not in by_name:
-        raise CircuitError(f"{where}: {unknown('population', name, by_name)}")
-    cell = by_name[name].cell
-    ports = (*cell.ports, *cell.optional_ports)
+    if name not in cells:
+        raise CircuitError(f"{where}: {unknown('population', name, cells)}")
+    ports = cells[name].ports
     if not port:
         raise CircuitError(
             f"{where}: target = '{projection.target}' names no port; wanted '{name}.PORT'. Ports: {', '.join(ports)}."
         )
     if port not in ports:
         raise CircuitError(
-            f"{where}: {name} has no port '{port}'.{suggest(port, ports)} Ports: {', '.join(ports) or '(none)'}; a port is listed in its "
-            "cell's `ports` or `optional_ports`."
+            f"{where}: {name} has no port '{port}'.{suggest(port, ports)} Ports: {', '.join(ports) or '(none)'}; a port is a "
+            "line 'name : unit (port)' or '(optional port)' of its cell's text."
         )

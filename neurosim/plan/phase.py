@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.description import WINDOW_FIELDS, Hold
+from neurosim.description import WINDOW_FIELDS
+from neurosim.equations import Hold
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Plan:
         """Refuse overlaps on a level in time, where the samples or labels that they compare are not there at once."""
         for p in self.populations.values():
             for a in p.assignments:
-                if a.over == "overlap":
+                if a.reduction and a.reduction.all_samples:
                     raise UnsupportedError(
                         f"{level} cannot run population '{p.name}': its overlap '{a.name}' compares samples (or labels) that are all there at once, "
                         "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."

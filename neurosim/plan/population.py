@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.description import Derivative, Hold
-from neurosim.equations import TIMES, names_in
+from neurosim.equations import REDUCTIONS, TIMES, Derivative, Hold, Reduction, names_in
 from neurosim.equations.units import Dimension
 from neurosim.plan.projection import ProjectionPlan
 
@@ -32,13 +31,17 @@ NEVER = -1e4
 
 @dataclass(frozen=True)
 class Assignment:
-    """``name = expression``; where `over` is set, a sum of the expression over the cells of a ``population`` or ``map``, over the ``batch``, or
-    its ``overlap`` between samples (see `Pool` and `Overlap`). `reduce` is ``"sum"`` or ``"max"``."""
+    """``name = expression``, or where `word` is set ``name = word(expression, axis)``; see `REDUCTIONS`."""
 
     name: str
     expression: str
-    over: str = ""
-    reduce: str = "sum"
+    word: str = ""
+    axis: str = ""
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """What `word` means."""
+        return REDUCTIONS[self.word] if self.word else None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class PopulationPlan:
 
     @cached_property
     def subexpressions(self) -> dict[str, str]:
-        return {a.name: a.expression for a in self.assignments if not a.over}
+        return {a.name: a.expression for a in self.assignments if not a.word}
 
     @cached_property
     def fed(self) -> set[str]:

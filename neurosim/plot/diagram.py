@@ -24,8 +24,6 @@ _MARGIN = 0.12
 #: Sizes of text in points: names of arrows, ports, names of populations.
 LABEL, SMALL, MIDDLE = 6.5, 7.0, 8.5
 
-#: Before the name of a pool, which stands in the box below the ports.
-SUM, MAXIMUM = "Σ ", "max "
 #: The population of biases, which has no box.
 ONE = "one"
 
@@ -37,7 +35,7 @@ class Box:
     name: str
     title: str
     note: str
-    ports: list[str]  # and pools, see `SUM`
+    ports: list[str]  # and reductions, with their signs
     column: int
     row: int
     x: float = 0.0
@@ -234,9 +232,7 @@ def _boxes(circuit: Circuit, placed: Mapping[str, tuple[int, int]]) -> dict[str,
         ports.sort(key=lambda port: (_basal(port), plan.spiking is None and list(plan.ports).index(port)))
         # What cells of one population do to one another; pools that rules alone read are left out.
         acting = plan.closure(plan.names_of_ode() | circuit.plan.sent(name))
-        pools = [
-            (MAXIMUM if a.reduce == "max" else SUM) + a.name for a in plan.assignments if a.over and a.name in acting
-        ]
+        pools = [f"{a.reduction.symbol} {a.name}".strip() for a in plan.assignments if a.reduction and a.name in acting]
         boxes[name] = Box(name, name, note, ports + pools, column, row)
     return boxes
 

@@ -13,7 +13,8 @@ from matplotlib.path import Path as Line
 
 from neurosim.circuit import Circuit
 from neurosim.describe.pieces import counted
-from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, SUM, Arrow, Box, Diagram, diagram, text_width
+from neurosim.equations import REDUCTIONS
+from neurosim.plot.diagram import LABEL, MIDDLE, ONE, SMALL, Arrow, Box, Diagram, diagram, text_width
 from neurosim.plot.selection import check_type
 from neurosim.plot.signs import Sign
 from neurosim.plot.style import GREY, PALETTE, plain, style
@@ -191,7 +192,7 @@ def _legend(plan: Diagram, kinds: list[str]) -> list[Line2D]:
     ]
     if any(a.source == ONE for a in arrows):
         handles.append(Line2D([], [], color=GREY, linestyle="", marker="o", markersize=3.5, label="bias"))
-    if any(port.startswith(SUM) for box in plan.boxes.values() for port in box.ports):
+    if any(port.startswith(f"{REDUCTIONS['pool'].symbol} ") for box in plan.boxes.values() for port in box.ports):
         handles.append(
             Line2D([], [], color=GREY, linestyle="", marker=r"$\Sigma$", markersize=6, label="pool of its cells")
         )

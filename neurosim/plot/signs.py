@@ -17,6 +17,7 @@ from sympy.core.function import AppliedUndef
 from neurosim.circuit import Circuit
 from neurosim.description import Constant, Given, Glorot, Kernel, Like, Orthogonal, Uniform
 from neurosim.equations.units import quantity, seconds
+from neurosim.plan import Assignment
 
 #: 1 raises, -1 lowers, 0 moves nothing; None: the equations do not say, or say both.
 Sign = int | None
@@ -116,15 +117,15 @@ class _Cell:
         plan = self.plan
         inlined: dict[Any, Any] = {}
         self.follows: dict[Any, Any] = {}  # what each state, pool, hold, ... follows
-        self.pools: list[tuple[str, str, Any]] = []
+        self.pools: list[tuple[Assignment, Any]] = []
         for a in plan.assignments:  # in the order of dependence
             expression = _read(a.expression).xreplace(inlined)
-            if not a.over:
+            if not a.word:
                 inlined[_symbol(a.name)] = expression
                 continue
-            self.pools.append((a.name, a.over, expression))
+            self.pools.append((a, expression))
             # What samples have in common raises and lowers; no function that is known here.
-            of = sympy.Function("overlap")(expression) if a.over == "overlap" else expression
+            of = sympy.Function("overlap")(expression) if a.word == "overlap" else expression
             self.follows[_symbol(a.name)] = of
         self.states = {_symbol(x): _read(text).xreplace(inlined) for x, text in plan.ode.items()}
         self.follows |= self.states
@@ -259,13 +260,14 @@ class _Cell:
         return found
 
     def _with_pools(self, values: dict[str, Any]) -> dict[str, Any]:
-        for name, over, expression in self.pools:
+        for a, expression in self.pools:
             try:
                 value = _value(expression, values)
             except (NameError, TypeError, ValueError):  # a function that is not known here
                 value = np.nan
-            cells = {"population": self.plan.n, "map": self.plan.n // self.plan.maps}.get(over, 1)
-            values[name] = 0.0 if over == "overlap" else cells * np.mean(value)
+            cells = {"population": self.plan.n, "map": self.plan.n // self.plan.maps}.get(a.axis, 1)
+            cells = cells if a.reduction and a.reduction.additive else 1
+            values[a.name] = 0.0 if a.word == "overlap" else cells * np.mean(value)
         return values
 
     def _settled(self, start: dict[str, Any]) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from unittest import mock
 
 import h5py
 import numpy as np
+from circuits import assemble
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
@@ -1017,7 +1018,7 @@ CIRCUIT: dict[str, Any] = {
 def build(words: dict[str, Any], simulated: bool = False) -> None:
     """Describe a small circuit made of these words, and simulate it."""
     constants = {"tau": words["tau"], "k": words["k"]}
-    cell = neurosim.Cell("cell", words["cell"], ("I",), rate=words["rate"], parameters=constants)
+    cell = assemble("cell", words["cell"], ("I",), rate=words["rate"], parameters=constants)
     rule = neurosim.PlasticityRule("rule", words["rule"], {"eta": words["eta"]})
     phase = neurosim.Phase("phase", words["duration"], clamps={"inp.r": "image"}, plastic=("rule",))
     weights = neurosim.Uniform(words["low"], 1.0)

@@ -66,7 +66,7 @@ class Settings:
 
 def circuit(cells: int) -> Circuit:
     """Leaky cells, each under the current that is its pixel."""
-    cell = Cell("leaky", "du/dt = (I - u)/tau : 1\n I : 1\n", ports=("I",), rate="u", parameters={"tau": "10*ms"})
+    cell = Cell("leaky", "du/dt = (I - u)/tau : 1\n I : 1 (port)\n", rate="u", parameters={"tau": "10*ms"})
     return Circuit(
         "leaky", (Population("inp", cells, SOURCE), Population("c", cells, cell)), (Projection("W", "inp", "c.I", OneToOne()),),
         Protocol((Phase("rise", f"{RISE}*ms"), Phase("hold", f"{HOLD}*ms")), {"inp.r": "image"}, dt="1*ms"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
 from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
-from neurosim.equations import NUMPY_FUNCTIONS, RENDERED
+from neurosim.backends.step import reductions
+from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.plan import ProjectionPlan
 
 
@@ -23,10 +26,16 @@ def _logistic(x: Any) -> Any:
     return np.divide(1.0, y, out=y)
 
 
-def _pool_map(x: np.ndarray, maps: int, reduce: Any = np.sum) -> np.ndarray:
-    """The sum (or maximum) over each map, for every one of its cells."""
+def _each_map(reduce: Callable[[np.ndarray], np.ndarray], x: np.ndarray, maps: int) -> np.ndarray:
+    """A reduction of each map, repeated for every one of its cells."""
     cells = x.reshape(*x.shape[:-1], maps, -1)
-    return np.broadcast_to(reduce(cells, axis=-1, keepdims=True), cells.shape).reshape(x.shape)
+    return np.broadcast_to(reduce(cells), cells.shape).reshape(x.shape)
+
+
+#: ``{word: reduction of the last axis, which stays}``.
+REDUCED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    word: partial(getattr(np, row.numpy), axis=-1, keepdims=True) for word, row in REDUCTIONS.items() if row.numpy
+}
 
 
 class NumpyArrays:
@@ -35,10 +44,7 @@ class NumpyArrays:
     dtype_name = "float64"
     functions: dict[str, Any] = {  # noqa: RUF012
         **NUMPY_FUNCTIONS, **RENDERED, "ns_logistic": _logistic,
-        "ns_pool": lambda x: x.sum(-1, keepdims=True),
-        "ns_pool_max": lambda x: x.max(-1, keepdims=True),
-        "ns_pool_map_max": lambda x, maps: _pool_map(x, maps, np.max),
-        "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdims=True), maps),
+        **reductions(lambda x: x.mean(0, keepdims=True), REDUCED, _each_map),
     }  # fmt: skip
 
     def zeros(self, *shape: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class DenseEngine:
         lines = state_lines(p)
         outside = sorted({*p.names_of_ode(), *(["spike_train"] if p.spiking else [])} - {"lastspike"})
         # With one sample a pool is one number for the whole group.
-        scalars = {*p.shared, *p.clocks, *(a.name for a in p.assignments if a.over == "population" and batch == 1)}
+        scalars = {*p.shared, *p.clocks, *(a.name for a in p.assignments if a.axis == "population" and batch == 1)}
         lines += [f"{n} : {brian2_unit(p.dimensions[n])}{' (shared)' if n in scalars else ''}" for n in outside]
         arrays = p.arrays
         lines += [f"{n} : {brian2_unit(p.dimensions[n])} (constant)" for n in arrays]

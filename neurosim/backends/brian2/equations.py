@@ -18,6 +18,7 @@ import brian2 as b2
 import numpy as np
 from tqdm import tqdm
 
+from neurosim.backends.brian2.arrays import REDUCED
 from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.network import (
     WHOLE,
@@ -35,8 +36,8 @@ from neurosim.backends.engine import Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.backends.step import Learn
-from neurosim.description import Conv2d, Derivative, Hold, OneToOne
-from neurosim.equations import brian2_source, names_in, quantity, substitute
+from neurosim.description import Conv2d, OneToOne
+from neurosim.equations import Derivative, Hold, brian2_source, names_in, quantity, substitute
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
 from neurosim.traces.recorder import Recording
@@ -156,10 +157,11 @@ class _Run:
 
     def _group(self, p: PopulationPlan) -> b2.NeuronGroup:
         lines = state_lines(p)
-        pools = {a.name for a in p.assignments if a.over and a.reduce == "sum"}
-        largest = [a.name for a in p.assignments if a.reduce == "max"]
+        reduced = [a for a in p.assignments if a.reduction]
+        pools = {a.name for a in reduced if a.reduction and a.reduction.additive}
+        others = [a.name for a in reduced if a.name not in pools]
         arrays, read_holds = p.arrays, self._read_holds(p.name)
-        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises, *largest]
+        stored = [*p.subexpressions, *p.ports, *p.inputs, *(h.name for h in p.holds), *arrays, *p.noises, *others]
         stored += [d.name for d in p.derivatives] + (["spike_train"] if p.spiking else [])
         stored += [_part(q) for port in p.ports.values() if len(port) > 1 for q in port]
         lines += [f"{n} : {brian2_unit(p.dimensions[n if n in p.dimensions else _port(n)])}" for n in stored]
@@ -167,7 +169,7 @@ class _Run:
         lines += [
             f"{n} : {brian2_unit(p.dimensions[n])}\nns_{n} : {brian2_unit(p.dimensions[n])} (linked)" for n in pools
         ]
-        lines += [f"ns_of_{n} : {brian2_unit(p.dimensions[n])}" for n in largest]
+        lines += [f"ns_of_{n} : {brian2_unit(p.dimensions[n])}" for n in others]
         lines += [f"ns_take_{h.name} : boolean (shared)" for h in p.holds]
         lines += [f"{_held_before(h)} : {brian2_unit(p.dimensions[h.name])}" for h in read_holds]
         lines += [f"{_before(d)} : {brian2_unit(p.dimensions[d.of])}" for d in p.derivatives]
@@ -218,20 +220,20 @@ class _Run:
                 pending.clear()
 
         for a in block:
-            if not a.over:
+            if a.reduction is None:
                 pending.append(a)
                 continue
-            if a.reduce == "max":
+            if not a.reduction.additive:
                 pending.append(Assignment(f"ns_of_{a.name}", a.expression))
                 flush()
-                self._maximum(p, group, a, when, order + 1)
+                self._reduced(p, group, a, when, order + 1)
                 order += 10
                 continue
             flush()
             unit = brian2_unit(p.dimensions[a.name])
             # One sum for the population, or one per map; of a batch of one sample the mean is that sample.
             sums, of_cell = 1, np.zeros(p.n, dtype=int)
-            if a.over in ("map", "batch"):
+            if a.axis in ("map", "batch"):
                 sums, of_cell = p.maps, np.arange(p.n) // (p.n // p.maps)
             pool = b2.NeuronGroup(
                 sums, f"total : {unit}", clock=self.clock, name=object_name("pool", p.name, a.name), order=order + 1
@@ -249,15 +251,15 @@ class _Run:
             order += 10
         flush()
 
-    def _maximum(self, p: PopulationPlan, group: b2.NeuronGroup, a: Assignment, when: str, order: int) -> None:
-        """A pool that is a maximum: an operation, since what Synapses make of their sources is a sum."""
-        values, largest = (group.variables[n].get_value() for n in (f"ns_of_{a.name}", a.name))
-        rows = values.reshape(p.maps if a.over == "map" else 1, -1)
+    def _reduced(self, p: PopulationPlan, group: b2.NeuronGroup, a: Assignment, when: str, order: int) -> None:
+        """A reduction that is no sum: an operation, since what Synapses make of their sources is a sum."""
+        values, found = (group.variables[n].get_value() for n in (f"ns_of_{a.name}", a.name))
+        rows, reduce = values.reshape(p.maps if a.axis == "map" else 1, -1), REDUCED[a.word]
 
         def operation() -> None:
-            largest.reshape(rows.shape)[...] = rows.max(axis=1, keepdims=True)
+            found.reshape(rows.shape)[...] = reduce(rows)
 
-        name = object_name("maximum", p.name, a.name)
+        name = object_name(a.word, p.name, a.name)
         self.objects.append(b2.NetworkOperation(operation, clock=self.clock, when=when, order=order, name=name))
 
     def _read_holds(self, population: str) -> list[Hold]:

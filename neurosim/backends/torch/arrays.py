@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from neurosim.backends import DTYPES
+from neurosim.backends.step import reductions
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
-from neurosim.equations import NUMPY_FUNCTIONS, RENDERED
+from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import ProjectionPlan
 
 
-def _pool_map(x: torch.Tensor, maps: int, reduce: Any = torch.sum) -> torch.Tensor:
-    """The sum (or maximum) over each map, for every one of its cells."""
+def _each_map(reduce: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, maps: int) -> torch.Tensor:
+    """A reduction of each map, repeated for every one of its cells."""
     cells = x.unflatten(-1, (maps, -1))
-    return reduce(cells, dim=-1, keepdim=True).expand_as(cells).flatten(-2)
+    return reduce(cells).expand_as(cells).flatten(-2)
+
+
+#: ``{word: reduction of the last axis, which stays}``.
+REDUCED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    word: partial(getattr(torch, row.torch), dim=-1, keepdim=True) for word, row in REDUCTIONS.items() if row.torch
+}
 
 
 def _of_either(of_tensors: Callable[..., Any], of_numbers: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,10 +68,7 @@ class TorchArrays:
             for name, of_numbers in (NUMPY_FUNCTIONS | RENDERED).items()
         }
         self.functions |= {
-            "ns_pool": lambda x: x.sum(-1, keepdim=True),
-            "ns_pool_max": lambda x: x.amax(-1, keepdim=True),
-            "ns_pool_map_max": lambda x, maps: _pool_map(x, maps, torch.amax),
-            "ns_pool_map": _pool_map, "ns_pool_batch": lambda x, maps: _pool_map(x.mean(0, keepdim=True), maps),
+            **reductions(lambda x: x.mean(0, keepdim=True), REDUCED, _each_map),
             "ns_match": lambda f, g: (f.reshape(-1, f.shape[-1]) @ g.reshape(-1, g.shape[-1]).T).unsqueeze(-1),
         }  # fmt: skip
 

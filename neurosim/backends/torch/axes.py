@@ -65,9 +65,8 @@ def find_axes(plan: Plan, phase: PhasePlan) -> dict[str, dict[str, Axes]]:
                     "": axes,
                     "population": Axes(axes.sample, axes.label, False),
                     "map": axes | CELLS,
-                    "batch": Axes(False, axes.label, True),
-                    "overlap": axes,
-                }[a.over]
+                    "batch": axes if a.word == "overlap" else Axes(False, axes.label, True),
+                }[a.axis]
             for x, rhs in p.ode.items():
                 known[x] |= union(known, rhs)
     return found
@@ -147,9 +146,9 @@ def split(text: str, known: Mapping[str, Axes], p: PopulationPlan) -> list[Facto
 def check_pools(known: Mapping[str, Axes], p: PopulationPlan) -> None:
     """Raise `NotSeparable` for a pool over a population, of what differs between samples, labels and cells, that is no sum of products."""
     for a in p.assignments:
-        if a.over == "population" and union(known, a.expression).mixed:
-            if a.reduce == "max":
-                raise NotSeparable(f"The maximum '{a.name}' of population '{p.name}' is no product.")
+        if a.reduction and a.axis == "population" and union(known, a.expression).mixed:
+            if not a.reduction.additive:
+                raise NotSeparable(f"'{a.name} = {a.word}(...)' of population '{p.name}' is no product.")
             pool_text(a.expression, known, p)
 
 

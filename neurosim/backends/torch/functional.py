@@ -87,7 +87,7 @@ class FunctionalTrial:
         for p in plan.populations.values():
             if p.spiking or p.noises or p.timed:
                 what = f"the cells of '{p.name}' have no steady rate"
-            if any(a.over not in ("", "population", "map") for a in p.assignments):
+            if any(a.axis not in ("", "population", "map") for a in p.assignments):
                 what = f"pools of '{p.name}' join samples"
         for q in plan.plastic():
             assert q.rule is not None
@@ -171,7 +171,7 @@ class FunctionalTrial:
         else:
             return None
         block = compile_block([line], self.arrays.functions, self._constants[population])
-        pool = variable in self._assigned and self._assigned[variable].over
+        pool = variable in self._assigned and self._assigned[variable].word
 
         def compute(values: Values, weights: Mapping[str, torch.Tensor]) -> None:
             mine = values[population]

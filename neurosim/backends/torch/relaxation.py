@@ -77,8 +77,7 @@ def compile_sweeps(
 
     def assigned(population: str, a: Assignment) -> str:
         value = rendered(population, a.expression)
-        pool = "ns_pool_max" if a.reduce == "max" else "ns_pool"
-        return f"{local(population, a.name)} = {f'{pool}({value})' if a.over else value}"
+        return f"{local(population, a.name)} = {f'ns_{a.word}({value})' if a.word else value}"
 
     def weights(q: ProjectionPlan) -> str:
         read[f"ns_w_{q.name}"] = f"ns_weights['{q.root}']{'.T' if q.transpose else ''}"

@@ -43,7 +43,7 @@ class CellStability:
             rates = linear_rates(ode, p.subexpressions, numbers | p.parameters)
             return cls(moving, bool((np.real(rates) > 0).any()), lambda values: None)
         needed = p.closure({n for rhs in ode.values() for n in names_in(rhs)})
-        follow = [a for a in p.assignments if a.name in needed and not a.over]
+        follow = [a for a in p.assignments if a.name in needed and not a.word]
         lines = [(a.name, a.expression) for a in follow] + [(f"ns_rhs_{x}", rhs) for x, rhs in ode.items()]
         return cls(moving, None, compile_block(lines, functions, constants))
 

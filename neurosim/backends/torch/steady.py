@@ -112,7 +112,7 @@ class SteadyEngine:
             raise unknown("solver of the steady level", options.method, SOLVERS)
         if options.method == "relaxation" and (
             any(q.shared_kernel for q in plan.projections.values())
-            or any(a.over not in ("", "population") for p in plan.populations.values() for a in p.assignments)
+            or any(a.axis not in ("", "population") for p in plan.populations.values() for a in p.assignments)
         ):
             raise UnsupportedError(
                 "solver = 'relaxation' knows no convolutions, and no pools but those over populations. Use 'anderson' or 'sweeps'."
@@ -162,10 +162,14 @@ class SteadyEngine:
                 check_pools(self._axes[p.name], p)
         except NotSeparable:  # a rule or a pool mixes samples, labels and cells: one window after another
             self._labels, self._axes = [], {}
-        over = {a.over for p in plan.populations.values() for a in p.assignments}
+        gathered = [a for p in plan.populations.values() for a in p.assignments if a.reduction]
         #: Whether samples meet in the states' equations.
-        self._coupled = bool(over & {"batch", "overlap"})
-        if "overlap" in over and not self._labels and any(p.window is not None for p in plan.phases):
+        self._coupled = any(a.axis == "batch" for a in gathered)
+        if (
+            any(a.reduction and a.reduction.all_samples for a in gathered)
+            and not self._labels
+            and any(p.window is not None for p in plan.phases)
+        ):
             raise UnsupportedError(
                 f"'{plan.circuit.name}' has overlaps and windows that {LEVEL} runs one after another, so the labels to be compared are not there at "
                 "once. Use Windows(labels='all') as the whole protocol, or a circuit without overlaps (decorrelation=0)."
@@ -174,7 +178,7 @@ class SteadyEngine:
         self._initial: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
         self._kernels: dict[str, Convolution | BiasPerMap | Pairs] = kernels_of(plan, self.arrays)
         self._functions = self.arrays.functions | {
-            "ns_pool_batch": self._pool_batch, "ns_overlap": self._overlap,
+            "ns_pool_batch": self._pool_batch, "ns_overlap_batch": lambda x, maps: self._overlap(x),
             "ns_overlap_of_labels": lambda x: self._overlap(x, False),
         }  # fmt: skip
         self._compiled: dict[tuple[str, int], Sweeps] = {}
@@ -340,13 +344,13 @@ class SteadyEngine:
         lines = []
         for a in assignments:
             axes = union(self._axes[p.name], a.expression) if self._labels else Axes(cells=True)
-            if a.over == "overlap" and axes.label and not axes.sample:
+            if a.word == "overlap" and axes.label and not axes.sample:
                 lines.append((a.name, f"ns_overlap_of_labels({a.expression})"))
-            elif a.over == "population" and axes.mixed:
+            elif a.axis == "population" and axes.mixed:
                 lines.append((a.name, pool_text(a.expression, self._axes[p.name], p)))
-            elif a.over == "population" and not axes.cells:
-                lines.append((a.name, f"{1 if a.reduce == 'max' else p.n}*({a.expression})"))
-            elif a.over and not axes.cells:
+            elif a.reduction and a.axis == "population" and not axes.cells:
+                lines.append((a.name, a.reduction.constant.format(n=p.n, x=a.expression)))
+            elif a.word and not axes.cells:
                 lines.append(pooled(replace(a, expression=f"({a.expression})*ns_ones")))
             else:
                 lines.append(pooled(a))
