@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from neurosim import SOURCE, Cell, Circuit, Kernel, OneToOne, Phase, Pool, Population, Projection, Protocol
+from neurosim import SOURCE, Cell, Circuit, Given, OneToOne, Phase, Pool, Population, Projection, Protocol
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.parts import CONDUCTANCES, pyramidal
@@ -63,10 +63,10 @@ def circuit(cells: int, inhibited: bool, read: bool) -> Circuit:
     """The cells under a constant drive; `read`: one unit reads their mean rate, as a projection would."""
     reader = Cell("reader", "du/dt = (I - u)/tau : 1\n I : 1 (port)", rate="u", parameters={"tau": "1*ms"})
     populations = [Population("inp", cells, SOURCE), Population("pyr", cells, cell(inhibited))]
-    projections = [Projection("drive", "inp", "pyr.I_basal", OneToOne())]
+    projections = [Projection("drive", "inp", "pyr.I_basal", connectivity=OneToOne())]
     if read:
         populations.append(Population("mean", 1, reader))
-        projections.append(Projection("read", "pyr", "mean.I", Kernel(np.full((cells, 1), 1 / cells))))
+        projections.append(Projection("read", "pyr", "mean.I", Given(np.full((cells, 1), 1 / cells))))
     phases = (Phase("trial", f"{STEPS * 0.1}*ms"),)
     return Circuit("pooled", tuple(populations), tuple(projections), Protocol(phases, {"inp.r": "image"}))
 

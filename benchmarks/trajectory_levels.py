@@ -81,7 +81,7 @@ def projection_circuit(n: int) -> Circuit:
     return Circuit(
         "one_projection",
         (Population("pre", n, source), Population("post", n, target)),
-        (Projection("W", "pre", "post.I", weights=Glorot(), rule=rule),),
+        (Projection("W", "pre", "post.I", Glorot(), rule),),
         Protocol((Phase("plastic", "20*ms", plastic=("hebb",)),), {"pre.x": "image"}),
     )
 

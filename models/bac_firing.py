@@ -61,7 +61,9 @@ def circuit(
             if on:
                 electrode = f"{name}_{port}"
                 populations.append(Population(electrode, 1, cell))
-                projections.append(Projection(f"into_{electrode}", electrode, f"{name}.{port}", OneToOne()))
+                projections.append(
+                    Projection(f"into_{electrode}", electrode, f"{name}.{port}", connectivity=OneToOne())
+                )
     return Circuit(
         "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
         citation=(

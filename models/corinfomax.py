@@ -35,7 +35,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     FeedForward,
     Glorot,
     Gram,
@@ -236,21 +235,21 @@ def circuit(
         below = "inp" if l == 1 else f"pyr{l - 1}"
         populations.append(Population(f"pyr{l}", n, output if last else hidden))
         ff = _contrast("feedforward", "I_ff", p["eta_ff"][l - 1], window)
-        projections.append(Projection(f"W{l}", below, f"pyr{l}.I_ff", Dense(), Glorot(INIT[init] if last else 1.0), ff))
+        projections.append(Projection(f"W{l}", below, f"pyr{l}.I_ff", Glorot(INIT[init] if last else 1.0), ff))
         if not last:
             fb = _contrast("feedback", "I_fb", p["eta_fb"][l - 1], window)
-            projections.append(Projection(f"F{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Dense(), Glorot(), fb))
+            projections.append(Projection(f"F{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Glorot(), fb))
         if interneurons:
             populations.append(Population(f"int{l}", n, lateral_cell))
             projections += [
-                Projection(f"B{l}", f"pyr{l}", f"int{l}.I_lat", Dense(), Gram(), rule),
-                Projection(f"Z{l}", f"int{l}", f"pyr{l}.z", OneToOne()),
+                Projection(f"B{l}", f"pyr{l}", f"int{l}.I_lat", Gram(), rule),
+                Projection(f"Z{l}", f"int{l}", f"pyr{l}.z", connectivity=OneToOne()),
             ]
         if sparse:
             populations.append(Population(f"spa{l}", 1, _sparsity(step / p["eta_q"][last])))
             projections += [
-                Projection(f"S{l}", f"pyr{l}", f"spa{l}.R_tot", Dense(), Constant(1)),
-                Projection(f"Q{l}", f"spa{l}", f"pyr{l}.I_q", Dense(), Constant(1)),
+                Projection(f"S{l}", f"pyr{l}", f"spa{l}.R_tot", Constant(1)),
+                Projection(f"Q{l}", f"spa{l}", f"pyr{l}.I_q", Constant(1)),
             ]
     layers = range(1, top + 1)
     silent = "lower eta_ff, or take a larger mu or more steps so that the phases settle"

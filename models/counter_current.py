@@ -207,7 +207,7 @@ def circuit(
     if filter:
         clamps[f"F{top}.y"] = "target"
         populations.append(Population("gate", 1, GATED, {"threshold": filter}))
-        projections.append(Projection("certain", f"F{top}.certain", "gate.I_certain", weights=Constant(1.0)))
+        projections.append(Projection("certain", f"F{top}.certain", "gate.I_certain", Constant(1.0)))
     for l in range(top):
         for name in (f"F{l}", f"D{l}") if l else ("D0",):
             populations.append(Population(name, shapes[l], stream[name if l == 0 else name[0]]))
@@ -215,7 +215,7 @@ def circuit(
             if labels == "true_and_random":
                 clamps[f"{name}.multiplicity"] = "multiplicity"
             if filter:
-                projections.append(Projection(f"keep_{name}", "gate.keep", f"{name}.keep", weights=Constant(1.0)))
+                projections.append(Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)))
     populations.append(Population(f"F{top}", classes, LOGIT))
 
     for l in range(1, top + 1):
@@ -232,20 +232,22 @@ def circuit(
             start = Uniform(-k, k)
             hidden = source not in ("F0", f"D{top}")
             variable = f".{sent}" if baseline and hidden else ""
-            projections.append(Projection(f"{name}{l}", source + variable, f"{target}.I_basal", kind, start, learns))
+            projections.append(
+                Projection(f"{name}{l}", source + variable, f"{target}.I_basal", start, learns, connectivity=kind)
+            )
             if baseline and hidden:
                 tonic = f"tonic{source}"
                 populations.append(Population(tonic, cells[int(source[1:])], TONIC, {"baseline": baseline}))
                 tied = Tied(f"{name}{l}", factor=-1)
-                projections.append(Projection(f"T{name}{l}", tonic, f"{target}.I_basal", tied=tied))
+                projections.append(Projection(f"T{name}{l}", tonic, f"{target}.I_basal", tied))
             if layers == "strided" and not dense:  # READ: biases start at 0
                 port, zero = f"{target}.I_basal", Constant(0.0)
-                projections.append(Projection(f"b{name}{l}", "one", port, PerMap(), zero, learns))
+                projections.append(Projection(f"b{name}{l}", "one", port, zero, learns, connectivity=PerMap()))
     for l in range(top):
         apical = [(f"Q{l}", f"F{l}", f"D{l}")] + ([(f"P{l}", f"D{l}", f"F{l}")] if l else [])
         for name, source, target in apical:
             variable = "" if source == "F0" or not baseline else f".{sent}"
-            projections.append(Projection(name, source + variable, f"{target}.I_apical", OneToOne()))
+            projections.append(Projection(name, source + variable, f"{target}.I_apical", connectivity=OneToOne()))
 
     protocol = Protocol(
         (

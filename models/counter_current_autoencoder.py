@@ -132,14 +132,16 @@ def circuit(
                 "forward" if name == "U" else "feedback", "dw/dt = eta/T_learn*delta_post*r_pre", times, apply="trial"
             )
             kind = down if halves else up
-            projections.append(Projection(f"{name}{l}", source, f"{target}.I_basal", kind, start, rule))
+            projections.append(Projection(f"{name}{l}", source, f"{target}.I_basal", start, rule, connectivity=kind))
             if picture or normalise == "none":
                 k = (9 * shapes[int(source[1:])][0]) ** -0.5
                 bias = Constant(0.0) if name == "U" else Uniform(-k, k)
-                projections.append(Projection(f"b{name}{l}", "one", f"{target}.I_basal", PerMap(), bias, rule))
+                projections.append(
+                    Projection(f"b{name}{l}", "one", f"{target}.I_basal", bias, rule, connectivity=PerMap())
+                )
     for l in range(top + 1):
-        projections += [Projection(f"Q{l}", f"F{l}", f"D{l}.I_apical", OneToOne())] if l < top else []
-        projections += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", OneToOne())] if l else []
+        projections += [Projection(f"Q{l}", f"F{l}", f"D{l}.I_apical", connectivity=OneToOne())] if l < top else []
+        projections += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne())] if l else []
     return Circuit(
         "counter_current_autoencoder",
         tuple(populations),

@@ -29,7 +29,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     FeedForward,
     Glorot,
     Like,
@@ -208,17 +207,15 @@ def circuit(
         populations.append(Population(f"pyr{l}", sizes[l], output if l == top else hidden))
         below = "inp" if l == 1 else f"pyr{l - 1}"
         rule = predict("feedforward", rates["feedforward"][l - 1])
-        projections.append(Projection(f"W{l}", below, f"pyr{l}.I_basal", Dense(), forward, rule))
+        projections.append(Projection(f"W{l}", below, f"pyr{l}.I_basal", forward, rule))
         if biases:
-            projections.append(Projection(f"b{l}", "one", f"pyr{l}.I_basal", Dense(), Constant(0), rule))
+            projections.append(Projection(f"b{l}", "one", f"pyr{l}.I_basal", Constant(0), rule))
     for l in range(1, top):
         above = f"pyr{l + 1}"
         populations.append(Population(f"int{l}", sizes[l + 1], interneuron))
         ratio = _self_predicting(g, output=l + 1 == top)
         tie = Tied(f"W{l + 1}", transpose=True) if feedback == "sym" else None
-        top_down = Projection(
-            f"B{l}", above, f"pyr{l}.I_apical", Dense(), None if tie else Uniform(-1.0, 1.0), tied=tie
-        )
+        top_down = Projection(f"B{l}", above, f"pyr{l}.I_apical", tie or Uniform(-1.0, 1.0))
         partner = f"{above}.{'u_ahead' if ahead else 'u'}"
         projections += [
             top_down,
@@ -236,7 +233,7 @@ def circuit(
                 unknown_start,
                 silence,
             ),
-            Projection(f"teach{l}", partner, f"int{l}.u_partner", OneToOne()),
+            Projection(f"teach{l}", partner, f"int{l}.u_partner", connectivity=OneToOne()),
         ]
         if biases:
             own = Projection(f"c{l}", "one", f"int{l}.I_dend")
@@ -262,8 +259,8 @@ def _lateral(
 ) -> Projection:
     """A lateral projection: tied to its self-predicting value, or plastic from there or from an unknown start."""
     if lateral == "tied":
-        return replace(bare, tied=self_predicting)
-    like = Like(self_predicting.to, self_predicting.factor, self_predicting.transpose)
+        return replace(bare, weights=self_predicting)
+    like = Like(self_predicting.projection, self_predicting.factor, self_predicting.transpose)
     return replace(bare, weights=like if lateral == "self_predicting" else unknown_start, rule=rule)
 
 

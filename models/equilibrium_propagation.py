@@ -26,7 +26,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     Glorot,
     Phase,
     PlasticityRule,
@@ -109,12 +108,11 @@ def circuit(
     for l in range(1, top + 1):
         populations.append(Population(f"pyr{l}", sizes[l], _cell(transfer, tau, output=l == top)))
         projections += [
-            Projection(f"W{l}", "inp" if l == 1 else f"pyr{l - 1}", f"pyr{l}.I_ff", Dense(), Glorot(gain), rule),
-            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Dense(), Constant(0), rule),
+            Projection(f"W{l}", "inp" if l == 1 else f"pyr{l - 1}", f"pyr{l}.I_ff", Glorot(gain), rule),
+            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Constant(0), rule),
         ]
     projections += [
-        Projection(f"B{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Dense(), tied=Tied(f"W{l + 1}", transpose=True))
-        for l in range(1, top)
+        Projection(f"B{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Tied(f"W{l + 1}", transpose=True)) for l in range(1, top)
     ]
     one_sided = nudging == "one_sided"
     return Circuit(

@@ -18,7 +18,6 @@ time), `online` (one ghost per cell follows the feedback and holds it under the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 from neurosim import (
@@ -26,7 +25,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     FeedForward,
     Glorot,
     OneToOne,
@@ -140,47 +138,38 @@ def circuit(
         )
         bias = PlasticityRule("feedforward", RULES[rule].replace("before_pre", "r_pre"), values)
         projections += [
-            Projection(f"W{l}", below, f"pyr{l}.I_ff", Dense(), initial, forward),
-            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Dense(), Constant(0), bias),
+            Projection(f"W{l}", below, f"pyr{l}.I_ff", initial, forward),
+            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Constant(0), bias),
         ]
     for l in range(1, top):
         above = f"pyr{l + 1}"
-        own = Projection(f"B{l}", above, f"pyr{l}.I_fb", Dense(), initial)
-        feed_back = own if feedback == "fa" else replace(own, weights=None, tied=Tied(f"W{l + 1}", transpose=True))
-        copy = feed_back.tied or Tied(f"B{l}")  # where a copy of the feedback weights is read
-        projections.append(feed_back)
+        symmetric = Tied(f"W{l + 1}", transpose=True)
+        projections.append(Projection(f"B{l}", above, f"pyr{l}.I_fb", initial if feedback == "fa" else symmetric))
+        copy = Tied(f"B{l}") if feedback == "fa" else symmetric  # where a copy of the feedback weights is read
         if mode in ("exact", "learned"):
             populations.append(Population(f"ghost{l}", sizes[l + 1], _ghost(transfer, tau_ghost)))
         if mode == "exact":
             projections += [
-                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), tied=Tied(f"W{l + 1}")),
-                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Dense(), tied=Tied(f"b{l + 1}")),
-                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), tied=copy),
+                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Tied(f"W{l + 1}")),
+                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Tied(f"b{l + 1}")),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", copy),
             ]
         elif mode == "learned":
             small = Glorot(0.3)
             projections += [
-                Projection(
-                    f"V{l}", f"pyr{l}", f"ghost{l}.I_in", Dense(), small, _imitate("centred_pre", eta_ghost, t_learn)
-                ),
-                Projection(
-                    f"c{l}", "one", f"ghost{l}.I_bias", Dense(), Constant(0), _imitate("r_pre", eta_tonic, t_learn)
-                ),
-                Projection(f"teach{l}", f"{above}.u", f"ghost{l}.I_above", OneToOne()),
-                Projection(
-                    f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", Dense(), small, _cancel("centred_pre", eta_ghost, t_learn)
-                ),
-                Projection(
-                    f"d{l}", "one", f"pyr{l}.I_tonic", Dense(), Constant(0), _cancel("r_pre", eta_tonic, t_learn)
-                ),
-                Projection(f"mean{l}", "one", f"pyr{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
-                Projection(f"ghost_mean{l}", "one", f"ghost{l}.I_mean", Dense(), Constant(0), _running_mean(t_learn)),
+                Projection(f"V{l}", f"pyr{l}", f"ghost{l}.I_in", small, _imitate("centred_pre", eta_ghost, t_learn)),
+                Projection(f"c{l}", "one", f"ghost{l}.I_bias", Constant(0), _imitate("r_pre", eta_tonic, t_learn)),
+                Projection(f"teach{l}", f"{above}.u", f"ghost{l}.I_above", connectivity=OneToOne()),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", small, _cancel("centred_pre", eta_ghost, t_learn)),
+                Projection(f"d{l}", "one", f"pyr{l}.I_tonic", Constant(0), _cancel("r_pre", eta_tonic, t_learn)),
+                Projection(f"mean{l}", "one", f"pyr{l}.I_mean", Constant(0), _running_mean(t_learn)),
+                Projection(f"ghost_mean{l}", "one", f"ghost{l}.I_mean", Constant(0), _running_mean(t_learn)),
             ]
         elif mode == "online":
             populations.append(Population(f"ghost{l}", sizes[l], _tracker(tau_ghost)))
             projections += [
-                Projection(f"track{l}", above, f"ghost{l}.I_fb", Dense(), tied=copy),
-                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", OneToOne()),
+                Projection(f"track{l}", above, f"ghost{l}.I_fb", copy),
+                Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", connectivity=OneToOne()),
             ]
     return Circuit(
         "ghost_units", tuple(populations), tuple(projections), _protocol(mode, top, beta, t_free, t_nudged, t_learn),

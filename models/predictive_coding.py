@@ -25,7 +25,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     FeedForward,
     Glorot,
     Phase,
@@ -119,11 +118,11 @@ def circuit(
         populations.append(Population(f"pyr{l}", sizes[l], cell))
         below = "inp" if l == 1 else f"pyr{l - 1}"
         projections += [
-            Projection(f"W{l}", below, f"pyr{l}.I_predicted", Dense(), Glorot(gain), rule),
-            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Dense(), Constant(0), rule),
+            Projection(f"W{l}", below, f"pyr{l}.I_predicted", Glorot(gain), rule),
+            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Constant(0), rule),
         ]
     projections += [
-        Projection(f"B{l}", f"pyr{l + 1}.err", f"pyr{l}.I_error", Dense(), tied=Tied(f"W{l + 1}", transpose=True))
+        Projection(f"B{l}", f"pyr{l + 1}.err", f"pyr{l}.I_error", Tied(f"W{l + 1}", transpose=True))
         for l in range(1, top)
     ]
     protocol = Protocol(

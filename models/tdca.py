@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -38,7 +39,6 @@ from neurosim import (
     Dense,
     FeedForward,
     Given,
-    Kernel,
     OneToOne,
     PerMap,
     Phase,
@@ -222,9 +222,11 @@ def _circuit(
 
     def synapses(name: str, bias: str, source: str, target: str, kind: Any = None, fan_in: int = 0) -> None:
         k = fan_in**-0.5
-        projections.append(Projection(name, source, f"{target}.I_basal", kind or Dense(), Uniform(-k, k), learns))
+        projections.append(
+            Projection(name, source, f"{target}.I_basal", Uniform(-k, k), learns, connectivity=kind or Dense())
+        )
         each = PerMap() if isinstance(kind, Conv2d) else Dense()
-        projections.append(Projection(bias, "one", f"{target}.I_basal", each, Uniform(0.0, 0.0), learns))
+        projections.append(Projection(bias, "one", f"{target}.I_basal", Uniform(0.0, 0.0), learns, connectivity=each))
 
     block = [architecture == "residual" and 1 < l < top for l in range(top + 1)]
     tuft = Cell("pyramidal", _HIDDEN.format(tuft="I_apical", more=""), slow | {"kappa": kappa})
@@ -245,10 +247,10 @@ def _circuit(
             populations.append(Population(f"inner{l}", cells[l], mine))
             synapses(f"Win{l}", f"bin{l}", below, f"inner{l}", fan_in=cells[l - 1])
             synapses(f"W{l}", f"b{l}", f"inner{l}", name, fan_in=cells[l])
-            projections.append(Projection(f"skip{l}", below, f"{name}.I_basal", OneToOne()))
+            projections.append(Projection(f"skip{l}", below, f"{name}.I_basal", connectivity=OneToOne()))
             if credits == "bp" or (inner == "transposed" and credits != "fa"):
                 back = Tied(f"W{l}", transpose=True)
-                projections.append(Projection(f"back{l}", f"{name}.delta", f"inner{l}.I_apical", tied=back))
+                projections.append(Projection(f"back{l}", f"{name}.delta", f"inner{l}.I_apical", back))
             elif credits == "fa":
                 projections.append(_fixed(f"back{l}", f"{name}.delta", f"inner{l}", cells[l]))
             else:
@@ -261,10 +263,9 @@ def _circuit(
     synapses(f"W{top}", f"b{top}", last, out, fan_in=cells[top - 1])
     output = Cell("output pyramidal", _OUTPUT + (_TAUGHT if given_credit else ""), slow)
     populations.append(Population(out, classes, output))
-    names: tuple[str, ...] = ()
     if given_credit:
         clamps[f"{out}.y"] = "target"
-        projections.append(Projection("own", f"{out}.own", f"{out}.I_apical", OneToOne()))
+        projections.append(Projection("own", f"{out}.own", f"{out}.I_apical", connectivity=OneToOne()))
         projections += _sent_down(credits, credited, block, cells, top, architecture)
     else:
         populations.append(Population("target", classes, SOURCE))
@@ -274,12 +275,11 @@ def _circuit(
         ] + [Release(out, classes, classes)]
         top_down, down = credit_network([(out, classes), ("target", classes)], hidden, targets)
         populations, projections = [*populations, *top_down], [*projections, *down]
-        names = tuple(q.name for q in down if not q.name.startswith(("D_", "near_")))
         if messenger:
             populations = [_with_messenger(p, targets, width, lattice) for p in populations]
         if evolved is not None:
-            projections = [_given(q, evolved.weights, credits) if q.name in names else q for q in projections]
-            unused = sorted(set(evolved.weights) - set(names))
+            projections = [_given(q, evolved.weights, credits) if q.evolved else q for q in projections]
+            unused = sorted(set(evolved.weights) - {q.name for q in down if q.evolved})
             if unused:
                 raise NeurosimError(
                     f"'{credits}' holds weights for '{unused[0]}', which this learner has not: they are for sizes = {evolved.settings['sizes']}, "
@@ -295,7 +295,7 @@ def _circuit(
     ) if plain else None  # fmt: skip
     return Circuit(
         "tdca", tuple(populations), tuple(projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
-        reference, evolved=names,
+        reference,
         citation="Chen, Liu and Wang, arXiv 2208.01416: learner, top-down net, local rule, evolution. The rate circuit and every kernel of diffusion "
         "are a reconstruction.\n" + PAPER,
     )  # fmt: skip
@@ -364,22 +364,23 @@ def credit_network(
     populations = [Population("td1", hidden, TOP_DOWN), Population("td2", hidden, TOP_DOWN)]
     first, third = glorot(sum(n for _, n in sources), hidden), glorot(hidden, sum(t.sites for t in targets))
     projections = [
-        Projection(f"V1_{source.replace('.', '_')}", source, "td1.I_in", weights=first) for source, _ in sources
+        Projection(f"V1_{source.replace('.', '_')}", source, "td1.I_in", first, evolved=True) for source, _ in sources
     ]
     projections += [
-        Projection("e1", "one", "td1.I_in", weights=zero),
-        Projection("V2", "td1", "td2.I_in", weights=glorot(hidden, hidden)),
-        Projection("e2", "one", "td2.I_in", weights=zero),
+        Projection("e1", "one", "td1.I_in", zero, evolved=True),
+        Projection("V2", "td1", "td2.I_in", glorot(hidden, hidden), evolved=True),
+        Projection("e2", "one", "td2.I_in", zero, evolved=True),
     ]
     for t in targets:
         site = f"site_{t.population}"
         populations.append(Population(site, t.sites, SITE))
-        projections.append(Projection(f"V3_{t.population}", "td2", f"{site}.I_in", weights=third))
-        projections.append(Projection(f"e3_{t.population}", "one", f"{site}.I_in", weights=zero))
-        kind = OneToOne() if t.spread is None else Kernel(t.spread)
-        projections.append(Projection(f"D_{t.population}", site, f"{t.population}.I_apical", kind))
+        projections.append(Projection(f"V3_{t.population}", "td2", f"{site}.I_in", third, evolved=True))
+        projections.append(Projection(f"e3_{t.population}", "one", f"{site}.I_in", zero, evolved=True))
+        kind = OneToOne() if t.spread is None else Dense()
+        spread = None if t.spread is None else Given(t.spread)
+        projections.append(Projection(f"D_{t.population}", site, f"{t.population}.I_apical", spread, connectivity=kind))
         if t.near is not None:
-            near = Projection(f"near_{t.population}", f"{t.population}.m", f"{t.population}.I_near", Kernel(t.near))
+            near = Projection(f"near_{t.population}", f"{t.population}.m", f"{t.population}.I_near", Given(t.near))
             projections.append(near)
     return populations, projections
 
@@ -447,12 +448,12 @@ def _given(q: Projection, weights: Mapping[str, np.ndarray], credits: str) -> Pr
         raise NeurosimError(
             f"'{credits}' holds no weights for '{q.name}'; wanted a file evolved for the same levels and architecture."
         )
-    return Projection(q.name, q.source, q.target, q.connectivity, Given(weights[q.name]))
+    return replace(q, weights=Given(weights[q.name]))
 
 
 def _fixed(name: str, source: str, target: str, n: int) -> Projection:
     """Fixed random feedback."""
-    return Projection(name, source, f"{target}.I_apical", weights=Uniform(-(n**-0.5), n**-0.5))
+    return Projection(name, source, f"{target}.I_apical", Uniform(-(n**-0.5), n**-0.5))
 
 
 def _sent_down(
@@ -473,9 +474,9 @@ def _sent_down(
             down.append(_fixed(f"B_pyr{l}", f"{above}.delta", f"pyr{l}", cells[l + 1]))
         else:
             weights = Tied(f"Win{l + 1}" if block[l + 1] else f"W{l + 1}", transpose=True)
-            down.append(Projection(f"B_pyr{l}", f"{above}.delta", f"pyr{l}.I_apical", tied=weights))
+            down.append(Projection(f"B_pyr{l}", f"{above}.delta", f"pyr{l}.I_apical", weights))
         if block[l + 1]:
-            down.append(Projection(f"C_pyr{l}", f"pyr{l + 1}.delta", f"pyr{l}.I_apical", OneToOne()))
+            down.append(Projection(f"C_pyr{l}", f"pyr{l + 1}.delta", f"pyr{l}.I_apical", connectivity=OneToOne()))
     return down
 
 

@@ -67,7 +67,6 @@ def circuit(
         (*policy, Population("outcome", outcome, SOURCE), *top_down),
         (*bounded, *down),
         Protocol(learner.protocol.phases, clamps={"inp.r": "image", "outcome.r": "target"}, dt=learner.protocol.dt),
-        evolved=tuple(q.name for q in down if not q.name.startswith("D_")),
         citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of reinforcement; everything here is a reconstruction.\n"
         + tdca.PAPER,
     )

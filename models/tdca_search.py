@@ -15,7 +15,7 @@ One trial is one step of the search; `neurosim.training.evolution.search` presen
 
 from __future__ import annotations
 
-from neurosim import SOURCE, Cell, Circuit, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
+from neurosim import SOURCE, Cell, Circuit, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
 from neurosim.checks import Cells, Positive, checked
 from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
 
@@ -61,11 +61,10 @@ def circuit(
     return Circuit(
         "tdca_search",
         (Population("seen", seen, SOURCE), Population("par", dimensions, PARAMETER), *top_down),
-        (Projection("W", "one", "par.I_basal", Dense(), Uniform(-box, box), learns), *down),
+        (Projection("W", "one", "par.I_basal", Uniform(-box, box), learns), *down),
         Protocol(
             (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))),
             clamps={"seen.r": "image"}, dt=f"{DT}*ms",
         ),
-        evolved=tuple(q.name for q in down if not q.name.startswith("D_")),
         citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of functions; everything here is a reconstruction.\n" + PAPER,
     )  # fmt: skip

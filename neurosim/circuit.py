@@ -34,8 +34,6 @@ class Circuit(Value):
         `SmallestEigenvalue`.
     relaxation
         A published scheme of approaching the fixed point, if the circuit has one; see `Relaxation`.
-    evolved
-        Names of projections whose weights an outer loop finds (`neurosim evolve`) and that stand still during a life.
     citation
         Source of the model, and what in it is reconstruction; the BibTeX entries of its papers may follow, which reports cite.
 
@@ -54,7 +52,6 @@ class Circuit(Value):
     reference: FeedForward | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     relaxation: Relaxation | None = None
-    evolved: tuple[str, ...] = ()
     citation: str = ""
 
     def __post_init__(self) -> None:
@@ -65,6 +62,11 @@ class Circuit(Value):
         object.__setattr__(self, "plan", lower(self))
 
     plan: Plan = field(init=False, repr=False, compare=False)
+
+    @property
+    def evolved(self) -> tuple[str, ...]:
+        """Names of the projections whose weights an outer loop finds."""
+        return tuple(p.name for p in self.projections if p.evolved)
 
     @cached_property
     def _by_name(self) -> dict[str, Population]:

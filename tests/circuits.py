@@ -19,7 +19,9 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Dense,
     Given,
+    Like,
     OneToOne,
     Phase,
     PlasticityRule,
@@ -169,11 +171,11 @@ def wire(
     transpose: bool = False, factor: float = 1.0, one_to_one: bool = False,
 ) -> Projection:  # fmt: skip
     """A projection, dense unless `one_to_one`; `weights` is an array, an initialiser, or None (tied; one to one: 1)."""
-    if weights is not None and not hasattr(weights, "draw") and not isinstance(weights, neurosim.Like):
+    if weights is not None and not hasattr(weights, "draw") and not isinstance(weights, Like | Tied):
         weights = Given(np.asarray(weights, dtype=float))
-    kind: dict[str, Any] = {"connectivity": OneToOne()} if one_to_one else {}
-    tie = None if tied is None else Tied(tied, transpose, factor)
-    return Projection(name, source, target, weights=weights, rule=learns, tied=tie, **kind)
+    if tied is not None:
+        weights = Tied(tied, factor, transpose)
+    return Projection(name, source, target, weights, learns, OneToOne() if one_to_one else Dense())
 
 
 def phase(name: str, duration: str = "20*ms", plastic: Sequence[str] = (), **shared: Any) -> Phase:

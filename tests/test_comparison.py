@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import neurosim
-from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, PlasticityRule, Population, Projection, Protocol
+from neurosim import SOURCE, Cell, Circuit, Constant, Phase, PlasticityRule, Population, Projection, Protocol
 from neurosim.compare import Comparison
 from neurosim.errors import NeurosimError
 from neurosim.models import counter_current, ghost_units
@@ -44,8 +44,8 @@ def circuit() -> Circuit:
         "physical",
         (Population("inp", 1, SOURCE), Population("cell", 1, cell)),
         (
-            Projection("W", "inp", "cell.I", Dense(), Constant(CURRENT), grow),
-            Projection("D", "inp", "cell.drive", Dense(), Constant(RATE), rise),
+            Projection("W", "inp", "cell.I", Constant(CURRENT), grow),
+            Projection("D", "inp", "cell.drive", Constant(RATE), rise),
         ),
         Protocol(
             tuple(
@@ -192,7 +192,7 @@ def test_settling_by_variable_is_that_of_the_engines(name):
 
 def test_nothing_plastic_and_nothing_moved():
     still = Circuit(
-        "still", circuit().populations, tuple(Projection(q.name, q.source, q.target, q.connectivity, q.weights) for q in circuit().projections),
+        "still", circuit().populations, tuple(Projection(q.name, q.source, q.target, q.weights, connectivity=q.connectivity) for q in circuit().projections),
         Protocol((Phase("rest", "20*ms"),), clamps={"inp.r": "image"}),
     )  # fmt: skip
     text = neurosim.compare(still, np.ones((1, 1)), levels=LEVELS[:2], dt="1*ms", progress=False).markdown()

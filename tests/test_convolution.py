@@ -139,7 +139,7 @@ def one_projection(c: Conv2d, shape: tuple, duration: str = "400*ms", decay: flo
     circuit = Circuit(
         "one convolution",
         (Population("x", shape, SOURCE), Population("p", target, LEAKY)),
-        (Projection("W", "x", "p.I", c, Uniform(-0.6, 0.6), rule),),
+        (Projection("W", "x", "p.I", Uniform(-0.6, 0.6), rule, connectivity=c),),
         Protocol((Phase("settle", duration, plastic=("hebb",)),), clamps={"x.r": "image"}),
     )
     return circuit, target
@@ -272,7 +272,7 @@ class Net:
         )  # fmt: skip
         learns = {"weights": None, "rule": rule}
         projections = [
-            Projection(name, s, t, kind, **learns | {"weights": Given(self.weights[name])})
+            Projection(name, s, t, connectivity=kind, **learns | {"weights": Given(self.weights[name])})
             for name, s, t, kind in (
                 ("C1", "x", "a.I", self.kinds["C1"][0]), ("C3", "b", "a.I", self.kinds["C3"][0]),
                 ("C2", "a", "b.I", self.kinds["C2"][0]), ("D", "a", "b.I", Dense()), ("b", "one", "b.I", PerMap()),
@@ -490,7 +490,7 @@ def pooled_circuit(phase="5*ms", apply="trial") -> Circuit:
     return Circuit(
         "pools",
         (Population("x", 4, SOURCE), Population("p", SHAPE, POOLED), Population("q", 3, LEAKY)),
-        (Projection("W", "x", "p.I", Dense(), Uniform(-1, 1), rule), Projection("V", "p", "q.I", Dense(), Uniform(-1, 1), back)),
+        (Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1), back)),
         Protocol((Phase("on", phase, plastic=("hebb", "back")),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -561,7 +561,7 @@ def test_a_pool_over_the_batch_without_maps_is_a_mean_per_cell(level):
     rule = PlasticityRule("hebb", "dw/dt = eta*(r_post + mean_post)*r_pre*mean_post", {"eta": "1*Hz"}, apply="trial")
     circuit = Circuit(
         "mean", (Population("x", 4, SOURCE), Population("p", 3, cell), Population("q", 2, LEAKY)),
-        (Projection("W", "x", "p.I", Dense(), Uniform(-1, 1), rule), Projection("V", "p", "q.I", Dense(), Uniform(-1, 1))),
+        (Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1))),
         Protocol((Phase("on", "600*ms", plastic=("hebb",)),), clamps={"x.r": "image"}),
     )  # fmt: skip
     images = images_for(4, 1 if level == EQUATIONS else 3)
@@ -581,7 +581,7 @@ def overlap_circuit(of="r") -> Circuit:
     rule = PlasticityRule("apart", "dw/dt = -eta*crowd_post*r_pre", {"eta": "1*Hz"}, apply="trial")
     return Circuit(
         "overlap", (Population("x", 4, SOURCE), Population("p", (3, 1, 2), cell)),
-        (Projection("W", "x", "p.I", Dense(), Uniform(-1, 1), rule),),
+        (Projection("W", "x", "p.I", Uniform(-1, 1), rule),),
         Protocol((Phase("on", "100*ms", plastic=("apart",)),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -635,7 +635,7 @@ UNIFORM = Uniform(-1, 1)
 def build(kind, source=(2, 4, 4), target=(3, 4, 4), rule=None, weights=UNIFORM, **more):
     return Circuit(
         "c", (Population("x", source, SOURCE), Population("p", target, LEAKY)),
-        (Projection("W", "x", "p.I", kind, weights, rule, **more),),
+        (Projection("W", "x", "p.I", weights, rule, connectivity=kind, **more),),
         Protocol((Phase("on", "5*ms", plastic=(rule.name,) if rule else ()),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -668,7 +668,7 @@ def test_ties_of_convolutions_are_refused():
     with pytest.raises(CircuitError, match=r"'V': tied to 'W', which has no dense or one-to-one weights of its own"):
         Circuit(
             "c", (Population("x", (1, 2, 2), SOURCE), Population("p", (1, 2, 2), LEAKY)),
-            (Projection("W", "x", "p.I", Conv2d(1), Constant(1)), Projection("V", "x", "p.I", Conv2d(1), tied=Tied("W"))),
+            (Projection("W", "x", "p.I", Constant(1), connectivity=Conv2d(1)), Projection("V", "x", "p.I", Tied("W"), connectivity=Conv2d(1))),
             Protocol((Phase("on", "5*ms"),), clamps={"x.r": "image"}),
         )  # fmt: skip
 
@@ -676,8 +676,8 @@ def test_ties_of_convolutions_are_refused():
 def test_dense_weights_of_maps_may_start_like_others():
     circuit = Circuit(
         "c", (Population("x", (1, 2, 2), SOURCE), Population("p", (3, 1, 2), LEAKY)),
-        (Projection("W", "x", "p.I", Dense(), Uniform(-1, 1)), Projection("V", "p", "p.I", Dense(), Constant(0)),
-         Projection("L", "x", "p.I", Dense(), Like("W", factor=0.5))),
+        (Projection("W", "x", "p.I", Uniform(-1, 1)), Projection("V", "p", "p.I", Constant(0)),
+         Projection("L", "x", "p.I", Like("W", factor=0.5))),
         Protocol((Phase("on", "5*ms"),), clamps={"x.r": "image"}),
     )  # fmt: skip
     weights = circuit.initial_weights(0)
@@ -700,7 +700,7 @@ def test_one_to_one_between_maps_and_vectors():
     """A vector and a map of as many cells are the same numbers."""
     circuit = Circuit(
         "c", (Population("x", (2, 1, 2), SOURCE), Population("p", 4, LEAKY)),
-        (Projection("W", "x", "p.I", OneToOne()),), Protocol((Phase("on", "300*ms"),), clamps={"x.r": "image"}),
+        (Projection("W", "x", "p.I", connectivity=OneToOne()),), Protocol((Phase("on", "300*ms"),), clamps={"x.r": "image"}),
     )  # fmt: skip
     images = images_for(4, 2)
     near(play(circuit, STEADY, images).ends["on"]["p.u"], images)

@@ -43,7 +43,6 @@ from neurosim.describe import FORMATS, maths, quantities, references
 from neurosim.describe.content import report
 from neurosim.describe.document import Maths, Name, Paragraph, Table
 from neurosim.describe.latex import LETTERS, _formula, letters
-from neurosim.description import Kernel
 from neurosim.equations import parse_cell, quantity
 from neurosim.errors import CircuitError, NeurosimError
 from neurosim.models import dendritic_microcircuit
@@ -113,11 +112,11 @@ def awkward() -> Circuit:
             Population("spiker", 3, synapse, {"g_L": "12*nS"}),
         ),
         (
-            Projection("W_1", "inp", "a_b.I_1", Dense(), Constant(0.5), lp),
-            Projection("W_2", "inp", "a_b.I_2", Kernel(np.arange(6.0).reshape(2, 3))),
-            Projection("W_3", "inp", "many.I_1", Dense(), Given(np.ones((2, 6)))),
-            Projection("W_4", "inp", "many.I_2", Dense(), Like("W_3", -2.0)),
-            Projection("S_1", "inp", "spiker.I_electrode", Dense(), Constant(1e-12)),
+            Projection("W_1", "inp", "a_b.I_1", Constant(0.5), lp),
+            Projection("W_2", "inp", "a_b.I_2", Given(np.arange(6.0).reshape(2, 3))),
+            Projection("W_3", "inp", "many.I_1", Given(np.ones((2, 6)))),
+            Projection("W_4", "inp", "many.I_2", Like("W_3", -2.0)),
+            Projection("S_1", "inp", "spiker.I_electrode", Constant(1e-12)),
         ),
         Protocol((Phase("on_%", "50*ms", plastic=("low_pass & co",)),), {"inp.r": "image"}),
         citation="Müller & Ångström’s “50 %” µ-model (α→β), № 7, #1_x {y} ~ 漢\n@misc{key:2020-a, title = {50\\% \\& \\'etudes}, year = 2020}",
@@ -762,7 +761,7 @@ def weighted(
     weights, source: str = "a.r", port: str = "I", connectivity=None, rule: PlasticityRule | None = None
 ) -> Circuit:
     """One projection onto three cells, from a rate in Hz (`a.r`), a potential (`a.v`) or a rate without a unit (`inp`)."""
-    projection = Projection("W", source, f"b.{port}", connectivity or Dense(), weights, rule)
+    projection = Projection("W", source, f"b.{port}", weights, rule, connectivity=connectivity or Dense())
     populations = (Population("inp", 3, SOURCE), Population("a", 2, UNITS), Population("b", 3, UNITS))
     phases = (Phase("on", "10*ms", plastic=(rule.name,) if rule else ()),)
     return Circuit("weighted", populations, (projection,), Protocol(phases, {"inp.r": "image"}))
@@ -797,7 +796,7 @@ def weights_column(circuit: Circuit) -> tuple[str, str]:
         (Constant(5e-9), {"source": "a.v", "port": "G"}, "5 nS/V", None),
         (Given(np.array([[1e-11, 2e-11, 3e-11]] * 2)), {}, "given: 10 to 30 pA/Hz", None),
         (Given(np.array([1.0, 2.0, 4.0]) * brian2.nS), {"source": "inp", "port": "G", "connectivity": OneToOne()}, "given: (1, 2, 4) nS", None),
-        (None, {"connectivity": Kernel(np.full((2, 3), 7e-12))}, "7 pA/Hz", None),
+        (None, {"weights": Given(np.full((2, 3), 7e-12))}, "7 pA/Hz", None),
         (Orthogonal("30*pA"), {"source": "inp"}, "orthogonal, times 30 pA", None),
     ],
 )  # fmt: skip
@@ -828,7 +827,7 @@ def test_a_synapse_of_spikes_has_weights_in_siemens():
     """Its port is in S/s, which holds the time: S/s over Hz is S."""
     synapse = conductance_synapse(lif(), "exc", "I", "V")
     populations = (Population("pre", 1, lif()), Population("post", 1, synapse))
-    projections = (Projection("W", "pre", "post.S_exc", Dense(), Constant(4e-9)),)
+    projections = (Projection("W", "pre", "post.S_exc", Constant(4e-9)),)
     assert weights_column(Circuit("c", populations, projections, Protocol((Phase("on", "1*ms"),))))[0] == "4 nS"
 
 
@@ -853,9 +852,7 @@ def test_limits_have_prefix_and_unit(bounds, wanted):
 def test_limits_of_one_rule_in_several_units():
     rule = PlasticityRule("drift", "dw/dt = -w/tau_w", {"tau_w": "1*second"}, bounds=(0.0, 9e-11))
     populations = (Population("inp", 2, SOURCE), Population("a", 2, UNITS))
-    projections = tuple(
-        Projection(f"W_{port}", "inp", f"a.{port}", Dense(), Constant(1e-11), rule) for port in ("I", "G")
-    )
+    projections = tuple(Projection(f"W_{port}", "inp", f"a.{port}", Constant(1e-11), rule) for port in ("I", "G"))
     circuit = Circuit("two", populations, projections, Protocol((Phase("on", "1*ms", plastic=("drift",)),)))
     text = " ".join(neurosim.describe(circuit).split())
     assert "Limits of w from 0 to 90 pA (W_I), from 0 to 90 pS (W_G)" in text
@@ -871,7 +868,7 @@ def test_the_order_of_a_spike_is_that_of_a_run(level):
     }
     driven = assemble(**{**vars(cell), **changed})
     populations = (Population("pre", 1, driven), Population("post", 1, conductance_synapse(lif(), "exc", "I", "V")))
-    projections = (Projection("W", "pre", "post.S_exc", Dense(), Constant("4*nS")),)
+    projections = (Projection("W", "pre", "post.S_exc", Constant("4*nS")),)
     circuit = Circuit("pair", populations, projections, Protocol((Phase("on", "30*ms"),), dt="0.1*ms"))
     text = " ".join(neurosim.describe(circuit).split())
     for wanted in (

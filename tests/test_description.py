@@ -20,7 +20,6 @@ from neurosim import (
     Given,
     Gram,
     InverseCorrelation,
-    Kernel,
     OneToOne,
     Phase,
     PlasticityRule,
@@ -54,9 +53,7 @@ def leaky(equations: str = LEAK, **kwargs) -> Cell:
 
 
 def wire(name: str = "W", source: str = "inp", target: str = "p.I", *args, **kwargs) -> Projection:
-    kwargs = (
-        kwargs if args or {"tied", "weights", "connectivity"} & set(kwargs) else {"weights": Constant(0.5), **kwargs}
-    )
+    kwargs = kwargs if args or {"weights", "connectivity"} & set(kwargs) else {"weights": Constant(0.5), **kwargs}
     return Projection(name, source, target, *args, **kwargs)
 
 
@@ -303,15 +300,15 @@ def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
         (wire("R", "inp", "q.I"), ("population 'q'", "Known: inp, p")),
         (wire("R", "inp", "p.II"), ("p has no port 'II'", "Did you mean 'I'?")),
         (wire("R", "p.vv"), ("variable of p 'vv'", "Did you mean 'v'?")),
-        (wire("R", "inp", "p.I", OneToOne()), ("one-to-one", "2 and 3 cells", "equal numbers")),
-        (wire("R", "inp", "p.I", Kernel(np.ones((3, 2)))), ("kernel", "(3, 2)", "wanted (2, 3)")),
-        (wire("R", "inp", "p.I", Dense()), ("no weights", "weights=Glorot()", "Tied")),
-        (wire("R", "p", tied=Tied("W")), ("(3, 3)", "'W' has (2, 3)")),
-        (wire("R", "p", tied=Tied("W", True)), ("(3, 3)", "'W' transposed has (3, 2)")),
-        (wire("R", "p", tied=Tied("V")), ("unknown projection", "'V'")),
-        (wire("R", "inp", tied=Tied("R")), ("tied to 'R'", "tie to their owner")),
-        (wire("R", "inp", tied=Tied("W"), rule=HEBB), ("plastic", "put the rule on 'W'")),
-        (wire("R", "inp", "p.I", Kernel(np.ones((2, 3))), rule=HEBB), ("plastic", "Dense()")),
+        (wire("R", "inp", "p.I", connectivity=OneToOne()), ("one-to-one", "2 and 3 cells", "equal numbers")),
+        (wire("R", "inp", "p.I", Given(np.ones((3, 2)))), ("given weights", "(3, 2)", "wanted (2, 3)")),
+        (wire("R", "inp", "p.I", None), ("no weights", "weights=Glorot()", "Tied")),
+        (wire("R", "inp", "p.I", Dense()), ("weights = Dense()", "connectivity=Dense()")),
+        (wire("R", "p", weights=Tied("W")), ("(3, 3)", "'W' has (2, 3)")),
+        (wire("R", "p", weights=Tied("W", transpose=True)), ("(3, 3)", "'W' transposed has (3, 2)")),
+        (wire("R", "p", weights=Tied("V")), ("unknown projection", "'V'")),
+        (wire("R", "inp", weights=Tied("R")), ("tied to 'R'", "tie to their owner")),
+        (wire("R", "inp", weights=Tied("W"), rule=HEBB), ("plastic", "put the rule on 'W'")),
     ],
 )  # fmt: skip
 def test_projections_that_do_not_fit(projection, parts):
@@ -333,7 +330,7 @@ def test_given_weights_of_the_transposed_shape():
 
 
 def test_a_tie_may_name_a_later_projection():
-    tied = circuit(projections=(wire("R", tied=Tied("W")), wire()))
+    tied = circuit(projections=(wire("R", weights=Tied("W")), wire()))
     own = circuit(projections=(wire("R"), wire()))
     results = [run_circuit(c, "torch:trajectory", STIMULUS).ends["free"]["p.v"] for c in (tied, own)]
     assert results[0] == pytest.approx(results[1], rel=1e-14)
@@ -770,7 +767,7 @@ def test_what_an_instant_population_hands_on(relay, reads, more):
         populations=(Population("inp", 2, SOURCE), Population("p", 3, leaky()), Population("i", 3, z), Population("q", 3, q)),
         projections=(
             wire(), wire("B", "p", "i.I", weights=Given(np.arange(9.0).reshape(3, 3) / 9)),
-            Projection("Z", "i", "q.z", OneToOne()), wire("J", "p", "q.J"), *more,
+            Projection("Z", "i", "q.z", connectivity=OneToOne()), wire("J", "p", "q.J"), *more,
         ),
         relaxation=Relaxation(("p", "i", "q"), {"free": 400}, "2*ms", instant=("i",)),
     )  # fmt: skip

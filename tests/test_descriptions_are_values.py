@@ -31,7 +31,6 @@ from neurosim import (
     Glorot,
     Gram,
     InverseCorrelation,
-    Kernel,
     Orthogonal,
     Phase,
     PlasticityRule,
@@ -103,9 +102,9 @@ GIVEN = {
     )),
     "Circuit": lambda: (Circuit, dict(
         name="net", populations=[A_POPULATION, Population("inp", 2, SOURCE)],
-        projections=[Projection("W", "inp", "p.I", weights=Constant(1.0))],
+        projections=[Projection("W", "inp", "p.I", Constant(1.0))],
         protocol=Protocol((A_PHASE,), {"inp.r": "image"}),
-        measures={"m": Ratio(("p.u",), ("p.I",), "one")}, evolved=["W"],
+        measures={"m": Ratio(("p.u",), ("p.I",), "one")},
     )),
     "FeedForward": lambda: (FeedForward,
         dict(weights=["W", "V"], biases=["b", ""], transfer=["tanh(u)", "u"])),
@@ -113,8 +112,6 @@ GIVEN = {
     "Given, array": lambda: (Given, dict(values=np.arange(6.0).reshape(2, 3))),
     "Given, quantity": lambda: (Given, dict(values=np.arange(6.0).reshape(2, 3) * PA)),
     "Given, lists": lambda: (Given, dict(values=[[1.0, 2.0], [3.0, 4.0]])),
-    "Kernel": lambda: (Kernel, dict(matrix=np.arange(6.0).reshape(2, 3))),
-    "Kernel, lists": lambda: (Kernel, dict(matrix=[[1.0, 2.0], [3.0, 4.0]])),
     "Constant": lambda: (Constant, dict(value=2 * PA)),
     "Constant, of no dimension": lambda: (Constant, dict(value=np.array(2.0))),
     "Uniform": lambda: (Uniform, dict(low=1 * PA, high=np.array(2.0) * PA)),
@@ -254,7 +251,7 @@ def test_nothing_inside_can_be_changed(what):
         with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
             setattr(described, f.name, None)
     assert numbers(described) == before
-    assert looked or what in ("FeedForward", "Ratio", "Given, lists", "Kernel, lists")
+    assert looked or what in ("FeedForward", "Ratio", "Given, lists")
 
 
 def test_weights_given_as_a_tensor():

@@ -279,7 +279,7 @@ def pattern(message: str) -> re.Pattern[str]:
 
 def provoked() -> Iterator[str]:
     """Messages that are put together from several texts, as they are raised."""
-    from neurosim import SOURCE, Circuit, Constant, Dense, Phase, Population, Projection, Protocol, simulate
+    from neurosim import SOURCE, Circuit, Constant, Phase, Population, Projection, Protocol, simulate
     from neurosim.models import bac_firing
 
     def runaway(equations: str, **more: Any) -> Circuit:
@@ -288,7 +288,7 @@ def provoked() -> Iterator[str]:
         wiring = [("W", "inp", "cell.I"), ("loop", "cell", "cell.J")]
         return Circuit(
             "runaway", (Population("inp", 1, SOURCE), Population("cell", 1, cell)),
-            tuple(Projection(*names, Dense(), Constant(3)) for names in wiring),
+            tuple(Projection(*names, Constant(3)) for names in wiring),
             Protocol((Phase("free", "200*ms"),), clamps={"inp.r": "image"}),
         )  # fmt: skip
 

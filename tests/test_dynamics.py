@@ -22,7 +22,6 @@ from neurosim import (
     Dense,
     Given,
     Glorot,
-    Kernel,
     Like,
     OneToOne,
     Phase,
@@ -97,9 +96,9 @@ def noisy_circuit() -> Circuit:
         "noisy",
         (Population("inp", 2, SOURCE), Population("p", 3, TWO_NOISES), Population("q", 4, TWO_NOISES)),
         (
-            Projection("W", "inp", "p.I", weights=Glorot(), rule=HEBB),
-            Projection("V", "p", "q.I", weights=Glorot(), rule=HEBB),
-            Projection("B", "q", "p.I", weights=Glorot()),
+            Projection("W", "inp", "p.I", Glorot(), HEBB),
+            Projection("V", "p", "q.I", Glorot(), HEBB),
+            Projection("B", "q", "p.I", Glorot()),
         ),
         Protocol((Phase("a", "5*ms"), Phase("b", "8*ms", plastic=("hebb",))), {"inp.r": "image"}),
     )
@@ -239,7 +238,7 @@ def lif_circuit(n: int = 4, duration: str = "100*ms", cell: Cell | None = None, 
     return Circuit(
         "lif",
         (Population("el", n, ELECTRODE), Population("p", n, cell or lif())),
-        (Projection("I", "el", "p.I", OneToOne()),),
+        (Projection("I", "el", "p.I", connectivity=OneToOne()),),
         Protocol((Phase("f", duration),), {"el.I": "image"}, **protocol),
     )
 
@@ -402,9 +401,9 @@ def loop_circuit(duration: str = "45*ms") -> Circuit:
             Population("basket", 1, excited),
         ),
         (
-            Projection("in", "el", "pyr.I_s", OneToOne()),
-            Projection("E", "pyr", "basket.S_exc", weights=Given(np.array([[6e-9], [9e-9]]))),
-            Projection("I", "basket", "pyr.S_inh", weights=Given(np.array([[4e-9, 7e-9]]))),
+            Projection("in", "el", "pyr.I_s", connectivity=OneToOne()),
+            Projection("E", "pyr", "basket.S_exc", Given(np.array([[6e-9], [9e-9]]))),
+            Projection("I", "basket", "pyr.S_inh", Given(np.array([[4e-9, 7e-9]]))),
         ),
         Protocol((Phase("f", duration),), {"el.I": "image"}, dt="0.05*ms"),
     )
@@ -477,10 +476,10 @@ def test_a_second_synapse_on_one_compartment():
         "two",
         (Population("el", 1, ELECTRODE), Population("pre", 1, lif()), Population("p", 1, cell)),
         (
-            Projection("x", "el", "pre.I", OneToOne()),
-            Projection("y", "el", "p.I_electrode", OneToOne(), weights=Constant(0.1)),
-            Projection("A", "pre", "p.S_a", weights=Constant(2e-9)),
-            Projection("B", "pre", "p.S_b", weights=Constant(5e-9)),
+            Projection("x", "el", "pre.I", connectivity=OneToOne()),
+            Projection("y", "el", "p.I_electrode", Constant(0.1), connectivity=OneToOne()),
+            Projection("A", "pre", "p.S_a", Constant(2e-9)),
+            Projection("B", "pre", "p.S_b", Constant(5e-9)),
         ),
         Protocol((Phase("f", "40*ms"),), {"el.I": "image"}),
     )
@@ -515,7 +514,7 @@ def test_trials_begin_anew_unless_the_protocol_says_otherwise(level):
     circuit = replace(
         circuit,
         populations=(*circuit.populations, Population("q", 1, reader)),
-        projections=(*circuit.projections, Projection("W", "p", "q.S", weights=Constant(1.0))),
+        projections=(*circuit.projections, Projection("W", "p", "q.S", Constant(1.0))),
     )
     _, steps = lif_loop(400.0, 0.1, 135)
     anew = run(circuit, image, level=level, record=["q.g"])
@@ -543,7 +542,7 @@ def test_a_spike_in_the_last_step_is_kept_and_does_not_reach_the_next_trial(leve
         circuit = Circuit(
             "c",
             (Population("inp", 1, SOURCE), Population("p", 1, cell), Population("q", 1, reader)),
-            (Projection("W", "p", "q.S", weights=Constant(1.0)),),
+            (Projection("W", "p", "q.S", Constant(1.0)),),
             Protocol((Phase("f", "1*ms"),), {"inp.r": "image"}, reset=reset),
         )
         result = run(circuit, np.zeros((3, 1)), level=level, record=["q.g"])
@@ -561,7 +560,7 @@ def test_an_electrode_counts_from_the_beginning_of_each_trial():
             Population("el", 1, current_step("1*pA", "2*ms", "3*ms")),
             Population("p", 1, lif()),
         ),
-        (Projection("I", "el", "p.I", OneToOne()),),
+        (Projection("I", "el", "p.I", connectivity=OneToOne()),),
         Protocol((Phase("f", "10*ms"),), {"inp.r": "image"}),
     )
     step = np.arange(200)
@@ -576,7 +575,7 @@ def spike_rule(text: str = "eta*spike_train_post*r_pre") -> Circuit:
     return Circuit(
         "c",
         (Population("inp", 2, SOURCE), Population("p", 3, cell)),
-        (Projection("W", "inp", "p.I", weights=Given(np.array([[0.5, 0.3, 0.1], [0.2, 0.4, 0.9]])), rule=rule),),
+        (Projection("W", "inp", "p.I", Given(np.array([[0.5, 0.3, 0.1], [0.2, 0.4, 0.9]])), rule),),
         Protocol((Phase("f", "10*ms", plastic=("h",)),), {"inp.r": "image"}),
     )
 
@@ -623,7 +622,7 @@ def test_a_rule_whose_post_factor_is_a_variable_itself(factor, level, batch, cel
     circuit = Circuit(
         "c",
         (Population("inp", cells + 2, SOURCE), Population("p", cells, cell)),
-        (Projection("W", "inp", "p.I", weights=Given(w), rule=rule),),
+        (Projection("W", "inp", "p.I", Given(w), rule),),
         Protocol((Phase("f", "2*ms", plastic=("h",)),), {"inp.r": "image", "p.y": "target"}),
     )
     result = run(circuit, image, target, level=level, batch_size=batch, record=["p.v"])
@@ -645,8 +644,8 @@ def test_a_rule_of_spikes_on_both_sides():
         "stdp",
         (Population("inp", 2, SOURCE), Population("p", 3, cell), Population("q", 2, cell)),
         (
-            Projection("W", "inp", "p.I", weights=Uniform(0.5, 2)),
-            Projection("V", "p", "q.I", weights=Uniform(0.5, 2), rule=rule),
+            Projection("W", "inp", "p.I", Uniform(0.5, 2)),
+            Projection("V", "p", "q.I", Uniform(0.5, 2), rule),
         ),
         Protocol((Phase("f", "40*ms", plastic=("stdp",)),), {"inp.r": "image"}),
     )
@@ -660,7 +659,7 @@ def test_a_rule_of_spikes_on_both_sides():
 
 def test_spikes_are_counted_by_a_pool():
     """Each spike in the population takes 0.1 from every potential, one step later."""
-    cell = Cell("c", "dv/dt = (-v + drive)/tau - 0.1*count : 1\ndrive : 1 (input)\ncount = pool(spike_train) : 1", rate="v", parameters={"tau": "10*ms"}, threshold="v > 0.3", reset="v = 0")  # fmt: skip
+    cell = Cell("c", "dv/dt = (-v + drive)/tau - 0.1*count : 1\ndrive : 1 (input)\ncount = pool(spike_train) : Hz", rate="v", parameters={"tau": "10*ms"}, threshold="v > 0.3", reset="v = 0")  # fmt: skip
     circuit = Circuit("c", (Population("p", 3, cell),), (), Protocol((Phase("f", "10*ms"),), {"p.drive": "image"}))
     drive, v, train, rows = np.array([1.0, 2.5, 4.0]), np.zeros(3), np.zeros(3), []
     for _ in range(100):
@@ -751,7 +750,7 @@ def test_an_electrode_does_not_fill_the_memory():
     circuit = Circuit(
         "c",
         (Population("s", 40, source), Population("p", 2, cell)),
-        (Projection("W", "s", "p.I", weights=Constant(1.0)),),
+        (Projection("W", "s", "p.I", Constant(1.0)),),
         Protocol((Phase("f", "100*ms"),)),
     )
     run(circuit, level="brian2:dense", batch_size=25)
@@ -792,8 +791,8 @@ def test_derivative_is_that_of_the_previous_step(level):
         "d",
         (Population("inp", 2, SOURCE), Population("p", 2, cell)),
         (
-            Projection("W", "inp", "p.I", weights=Constant(0.5)),
-            Projection("R", "p", "p.I", weights=Given(np.array([[0.2, -0.4], [0.1, 0.3]]))),
+            Projection("W", "inp", "p.I", Constant(0.5)),
+            Projection("R", "p", "p.I", Given(np.array([[0.2, -0.4], [0.1, 0.3]]))),
         ),
         Protocol((Phase("a", "3*ms"), Phase("b", "2*ms")), {"inp.r": "image"}),
     )
@@ -843,7 +842,7 @@ def filtered(
     return Circuit(
         "filtered",
         (Population("inp", 2, SOURCE), Population("p", 3, STILL)),
-        (Projection("W", "inp", "p.I", weights=Given(W0), rule=plasticity),),
+        (Projection("W", "inp", "p.I", Given(W0), plasticity),),
         Protocol(phases, {"inp.r": "image", "p.y": "target"}, reset=reset),
     )
 
@@ -929,7 +928,7 @@ def test_the_trace_decays_where_the_product_is_gone(level):
     circuit = Circuit(
         "tail",
         (Population("inp", 2, SOURCE), Population("p", 3, STILL)),
-        (Projection("W", "inp", "p.I", weights=Given(W0), rule=plasticity),),
+        (Projection("W", "inp", "p.I", Given(W0), plasticity),),
         Protocol(
             (
                 Phase("on", "4*ms", clamps={"p.y": "target"}, plastic=("h",)),
@@ -1009,11 +1008,11 @@ def learning_network(**rule) -> Circuit:
         "net",
         (Population("inp", 2, SOURCE), Population("p", 3, LEAKY), Population("q", 2, LEAKY)),
         (
-            Projection("W", "inp", "p.I", weights=Glorot(2), rule=low),
-            Projection("b", "one", "p.I", weights=Constant(0.1), rule=bias),
-            Projection("V", "p", "q.I", weights=Glorot(2), rule=low),
-            Projection("B", "q", "p.I", tied=Tied("V", transpose=True)),
-            Projection("R", "q", "q.I", weights=Glorot(), rule=plain),
+            Projection("W", "inp", "p.I", Glorot(2), low),
+            Projection("b", "one", "p.I", Constant(0.1), bias),
+            Projection("V", "p", "q.I", Glorot(2), low),
+            Projection("B", "q", "p.I", Tied("V", transpose=True)),
+            Projection("R", "q", "q.I", Glorot(), plain),
         ),
         Protocol(
             (
@@ -1070,11 +1069,11 @@ def drawn_by(*projections: Projection, sizes=(2, 3), seed: int = 4) -> dict[str,
 
 
 def forward(name: str = "W", weights=None, **kwargs) -> Projection:
-    return Projection(name, "a", "b.I", weights=weights, **kwargs)
+    return Projection(name, "a", "b.I", weights, **kwargs)
 
 
 def backward(name: str = "B", weights=None, **kwargs) -> Projection:
-    return Projection(name, "b", "a.I", weights=weights, **kwargs)
+    return Projection(name, "b", "a.I", weights, **kwargs)
 
 
 DRAWN = drawn_by(forward(weights=Glorot()))["W"]
@@ -1089,12 +1088,12 @@ DRAWN = drawn_by(forward(weights=Glorot()))["W"]
         ((forward(weights=Glorot()), backward("B", Like("W", 3.0, True))), "B", 3 * DRAWN.T),
         ((backward("B", Like("W", 3.0, True)), forward(weights=Glorot())), "B", 3 * DRAWN.T),
         (
-            (forward(weights=Glorot()), backward("T", tied=Tied("W", True)), backward("B", Like("T", 2.0))),
+            (forward(weights=Glorot()), backward("T", weights=Tied("W", transpose=True)), backward("B", Like("T", 2.0))),
             "B",
             2 * DRAWN.T,
         ),
         (
-            (forward("V", Like("T", -1.0, True)), backward("T", tied=Tied("W", True)), forward(weights=Glorot())),
+            (forward("V", Like("T", -1.0, True)), backward("T", weights=Tied("W", transpose=True)), forward(weights=Glorot())),
             "V",
             -DRAWN,
         ),
@@ -1104,12 +1103,12 @@ DRAWN = drawn_by(forward(weights=Glorot()))["W"]
             DRAWN,
         ),
         (
-            (backward("C", Like("B", 5.0)), backward("B", Like("T", 2.0, True)), forward("T", tied=Tied("V")),
+            (backward("C", Like("B", 5.0)), backward("B", Like("T", 2.0, True)), forward("T", weights=Tied("V")),
              forward("V", Like("W", 3.0)), forward(weights=Glorot())),
             "C",
             30 * DRAWN.T,
         ),
-        ((forward(weights=Glorot()), backward("T", tied=Tied("V", True)), forward("V", Like("W", 2.0))), "V", 2 * DRAWN),
+        ((forward(weights=Glorot()), backward("T", weights=Tied("V", transpose=True)), forward("V", Like("W", 2.0))), "V", 2 * DRAWN),
     ],
     ids=["same", "factor", "transpose", "both", "first", "tie", "tie-back", "chain", "chain-tie", "tied-to-like"],
 )  # fmt: skip
@@ -1126,8 +1125,8 @@ def test_like_is_a_start_and_no_tie():
         "like",
         (Population("inp", 2, SOURCE), Population("p", 3, LEAKY)),
         (
-            Projection("W", "inp", "p.I", weights=Glorot(), rule=rule),
-            Projection("V", "inp", "p.I", weights=Like("W")),
+            Projection("W", "inp", "p.I", Glorot(), rule),
+            Projection("V", "inp", "p.I", Like("W")),
         ),
         Protocol((Phase("f", "5*ms", plastic=("hebb",)),), {"inp.r": "image"}),
     )
@@ -1140,8 +1139,8 @@ def test_like_is_a_start_and_no_tie():
 
 
 def test_like_through_a_tie_with_a_factor():
-    tied = Tied("W", True, factor=-2.0)
-    weights = drawn_by(forward(weights=Glorot()), backward("T", tied=tied), backward("B", Like("T", 0.25)))
+    tied = Tied("W", factor=-2.0, transpose=True)
+    weights = drawn_by(forward(weights=Glorot()), backward("T", weights=tied), backward("B", Like("T", 0.25)))
     np.testing.assert_allclose(weights["B"], -0.5 * DRAWN.T, rtol=1e-15)
 
 
@@ -1155,25 +1154,23 @@ def test_like_through_a_tie_with_a_factor():
         ((forward(weights=Glorot()), backward("B", Like("W"))), ("'B'", "(3, 2)", "'W' has (2, 3)")),
         ((forward(weights=Glorot()), forward("V", Like("W", transpose=True))), ("(2, 3)", "transposed has (3, 2)")),
         (
-            (forward(weights=Glorot()), backward("T", tied=Tied("W", True)), forward("V", Like("T"))),
+            (forward(weights=Glorot()), backward("T", weights=Tied("W", transpose=True)), forward("V", Like("T"))),
             ("'V'", "(2, 3)"),
         ),
-        ((forward("K", None, connectivity=Kernel(np.ones((2, 3)))), forward("V", Like("K"))), ("dense weights",)),
         (
-            (forward(weights=Glorot()), Projection("V", "a", "a.I", OneToOne(), weights=Like("W"))),
+            (forward(weights=Glorot()), Projection("V", "a", "a.I", Like("W"), connectivity=OneToOne())),
             ("'V'", "dense weights"),
         ),
-        ((forward(weights=Glorot()), forward("V", Like("W"), tied=Tied("W"))), ("'V'", "both tied and")),
-        ((forward("V", Like("T")), forward("T", tied=Tied("V"))), ("each start like the other",)),
+        ((forward("V", Like("T")), forward("T", weights=Tied("V"))), ("each start like the other",)),
         (
-            (forward("V", Like("T")), forward("T", tied=Tied("U")), forward("U", Like("S")), forward("S", tied=Tied("V"))),
+            (forward("V", Like("T")), forward("T", weights=Tied("U")), forward("U", Like("S")), forward("S", weights=Tied("V"))),
             ("each start like the other",),
         ),
         pytest.param(
-            (forward("V", Like("T")), forward("T", tied=Tied("nope"))), ("tied to an unknown projection",)
+            (forward("V", Like("T")), forward("T", weights=Tied("nope"))), ("tied to an unknown projection",)
         ),
         pytest.param(
-            (forward("V", Like("U")), Projection("U", "aa", "b.I", weights=Glorot())),
+            (forward("V", Like("U")), Projection("U", "aa", "b.I", Glorot())),
             ("'U'", "population 'aa'"),
         ),
     ],
@@ -1193,7 +1190,7 @@ def cell_of(equations: str = "dv/dt = (-v + I)/tau : 1", **kwargs) -> Circuit:
     return Circuit(
         "c",
         (Population("inp", 2, SOURCE), Population("p", 3, cell)),
-        (Projection("W", "inp", "p.I", weights=Constant(0.5), rule=rule),),
+        (Projection("W", "inp", "p.I", Constant(0.5), rule),),
         Protocol((Phase("f", "5*ms", plastic=(rule.name,) if rule else ()),), {"inp.r": "image"}),
     )
 
@@ -1227,7 +1224,7 @@ LEAK = "dv/dt = (-v + I)/tau : 1"
         (lambda: cell_of(threshold="v > 1", refractory="-1*ms"), ("refractory = -1*ms", "at least 0")),
         (lambda: cell_of(threshold="v > 1", refractory="2"), ("refractory = '2'",)),
         (lambda: cell_of(LEAK + " (unless refractry)", threshold="v > 1"), ("'v'", "unless refractry", "known here")),
-        (lambda: cell_of(LEAK + " (constant)"), ("'v'", "constant", "known here are (shared)")),
+        (lambda: cell_of(LEAK + " (constant)"), ("'v'", "constant", "known here are (unless refractory)")),
         (
             lambda: cell_of(f"{LEAK}\nq = v : 1 (unless refractory)", threshold="v > 1"),
             ("'q'", "unless refractory", "equation of a state"),

@@ -17,10 +17,8 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     Given,
     Glorot,
-    Kernel,
     Like,
     OneToOne,
     Phase,
@@ -400,7 +398,7 @@ def test_fi_of_a_spiking_cell_rises():
         "soma", 4, current_step("0*pA", "0*ms", "200*ms"), {"amplitude": np.array([0, 500, 900, 1300]) * pA}
     )
     circuit = Circuit(
-        "cells", (Population("cell", 4, bac_pyramidal()), soma), (Projection("into", "soma", "cell.I_s", OneToOne()),),
+        "cells", (Population("cell", 4, bac_pyramidal()), soma), (Projection("into", "soma", "cell.I_s", connectivity=OneToOne()),),
         Protocol((Phase("current", "200*ms"),), dt="0.05*ms"),
     )  # fmt: skip
     traces = simulate(circuit, record=["cell.I_s"], progress=False).traces
@@ -759,12 +757,12 @@ NEGATIVE = np.array([[-1.0, 0.0], [-2.0, -1.0]])
         ({"weights": Like("minus", 0.5)}, -1),
         ({"weights": Like("minus", -0.5)}, 1),
         ({"weights": Like("drawn", -0.5, transpose=True)}, -1),
-        ({"tied": Tied("minus")}, -1),
-        ({"tied": Tied("minus", factor=-1.0)}, 1),
+        ({"weights": Tied("minus")}, -1),
+        ({"weights": Tied("minus", factor=-1.0)}, 1),
         ({"connectivity": OneToOne()}, 1),
         ({"connectivity": OneToOne(), "weights": Constant(-1.0)}, -1),
-        ({"connectivity": Kernel(NEGATIVE)}, -1),
-        ({"connectivity": Kernel(-NEGATIVE)}, 1),
+        ({"weights": Given(NEGATIVE)}, -1),
+        ({"weights": Given(-NEGATIVE)}, 1),
     ],
 )
 def test_weights_below_zero_subtract_and_a_port_that_subtracts_turns_them(projection, effect):
@@ -774,8 +772,8 @@ def test_weights_below_zero_subtract_and_a_port_that_subtracts_turns_them(projec
         parameters={"tau": "10*ms"},
     )
     projections = (
-        Projection("minus", "a", "b.I", Dense(), Constant(-1.0)),
-        Projection("drawn", "a", "b.I", Dense(), Glorot()),
+        Projection("minus", "a", "b.I", Constant(-1.0)),
+        Projection("drawn", "a", "b.I", Glorot()),
         Projection("plus", "a", "b.I", **projection),
         Projection("turned", "a", "b.J", **projection),
     )

@@ -14,7 +14,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     Phase,
     Population,
     Projection,
@@ -143,7 +142,7 @@ SIGNS = {
 def test_an_arrow_subtracts_where_its_source_lowers_the_rate_in_a_run(name):
     (cell, port), weight, effect = SIGNS[name]
     populations = Population("s", 1, SOURCE), Population("a", 2, cell)
-    projection = Projection("P", "s", f"a.{port}", Dense(), Constant(weight))
+    projection = Projection("P", "s", f"a.{port}", Constant(weight))
     circuit = Circuit("net", populations, (projection,), Protocol((Phase("p", "40*ms"),)))
     nothing = 0.0 if isinstance(weight, float) else f"0*{weight.partition('*')[2]}"
     without = replace(circuit, projections=(replace(projection, weights=Constant(nothing)),))
@@ -159,7 +158,7 @@ def test_an_arrow_subtracts_where_its_source_lowers_the_rate_in_a_run(name):
 
 def test_a_threshold_that_rises_subtracts():
     cell = Cell("adapting", "du/dt = (-u + I)/tau : 1\ndtheta/dt = (1 - theta + J)/tau : 1\nI : 1 (optional port)\nJ : 1 (optional port)", rate="spike_train", threshold="u > theta", reset="u = 0", parameters={"tau": "10*ms"}, initial={"theta": 1.0})  # fmt: skip
-    projections = [Projection(port, "s", f"a.{port}", Dense(), Constant(1.0)) for port in ("I", "J")]
+    projections = [Projection(port, "s", f"a.{port}", Constant(1.0)) for port in ("I", "J")]
     circuit = Circuit(
         "net",
         (Population("s", 1, SOURCE), Population("a", 2, cell)),
@@ -181,7 +180,7 @@ def test_predictions_raise_the_cells_that_they_predict():
 def test_panels_of_weights_with_other_prefixes_say_so():
     cell = Cell("c", "dV/dt = (g*(E - V) + I)/C : volt\nI : amp (optional port)", rate="V", parameters={"g": "10*nS", "E": "-70*mV", "C": "100*pF"}, initial={"V": "-70*mV"})  # fmt: skip
     limits = {"U": ("5*pA", "20*pA"), "B": ("50*nA", "200*nA"), "X": ("50*nA", "200*nA")}
-    projections = tuple(Projection(name, "s", "a.I", Dense(), Uniform(*pair)) for name, pair in limits.items())
+    projections = tuple(Projection(name, "s", "a.I", Uniform(*pair)) for name, pair in limits.items())
     circuit = Circuit(
         "m", (Population("s", 3, SOURCE), Population("a", 3, cell)), projections, Protocol((Phase("p", "5*ms"),))
     )

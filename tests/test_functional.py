@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 
@@ -18,7 +19,6 @@ from neurosim import (
     Cell,
     Circuit,
     Conv2d,
-    Dense,
     Given,
     Glorot,
     OneToOne,
@@ -109,25 +109,25 @@ def zoo() -> Circuit:
     )  # fmt: skip
     uniform = Uniform(-0.6, 0.6)
     projections = (
-        Projection("K1", "inp", "m1.I", Conv2d(3, padding=1, pool=2), uniform, maps),
-        Projection("k1", "one", "m1.I", PerMap(), uniform, maps),
-        Projection("K2", "m1", "m2.I", Conv2d(3, padding=1, upsample=2), uniform, maps),
-        Projection("skip", "inp", "m2.I", OneToOne(), Given(np.linspace(-1, 1, 48))),
-        Projection("W3", "m2", "h.I", Dense(), uniform, hebb),
-        Projection("b3", "one", "h.I", Dense(), uniform, hebb),
-        Projection("relayed", "relay", "h.I", Dense(), uniform, hebb),
-        Projection("silent", "quiet", "h.I", Dense(), uniform),
-        Projection("ton", "tonic", "relay.I", Dense(), uniform),
-        Projection("W4", "h", "o.I", Dense(), uniform, hebb),
-        Projection("squares", "h.s", "o.I", Dense(), uniform),
-        Projection("pooled", "m1.z", "o.I", Dense(), uniform),
-        Projection("wanted", "y", "o.A", OneToOne()),
-        Projection("less", "o", "o.A", OneToOne(), Given(-np.ones(3))),
-        Projection("back4", "o.err", "h.A", tied=Tied("W4", transpose=True, factor=-0.7)),
-        Projection("again", "o.err", "h.A", tied=Tied("W4", transpose=True)),
-        Projection("back3", "h.err", "m2.A", tied=Tied("W3", transpose=True, factor=0.5)),
-        Projection("down", "h.err", "m1.A", Dense(), uniform),
-        Projection("straight", "relay", "m1.A", Dense(), uniform),
+        Projection("K1", "inp", "m1.I", uniform, maps, connectivity=Conv2d(3, padding=1, pool=2)),
+        Projection("k1", "one", "m1.I", uniform, maps, connectivity=PerMap()),
+        Projection("K2", "m1", "m2.I", uniform, maps, connectivity=Conv2d(3, padding=1, upsample=2)),
+        Projection("skip", "inp", "m2.I", Given(np.linspace(-1, 1, 48)), connectivity=OneToOne()),
+        Projection("W3", "m2", "h.I", uniform, hebb),
+        Projection("b3", "one", "h.I", uniform, hebb),
+        Projection("relayed", "relay", "h.I", uniform, hebb),
+        Projection("silent", "quiet", "h.I", uniform),
+        Projection("ton", "tonic", "relay.I", uniform),
+        Projection("W4", "h", "o.I", uniform, hebb),
+        Projection("squares", "h.s", "o.I", uniform),
+        Projection("pooled", "m1.z", "o.I", uniform),
+        Projection("wanted", "y", "o.A", connectivity=OneToOne()),
+        Projection("less", "o", "o.A", Given(-np.ones(3)), connectivity=OneToOne()),
+        Projection("back4", "o.err", "h.A", Tied("W4", factor=-0.7, transpose=True)),
+        Projection("again", "o.err", "h.A", Tied("W4", transpose=True)),
+        Projection("back3", "h.err", "m2.A", Tied("W3", factor=0.5, transpose=True)),
+        Projection("down", "h.err", "m1.A", uniform),
+        Projection("straight", "relay", "m1.A", uniform),
     )  # fmt: skip
     protocol = Protocol(
         (Phase("one_", "30*ms", plastic=("maps",)), Phase("two", "10*ms", plastic=("hebb", "maps")), Phase("three", "5*ms", plastic=("hebb",))),
@@ -184,17 +184,16 @@ def small(
         Population("inp", 4, SOURCE), Population("y", 2, SOURCE), Population("h", 3, cell or taught), Population("o", 2, taught),
     ]  # fmt: skip
     projections = [
-        Projection("W1", "inp", "h.I", Dense(), Glorot(), learn), Projection("W2", "h", "o.I", Dense(), Glorot(), learn),
-        Projection("B1", "o", "h.A", Dense(), Uniform(-1, 1)), Projection("Y1", "y", "h.A", Dense(), Uniform(-1, 1)),
-        Projection("to", "y", "o.A", Dense(), Given(np.array([[1.0, 0.3], [0.2, -0.8]]))),
+        Projection("W1", "inp", "h.I", Glorot(), learn), Projection("W2", "h", "o.I", Glorot(), learn),
+        Projection("B1", "o", "h.A", Uniform(-1, 1)), Projection("Y1", "y", "h.A", Uniform(-1, 1)),
+        Projection("to", "y", "o.A", Given(np.array([[1.0, 0.3], [0.2, -0.8]]))),
     ]  # fmt: skip
     protocol = Protocol(
         phases or (Phase("settle", "20*ms"), Phase("learn", "20*ms", plastic=("learn",))),
         clamps or {"inp.r": "image", "y.r": "target"},
     )
     return Circuit(
-        "small", tuple(populations), tuple(projections), protocol, Readout("o.r", protocol.phases[0].name, loss="mean_squared"),
-        evolved=("B1", "Y1"),
+        "small", tuple(populations), tuple(replace(p, evolved=p.name in ("B1", "Y1")) for p in projections), protocol, Readout("o.r", protocol.phases[0].name, loss="mean_squared"),
     )  # fmt: skip
 
 
@@ -353,7 +352,7 @@ def test_a_circle_is_refused_where_it_is_read():
     own = Population("own", 3, LEAKY)
     loops = Circuit(
         "loops", (Population("inp", 4, SOURCE), own),
-        (Projection("W", "inp", "own.I", Dense(), Glorot()), Projection("R", "own", "own.I", Dense(), Glorot())),
+        (Projection("W", "inp", "own.I", Glorot()), Projection("R", "own", "own.I", Glorot())),
         Protocol((Phase("free", "20*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     with pytest.raises(UnsupportedError, match="depends on itself"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, Population, Projection, Protocol, simulate
+from neurosim import SOURCE, Cell, Circuit, Constant, Phase, Population, Projection, Protocol, simulate
 from neurosim.cli import main
 from neurosim.errors import NeurosimError, UnsupportedError
 from neurosim.training import train
@@ -17,7 +17,7 @@ def slow(tau: str, reset: bool) -> Circuit:
     return Circuit(
         "running_mean",
         [Population("inp", 1, SOURCE), Population("p", 1, cell)],
-        [Projection("W", "inp", "p.I", Dense(), Constant(1.0))],
+        [Projection("W", "inp", "p.I", Constant(1.0))],
         Protocol((Phase("shown", "50*ms"),), clamps={"inp.r": "image"}, dt="1*ms", reset=reset),
     )
 

@@ -64,7 +64,7 @@ def circuit(
     """inp (2 cells) -> pyr (3 cells)."""
     return Circuit(
         "first", (Population("inp", 2, SOURCE), Population("pyr", 3, of or cell())),
-        (Projection("W", "inp", target, Dense(), Constant(0.5), rule),),
+        (Projection("W", "inp", target, Constant(0.5), rule),),
         Protocol((Phase("free", "5*ms", plastic=plastic),), {"inp.r": "image"}), **more,
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ def membrane(
     kind = OneToOne() if one_to_one else Dense()
     return Circuit(
         "membrane", (Population("inp", n, SOURCE), Population("pyr", n, of)),
-        (Projection("W", "inp", "pyr.I", kind, Constant(0) if weights is None else weights),),
+        (Projection("W", "inp", "pyr.I", Constant(0) if weights is None else weights, connectivity=kind),),
         Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
 
@@ -284,7 +284,7 @@ def test_a_weight_has_the_ports_unit_over_that_of_what_is_sent():
 
     def sending(weight: Any) -> Circuit:
         return Circuit(
-            "loop", (Population("pyr", 3, of),), (Projection("W", "pyr.V", "pyr.I", Dense(), Constant(weight)),),
+            "loop", (Population("pyr", 3, of),), (Projection("W", "pyr.V", "pyr.I", Constant(weight)),),
             Protocol((Phase("free", "5*ms"),)),
         )  # fmt: skip
 
@@ -297,7 +297,7 @@ def test_weights_without_a_unit_take_texts_too():
     described = circuit()
     for text, number in (("0.25", 0.25), ("2*mV/(8*mV)", 0.25)):
         other = Circuit(
-            "first", described.populations, (Projection("W", "inp", "pyr.I_dend", Dense(), Constant(text)),),
+            "first", described.populations, (Projection("W", "inp", "pyr.I_dend", Constant(text)),),
             described.protocol,
         )  # fmt: skip
         assert np.all(other.initial_weights()["W"] == number)
@@ -324,7 +324,6 @@ def one_text(what: str, given: str) -> str:
     ("build", "what", "given"),
     [
         (lambda: circuit(rule=HEBB, plastic="bcm"), "Phase 'free': plastic", "bcm"),
-        (lambda: circuit(evolved="W"), "evolved", "W"),
         (lambda: circuit(measures={"m": Ratio("pyr.u", ("pyr.r",), "free")}), "Ratio: of", "pyr.u"),  # type: ignore[arg-type]
         (lambda: circuit(measures={"m": Ratio(("pyr.u",), "pyr.r", "free")}), "Ratio: to", "pyr.r"),  # type: ignore[arg-type]
         (lambda: circuit(reference=FeedForward("W", (), "u")), "FeedForward: weights", "W"),  # type: ignore[arg-type]
@@ -369,7 +368,7 @@ def test_divisive_normalisation_says_which_units_it_takes():
 def test_a_ready_made_cell_with_weights_in_picoampere():
     described = Circuit(
         "spikes", (Population("inp", 1, SOURCE), Population("lif", 1, lif())),
-        (Projection("W", "inp", "lif.I", Dense(), Constant("300*pA")),),
+        (Projection("W", "inp", "lif.I", Constant("300*pA")),),
         Protocol((Phase("on", "20*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     assert described.initial_weights()["W"].item() == float(300 * pA)
@@ -384,7 +383,7 @@ def limited(bounds: Any) -> Circuit:
     of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
     return Circuit(
         "limited", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
-        (Projection("W", "inp", "pyr.I", Dense(), Constant("20*pA"), grows),),
+        (Projection("W", "inp", "pyr.I", Constant("20*pA"), grows),),
         Protocol((Phase("free", "5*ms", plastic=("grow",)),), {"inp.r": "image"}),
     )  # fmt: skip
 
@@ -434,12 +433,12 @@ def test_a_membrane_without_a_capacitance():
     with refused("divides by zero: C = 0. Give another value"):
         _ = Circuit(
             "none", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
-            (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+            (Projection("W", "inp", "pyr.I", Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
         ).plan  # fmt: skip
     resting = assemble("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "E_L": "1*mV"}, initial={"V": "0*mV"})
     _ = Circuit(
         "fine", (Population("inp", 2, SOURCE), Population("pyr", 3, resting)),
-        (Projection("W", "inp", "pyr.I", Dense(), Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+        (Projection("W", "inp", "pyr.I", Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
     ).plan  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    Dense,
     Phase,
     PlasticityRule,
     Population,
@@ -37,7 +36,7 @@ LEAK = Cell("leak", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1 (port)", paramete
 
 def leak() -> Circuit:
     return Circuit(
-        "leak", (Population("inp", 1, SOURCE), Population("p", 1, LEAK)), (Projection("W", "inp", "p.I", Dense(), Constant(1.0)),),
+        "leak", (Population("inp", 1, SOURCE), Population("p", 1, LEAK)), (Projection("W", "inp", "p.I", Constant(1.0)),),
         Protocol((Phase("shown", "5*ms"),), {"inp.r": "image"}, dt="1*ms"),
     )  # fmt: skip
 
@@ -131,7 +130,7 @@ def test_the_report_says_which_levels_were_left_out_and_why():
 
 def test_levels_left_out_for_a_rule_are_told_with_its_reason():
     rule = PlasticityRule("odd", "dw/dt = eta*exp(r_post*r_pre)", {"eta": "1*Hz"})
-    projection = Projection("W", "inp", "p.I", Dense(), Constant(1.0), rule)
+    projection = Projection("W", "inp", "p.I", Constant(1.0), rule)
     protocol = Protocol((Phase("shown", "5*ms", plastic=("odd",)),), {"inp.r": "image"}, dt="1*ms")
     circuit = replace(leak(), projections=(projection,), protocol=protocol)
     comparison = compare(circuit, np.ones((1, 1)), progress=False)

@@ -16,9 +16,7 @@ from circuits import LEVELS, cell, circuit, phase, run, wire
 from neurosim import (
     SOURCE,
     Conv2d,
-    Dense,
     Given,
-    Kernel,
     OneToOne,
     PlasticityRule,
     Projection,
@@ -307,48 +305,38 @@ def refused(*projections: Projection, n: int = N, message: str = ""):
         net.initial_weights(0)
 
 
-OWNER = Projection("W", "inp", "p.I", OneToOne(), Given(START), LEARNS)
-
-
-def test_a_kernel_does_not_learn():
-    """A fixed matrix with a rule is refused by name."""
-    behind = Projection("T", "p", "q.I", OneToOne())
-    refused(Projection("K", "inp", "p.I", Kernel(np.eye(N)), rule=LEARNS), behind, message="K")
-    refused(OWNER, Projection("K", "inp", "q.I", Kernel(np.eye(N)), tied=Tied("W")), message="K")
+OWNER = Projection("W", "inp", "p.I", Given(START), LEARNS, connectivity=OneToOne())
 
 
 def test_ties_between_unlike_projections():
     """One to one and dense weights have other shapes, and so have convolutions."""
-    refused(OWNER, Projection("T", "p", "q.I", Dense(), tied=Tied("W")), message="T")
-    dense = Projection("W", "inp", "p.I", Dense(), Given(np.eye(N)), LEARNS)
-    refused(dense, Projection("T", "p", "q.I", OneToOne(), tied=Tied("W")), message="T")
-    refused(OWNER, Projection("T", "p", "q.I", Conv2d(1), tied=Tied("W")), message="T")
+    refused(OWNER, Projection("T", "p", "q.I", Tied("W")), message="T")
+    dense = Projection("W", "inp", "p.I", Given(np.eye(N)), LEARNS)
+    refused(dense, Projection("T", "p", "q.I", Tied("W"), connectivity=OneToOne()), message="T")
+    refused(OWNER, Projection("T", "p", "q.I", Tied("W"), connectivity=Conv2d(1)), message="T")
 
 
 def test_ties_have_neither_weights_nor_rules():
     """What is tied reads: a start or a rule of its own would never be seen."""
     refused(
-        OWNER, Projection("T", "p", "q.I", OneToOne(), Given(START), tied=Tied("W")), message="T"
-    )  # fmt: skip
-    refused(
-        OWNER, Projection("T", "p", "q.I", OneToOne(), rule=LEARNS, tied=Tied("W")), message="T"
+        OWNER, Projection("T", "p", "q.I", Tied("W"), LEARNS, connectivity=OneToOne()), message="T"
     )  # fmt: skip
 
 
 def test_shapes_and_sizes():
     """As many cells on both sides, and as many weights."""
-    refused(OWNER, Projection("T", "p", "q.I", OneToOne()), n=N + 1, message="W")
+    refused(OWNER, Projection("T", "p", "q.I", connectivity=OneToOne()), n=N + 1, message="W")
     for values in (np.eye(N), START[:2], np.ones((2, N))):
         refused(
             replace(OWNER, weights=Given(values)),
-            Projection("T", "p", "q.I", OneToOne()),
+            Projection("T", "p", "q.I", connectivity=OneToOne()),
             message="shape",
         )
 
 
 def test_a_vector_that_is_transposed():
     """A vector is its own transpose: a tie says the same either way, or is refused by name."""
-    tie = Projection("T", "p", "q.I", OneToOne(), tied=Tied("W", transpose=True, factor=2.0))
+    tie = Projection("T", "p", "q.I", Tied("W", factor=2.0, transpose=True), connectivity=OneToOne())
     populations = {"inp": (N, SOURCE), "p": (N, CELL), "q": (N, CELL)}
     try:
         net = circuit(

@@ -113,7 +113,7 @@ every_form = pytest.mark.parametrize("form", FORMS, ids=str)
 
 
 def wire(name: str, source: str, target: str, values: np.ndarray, **kwargs) -> Projection:
-    return Projection(name, source, target, weights=Given(values), **kwargs)
+    return Projection(name, source, target, Given(values), **kwargs)
 
 
 W_B, W_A, W_O, W_D = (drawn(3, n, seed=s) for n, s in ((3, 1), (3, 2), (2, 3), (2, 4)))
@@ -137,7 +137,7 @@ def bench(form: Form, duration: str = "100*ms", low_high: tuple[float, float] = 
         wire("NA", "inp", "norm.I_apical", W_A),
         wire("O", "inp", "out.I_basal", W_O),
         wire("D", "inp", "sst.I_dend", W_D),
-        Projection("partner", "out.u", "sst.u_partner", OneToOne()),
+        Projection("partner", "out.u", "sst.u_partner", connectivity=OneToOne()),
     )
     clamps = {"inp.r": "image", "low.x": "image", "out.y": "target"}
     phases = (Phase("free", duration), Phase("taught", duration, shared={"teach": 1}))
@@ -257,8 +257,8 @@ def network(form: Form, wrap=lambda cell: cell, rules: bool = False) -> Circuit:
         wire("W2", "pyr", "out.I_basal", drawn(3, 2, seed=6, scale=1.5), rule=predict),
         wire("B", "out", "pyr.I_apical", drawn(2, 3, seed=7)),
         wire("IP", "pyr", "sst.I_dend", drawn(3, 2, seed=8), rule=predict),
-        Projection("PI", "sst", "pyr.I_apical", weights=Like("B", factor=-1.0), rule=silence),
-        Projection("teach", "out.u", "sst.u_partner", OneToOne()),
+        Projection("PI", "sst", "pyr.I_apical", Like("B", factor=-1.0), silence),
+        Projection("teach", "out.u", "sst.u_partner", connectivity=OneToOne()),
     )
     plastic = ("predict", "silence") if rules else ()
     phases = (Phase("free", "8*ms", plastic=plastic), Phase("taught", "8*ms", shared={"teach": 1}, plastic=plastic))
@@ -398,7 +398,7 @@ def test_decay_of_instantaneous_cells_is_the_exact_euler_factor():
             wire("A", "inp", "pyr.I_apical", W_A),
             wire("O", "inp", "out.I_basal", W_O),
             wire("D", "inp", "sst.I_dend", W_B),
-            Projection("P", "part", "sst.u_partner", OneToOne()),
+            Projection("P", "part", "sst.u_partner", connectivity=OneToOne()),
         )
         on = {"inp.r": "image", "low.x": "image", "part.x": "image", "out.y": "target"}
         phases = (
@@ -615,7 +615,7 @@ def step_circuit(cell: Cell, source: str = "p", duration: str = "2*ms") -> Circu
         (
             wire("B", "inp", "p.I_basal", W_B),
             wire("A", "inp", "p.I_apical", W_A),
-            Projection("read", source, "reader.I", OneToOne()),
+            Projection("read", source, "reader.I", connectivity=OneToOne()),
         ),
         Protocol((Phase("silent", "1*ms"), Phase("step", duration, clamps={"inp.r": "image"}))),
     )
@@ -705,7 +705,10 @@ def test_a_rate_that_is_the_state_looks_ahead():
     circuit = Circuit(
         "low",
         (Population("low", 3, cell), Population("q", 3, reader), Population("q2", 3, reader)),
-        (Projection("W", "low", "q.I", OneToOne()), Projection("V", "low.r", "q2.I", OneToOne())),
+        (
+            Projection("W", "low", "q.I", connectivity=OneToOne()),
+            Projection("V", "low.r", "q2.I", connectivity=OneToOne()),
+        ),
         Protocol((Phase("f", "4*ms"),), {"low.x": "image"}),
     )
     traces = simulate(circuit, X[:1], level="torch:trajectory", record=["q.I", "q2.I"], progress=False).traces
@@ -777,7 +780,10 @@ def test_electrodes_against_their_formulas():
         Population("a", 1, reader),
         Population("b", 1, reader),
     )
-    projections = (Projection("x", "step", "a.I", OneToOne()), Projection("y", "psc", "b.I", OneToOne()))
+    projections = (
+        Projection("x", "step", "a.I", connectivity=OneToOne()),
+        Projection("y", "psc", "b.I", connectivity=OneToOne()),
+    )
     circuit = Circuit("electrodes", populations, projections, Protocol((Phase("f", "10*ms"), Phase("g", "10*ms"))))
     for level in LEVELS:
         traces = simulate(circuit, level=level, dt="0.05*ms", record=["a.I", "b.I"], progress=False).traces
@@ -817,6 +823,6 @@ def test_sigma_of_the_wrong_unit_is_refused():
         Circuit(
             "noise",
             (Population("inp", 3, SOURCE), Population("p", 2, cell)),
-            (Projection("B", "inp", "p.I_basal", weights=Constant(1)),),
+            (Projection("B", "inp", "p.I_basal", Constant(1)),),
             Protocol((Phase("f", "5*ms"),)),
         )

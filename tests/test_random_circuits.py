@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -399,6 +400,14 @@ def test_the_bounds_are_reached():
 # ------------------------------------------------------------------ the same in the description language
 
 
+def weights_of(wire: Wire) -> Any:
+    """How the weights of a wire start, or whose they are."""
+    if wire.tied:
+        owner, transposed, factor = wire.tied
+        return Tied(owner, factor, transposed)
+    return None if wire.values is None else Given(wire.values)
+
+
 def circuit_of(
     drawn: Drawn,
     first: str = f"{FIRST * 250}*us",
@@ -516,10 +525,9 @@ def circuit_of(
                 wire.name,
                 source,
                 f"p{wire.target}.{port}",
+                weights_of(wire),
+                rule,
                 OneToOne() if wire.one_to_one else Dense(),
-                weights=None if wire.values is None else Given(wire.values),
-                rule=rule,
-                tied=Tied(*wire.tied) if wire.tied else None,
             )
         )
     used = {w.rule for w in drawn.wires if w.rule}

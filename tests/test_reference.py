@@ -66,10 +66,10 @@ def circuit(net, transfer="tanh(u)", loss="cross_entropy", wanted="target"):
     for l, (connectivity, n) in enumerate(layers, 1):
         populations.append(Population(f"p{l}", n, CELL))
         source = "inp" if l == 1 else f"p{l - 1}"
-        projections.append(Projection(f"W{l}", source, f"p{l}.I", connectivity, Uniform(-0.5, 0.5)))
+        projections.append(Projection(f"W{l}", source, f"p{l}.I", Uniform(-0.5, 0.5), connectivity=connectivity))
         kind = PerMap() if isinstance(connectivity, Conv2d) else Dense()
         if f"b{l}" in biases:
-            projections.append(Projection(f"b{l}", "one", f"p{l}.I_bias", kind, Uniform(-0.5, 0.5)))
+            projections.append(Projection(f"b{l}", "one", f"p{l}.I_bias", Uniform(-0.5, 0.5), connectivity=kind))
     return Circuit(
         net, tuple(populations), tuple(projections), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
         Readout(f"p{len(layers)}.r", "free", wanted=wanted),
@@ -180,7 +180,7 @@ def test_the_drive_is_the_sum_over_positions_that_the_connectivity_states(connec
     shape = (3, *c.maps(picture))
     built = Circuit(
         "loops", (Population("inp", picture, SOURCE), Population("p1", shape, CELL)),
-        (Projection("W1", "inp", "p1.I", c, Uniform(-1, 1)),), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
+        (Projection("W1", "inp", "p1.I", Uniform(-1, 1), connectivity=c),), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
         reference=FeedForward(("W1",), (), "1*u"),
     )  # fmt: skip
     rng = np.random.default_rng(0)

@@ -198,7 +198,7 @@ HEBB = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
 CIRCUIT = Circuit(
     "tiny",
     (Population("inp", 2, SOURCE), Population("p", 3, CELL)),
-    (Projection("W", "inp", "p.I", weights=Constant(0.1), rule=HEBB),),
+    (Projection("W", "inp", "p.I", Constant(0.1), HEBB),),
     Protocol((Phase("free", "2*ms", plastic=("hebb",)),), {"inp.r": "image"}, dt="1*ms"),
     Readout("p.r", "free"),
 )
@@ -209,12 +209,12 @@ WORKS: dict[str, dict[str, Any]] = {
     "Circuit": {"name": "c", "populations": CIRCUIT.populations, "projections": CIRCUIT.projections, "protocol": CIRCUIT.protocol},
     "Conv2d": {"size": 3}, "FeedForward": {"weights": ("W",), "biases": (), "transfer": "u"},
     "Given": {"values": [[1.0]]}, "InverseCorrelation": {"rate": "r", "forgetting": 0.5},
-    "Kernel": {"matrix": [[1.0]]}, "Like": {"projection": "W"}, "Phase": {"name": "a", "duration": "1*ms"},
+    "Like": {"projection": "W"}, "Phase": {"name": "a", "duration": "1*ms"},
     "PlasticityRule": {"name": "h", "equation": "dw/dt = 1*Hz"},
     "Population": {"name": "p", "n": 2, "cell": CELL}, "Projection": {"name": "W", "source": "inp", "target": "p.I"},
     "Protocol": {"phases": (FREE,)}, "RandomSign": {"value": 1}, "Ratio": {"of": ("p.v",), "to": ("p.I",), "phase": "free"},
     "Readout": {"variable": "p.r", "phase": "free"}, "Relaxation": {"order": ("p",), "sweeps": {"free": 2}, "dt": "1*ms"},
-    "Silent": {"variable": "p.r", "phase": "free", "cure": "x"}, "SmallestEigenvalue": {"of": "W", "cure": "x"}, "Tied": {"to": "W"},
+    "Silent": {"variable": "p.r", "phase": "free", "cure": "x"}, "SmallestEigenvalue": {"of": "W", "cure": "x"}, "Tied": {"projection": "W"},
     "Traces": {"time": np.zeros(1), "values": {}, "units": {}, "phases": []}, "Uniform": {"low": 0, "high": 1}, "Windows": {"phases": (FREE,)},
     "compare": {"circuit": CIRCUIT, "images": np.ones((1, 2)), "levels": ["torch:steady"], "progress": False},
     "describe": {"circuit": CIRCUIT}, "load": {"folder": "nowhere"},

@@ -18,7 +18,6 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
-    Dense,
     Given,
     OneToOne,
     Phase,
@@ -107,11 +106,10 @@ def looped(
     pair = PlasticityRule("pair", rule, {"eta": "10*Hz"}, apply=apply, filter=filter, bounds=bounds)
     weights = start_weights()
     projections = [
-        Projection(n, s, t, Dense(), Given(weights[n]), pair if n in PLASTIC else None)
-        for n, (s, t, _) in WIRES.items()
+        Projection(n, s, t, Given(weights[n]), pair if n in PLASTIC else None) for n, (s, t, _) in WIRES.items()
     ]
     projections += [
-        Projection("FD", "F", "D.A", OneToOne()), Projection("DF", "D", "F.A", OneToOne()), Projection("label", "l", "s.I", OneToOne())
+        Projection("FD", "F", "D.A", connectivity=OneToOne()), Projection("DF", "D", "F.A", connectivity=OneToOne()), Projection("label", "l", "s.I", connectivity=OneToOne())
     ]  # fmt: skip
     windows = Windows(
         (Phase("settle", settle), Phase("learn", learn, plastic=("pair",))), labels=labels,
@@ -466,8 +464,8 @@ def plain(
     phases = phases or (Phase("settle", "400*ms"), Phase("learn", "50*ms", plastic=("q",)))
     return Circuit(
         "plain", (Population("x", PIXELS, SOURCE), Population("l", K, SOURCE), Population("c", n, cell, values or {})),
-        (Projection("U", "x", "c.I", weights=Uniform(-1, 1), rule=PlasticityRule("q", rule, {"eta": "1*Hz"}, apply="trial")),
-         Projection("V", "l", "c.A", weights=Uniform(-1, 1))),
+        (Projection("U", "x", "c.I", Uniform(-1, 1), PlasticityRule("q", rule, {"eta": "1*Hz"}, apply="trial")),
+         Projection("V", "l", "c.A", Uniform(-1, 1))),
         Protocol((Windows(phases, clamps={"x.r": "image", "l.r": "label", "c.R": "same", **(clamps or {})}),), shared=shared or {}),
     )  # fmt: skip
 
@@ -624,13 +622,13 @@ LEAKY = Cell("leaky", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)",
 def chain(cell, phases, *, sent="", clamps=None, loop=False):
     """x -> s.I (identity) where s has a port; s.`sent` -> p.I by W; p -> q.I by V; with `loop` p -> p."""
     projections = [
-        Projection("W", f"s{sent}", "p.I", weights=Uniform(-1, 1)),
-        Projection("V", "p", "q.I", weights=Uniform(-1, 1)),
+        Projection("W", f"s{sent}", "p.I", Uniform(-1, 1)),
+        Projection("V", "p", "q.I", Uniform(-1, 1)),
     ]
     if "(port)" in cell.equations:
-        projections.append(Projection("E", "x", "s.I", OneToOne()))
+        projections.append(Projection("E", "x", "s.I", connectivity=OneToOne()))
     if loop:
-        projections.append(Projection("L", "p", "p.I", weights=Uniform(-0.3, 0.3)))
+        projections.append(Projection("L", "p", "p.I", Uniform(-0.3, 0.3)))
     return Circuit(
         "chain", (Population("x", PIXELS, SOURCE), Population("s", PIXELS, cell), Population("p", 3, LEAKY), Population("q", 2, LEAKY)),
         tuple(projections), Protocol(phases, clamps={"x.r": "image", **(clamps or {})}),
@@ -693,7 +691,7 @@ def test_a_sent_variable_that_no_state_reaches(loop):
     cell = Cell("s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = gain*y**2 : 1\nI : 1 (port)\ny : 1 (input)\ngain : 1 (shared)", parameters=TAUS)  # fmt: skip
     circuit = chain(cell, two(gain=(0.5, 2.0)), sent=".g", clamps={"s.y": "image"}, loop=loop)
     circuit = dataclasses.replace(
-        circuit, projections=(*circuit.projections, Projection("T", "s", "q.I", weights=Uniform(0, 0)))
+        circuit, projections=(*circuit.projections, Projection("T", "s", "q.I", Uniform(0, 0)))
     )
     stimuli = stimuli_of(3)
     x = stimuli["image"]

@@ -55,8 +55,8 @@ def cells_with_electrodes(
             Population("apical", n, *apical),
         ),
         (
-            Projection("into_soma", "soma", "cell.I_s", OneToOne()),
-            Projection("into_apical", "apical", "cell.I_a", OneToOne()),
+            Projection("into_soma", "soma", "cell.I_s", connectivity=OneToOne()),
+            Projection("into_apical", "apical", "cell.I_a", connectivity=OneToOne()),
         ),
         Protocol((Phase("trial", duration),), dt=DT),
     )

@@ -173,10 +173,10 @@ def inhibition_circuit(onsets: np.ndarray, conductances: np.ndarray) -> Circuit:
             Population("drive", n, current_step("600*pA", duration="10*ms"), {"onset": (ONSET + onsets) * ms}),
         ),
         (
-            Projection("into_soma", "soma", "cell.I_s", OneToOne()),
-            Projection("into_apical", "apical", "cell.I_a_electrode", OneToOne()),
-            Projection("into_interneuron", "drive", "interneuron.I", OneToOne()),
-            Projection("gaba", "interneuron", "cell.S_inh", OneToOne(), Given(conductances[None] * 1e-9)),
+            Projection("into_soma", "soma", "cell.I_s", connectivity=OneToOne()),
+            Projection("into_apical", "apical", "cell.I_a_electrode", connectivity=OneToOne()),
+            Projection("into_interneuron", "drive", "interneuron.I", connectivity=OneToOne()),
+            Projection("gaba", "interneuron", "cell.S_inh", Given(conductances[None] * 1e-9), connectivity=OneToOne()),
         ),
         Protocol((Phase("trial", "300*ms"),), dt=DT),
     )

@@ -15,7 +15,7 @@ import numpy as np
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, split, union
 from neurosim.backends.torch.steady import LEVEL
 from neurosim.circuit import Circuit
-from neurosim.description import Conv2d, Dense, Kernel, OneToOne
+from neurosim.description import Conv2d, Dense, OneToOne
 from neurosim.equations import names_in
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
@@ -29,7 +29,7 @@ def product(circuit: Circuit, name: str) -> int:
     projection = next(p for p in circuit.projections if p.name == name)
     source, target = (circuit.population(n).n for n in (projection.source_population, projection.target_population))
     connectivity = projection.connectivity
-    if isinstance(connectivity, Dense | Kernel):
+    if isinstance(connectivity, Dense):
         return 2 * int(np.prod(source)) * int(np.prod(target))
     if not isinstance(connectivity, Conv2d) or isinstance(source, int) or isinstance(target, int):
         return 0

@@ -31,7 +31,6 @@ from neurosim.description import (
     Given,
     Glorot,
     Gram,
-    Kernel,
     Like,
     OneToOne,
     Orthogonal,
@@ -78,7 +77,7 @@ def _summary(
     biases: Text = ("; the constant source of the biases: ", *named(constant)) if constant else ()
     counts = {label: len(group) for label, group in types.items() if group[0].cell != ONE}
     kinds = Counter(_kind(q.connectivity) for q in plan.projections.values())
-    owned = [q for q in plan.projections.values() if q.root == q.name and not isinstance(q.connectivity, Kernel)]
+    owned = [q for q in plan.projections.values() if q.root == q.name]
     weights = {
         "in all": sum(int(np.prod(q.weight_shape)) for q in owned),
         "plastic": sum(int(np.prod(q.weight_shape)) for q in plan.plastic()),
@@ -126,7 +125,7 @@ def _populations(circuit: Circuit, types: Mapping[str, list[Population]]) -> Tab
 
 def _kind(connectivity: Any) -> str:
     return {
-        Dense: "all-to-all", OneToOne: "one-to-one", Kernel: "fixed kernel", Conv2d: "convolution", PerMap: "one weight per map",
+        Dense: "all-to-all", OneToOne: "one-to-one", Conv2d: "convolution", PerMap: "one weight per map",
     }[type(connectivity)]  # fmt: skip
 
 
@@ -176,7 +175,7 @@ def _contacts(q: ProjectionPlan) -> Text:
 def _weights(projection: Projection, q: ProjectionPlan, plan: Plan) -> Text:
     """How the weights start."""
     start, given = q.start, getattr(projection.weights, "__dict__", {}).values()
-    if projection.tied is not None:
+    if projection.tie:
         return ("tied to ", *_reading(q.root, q.transpose, q.factor))
     if isinstance(start, Like):
         return ("starts as ", *_reading(start.projection, start.transpose, start.factor))
@@ -184,8 +183,6 @@ def _weights(projection: Projection, q: ProjectionPlan, plan: Plan) -> Text:
     def shown(numbers: Any) -> Maths:
         return quantities.in_unit(numbers, weight_unit(plan, q, numbers, given))
 
-    if isinstance(q.connectivity, Kernel):
-        return (shown(np.asarray(q.connectivity.matrix)),)
     shape = (1, q.n_post) if isinstance(q.connectivity, OneToOne) else q.weight_shape
     match start:
         case None:

@@ -1,7 +1,7 @@
 """The description of a circuit: plain data without an engine."""
 
 from neurosim.description.cell import ONE, SOURCE, Cell
-from neurosim.description.connectivity import Connectivity, Conv2d, Dense, Kernel, OneToOne, PerMap
+from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
 from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
 from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
 from neurosim.description.phase import Phase, RandomSign
@@ -12,7 +12,18 @@ from neurosim.description.readout import FeedForward, Readout
 from neurosim.description.relaxation import Relaxation
 from neurosim.description.rule import InverseCorrelation, PlasticityRule
 from neurosim.description.value import FrozenDict, Value, frozen
-from neurosim.description.weights import Constant, Given, Glorot, Gram, Initialiser, Like, Orthogonal, Tied, Uniform
+from neurosim.description.weights import (
+    Constant,
+    Given,
+    Glorot,
+    Gram,
+    Initialiser,
+    Like,
+    Orthogonal,
+    Tied,
+    Uniform,
+    Weights,
+)
 
 __all__ = [
     "LABELS",
@@ -32,7 +43,6 @@ __all__ = [
     "Gram",
     "Initialiser",
     "InverseCorrelation",
-    "Kernel",
     "Like",
     "Measure",
     "OneToOne",
@@ -52,6 +62,7 @@ __all__ = [
     "Tied",
     "Uniform",
     "Value",
+    "Weights",
     "Windows",
     "frozen",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from neurosim.checks import Array, Count
+from neurosim.checks import Count
 from neurosim.description.value import Value
 from neurosim.errors import CircuitError
 
@@ -26,13 +26,6 @@ class OneToOne(Value):
 
     A rule changes w_k by the mean over the samples of its terms in cell k of either population.
     """
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel(Value):
-    """A fixed matrix (n_pre, n_post), such as a diffusion kernel; never plastic: ``I = r K``."""
-
-    matrix: Array
 
 
 @dataclass(frozen=True)
@@ -88,4 +81,4 @@ class PerMap(Value):
     """One weight per map, from a population of one cell such as `one`: the bias of a convolution, ``I[o, p] = w[o] r``. Weights (1, maps)."""
 
 
-Connectivity = Dense | OneToOne | Kernel | Conv2d | PerMap
+Connectivity = Dense | OneToOne | Conv2d | PerMap

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from neurosim.description.connectivity import Connectivity, Dense
 from neurosim.description.rule import PlasticityRule
@@ -14,6 +16,13 @@ from neurosim.description.weights import Initialiser, Like, Tied
 class Projection(Value):
     """A projection from a population to a port.
 
+    ::
+
+        Projection("W2", "pyr1", "pyr2.I_ff", Glorot(gain=4), rule)              # dense, unless said
+        Projection("B1", "pyr2", "pyr1.I_fb", Tied("W2", transpose=True))
+        Projection("D", "site", "pyr1.credit", Given(matrix))                    # a fixed kernel
+        Projection("teach1", "pyr2.u", "int1.u_partner", connectivity=OneToOne())
+
     Parameters
     ----------
     name
@@ -22,23 +31,28 @@ class Projection(Value):
         ``"population"`` (its rate) or ``"population.variable"`` (a state or an early variable).
     target
         ``"population.port"``.
-    connectivity
-        `Dense`, `OneToOne`, `Kernel`, `Conv2d` or `PerMap`.
     weights
-        How the initial weights are drawn (`Glorot`, `Gram`, `Uniform`, `Orthogonal`, `Constant`, `Given`), or `Like` those of another.
+        How the weights start: an initialiser (`Glorot`, `Gram`, `Uniform`, `Orthogonal`, `Constant`), `Given` as an
+        array, or `Like` those of another projection; or `Tied` to another's. One-to-one weights are 1 unless given.
     rule
-        The plasticity rule of the weights, or None.
-    tied
-        Read the weights of another projection instead of having weights of one's own.
+        The plasticity rule of the weights. Without one they stay as they start.
+    connectivity
+        `Dense`, `OneToOne`, `Conv2d` or `PerMap`.
+    evolved
+        An outer loop finds these weights (`neurosim evolve`); they stand still during a life.
     """
+
+    former: ClassVar[Mapping[str, str]] = {
+        "tied": "write it as the weights, Projection('B1', 'pyr2', 'pyr1.I_fb', Tied('W2', transpose=True))."
+    }
 
     name: str
     source: str
     target: str
-    connectivity: Connectivity = Dense()
-    weights: Initialiser | Like | None = None
+    weights: Initialiser | Like | Tied | None = None
     rule: PlasticityRule | None = None
-    tied: Tied | None = None
+    connectivity: Connectivity = Dense()
+    evolved: bool = False
 
     @property
     def source_population(self) -> str:
@@ -51,3 +65,8 @@ class Projection(Value):
     @property
     def port(self) -> str:
         return self.target.partition(".")[2]
+
+    @property
+    def tie(self) -> Tied | None:
+        """The tie to another projection's weights, if there is one."""
+        return self.weights if isinstance(self.weights, Tied) else None

@@ -106,7 +106,7 @@ class Given(Value):
 
 @dataclass(frozen=True)
 class Like(Value):
-    """Starts as `factor` times the start of another projection's weights, straight or transposed; then on its own."""
+    """Start as `factor` times the start of another projection's weights, straight or transposed; then go on alone."""
 
     projection: str
     factor: float = 1.0
@@ -115,11 +115,15 @@ class Like(Value):
 
 @dataclass(frozen=True)
 class Tied(Value):
-    """`factor` times the weights of another projection, straight or transposed; kept so at every step.
+    """`factor` times the weights of another projection, straight or transposed, at every step.
 
-    Of one connectivity with it: `Dense` to `Dense`, `OneToOne` to `OneToOne`.
+    Of one connectivity with it: `Dense` to `Dense`, `OneToOne` to `OneToOne`. Tied weights have no rule of their own.
     """
 
-    to: str
-    transpose: bool = False
+    projection: str
     factor: float = 1.0
+    transpose: bool = False
+
+
+#: How the weights of a projection start, or whose they are.
+Weights = Initialiser | Like | Tied

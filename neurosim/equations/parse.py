@@ -172,7 +172,7 @@ def parse_cell(text: str, where: str) -> CellEquations:
 
 def _role(single: SingleEquation, where: str) -> str:
     """The role of a line ``name : unit (role)``."""
-    flags: list[str] = list(single.flags)
+    flags = [str(flag) for flag in single.flags]
     if len(flags) == 1 and flags[0] in ROLES:
         return flags[0]
     got = f"the flags ({', '.join(flags)})" if flags else "no role"
@@ -190,8 +190,8 @@ def _check_flags(single: SingleEquation, where: str) -> None:
     allowed: set[str] = {"unless refractory"} if single.type == DIFFERENTIAL_EQUATION else set()
     if other := sorted(set(single.flags) - allowed):
         raise CircuitError(
-            f"{where}: '{single.varname}' has the flag {other}; an equation has none, but (unless refractory) on that of a "
-            f"state. ({', '.join(ROLES)} stand on a line 'name : unit'.)"
+            f"{where}: '{single.varname}' has the flag {other}; known here are (unless refractory) on the equation of a "
+            f"state, and ({'), ('.join(ROLES)}) on a line 'name : unit'."
         )
 
 

@@ -15,7 +15,7 @@ from neurosim.plan.names import check_names, check_target
 from neurosim.plan.phases import lower_phases
 from neurosim.plan.plan import Plan
 from neurosim.plan.projections import lower_projections
-from neurosim.plan.readouts import check_evolved, check_readout, check_relaxation
+from neurosim.plan.readouts import check_readout, check_relaxation
 from neurosim.plan.shared import given_values, shared_names, shared_units
 
 if TYPE_CHECKING:
@@ -54,5 +54,4 @@ def lower(circuit: Circuit) -> Plan:
     plan = Plan(circuit, populations, projections, phases, mirrored, units)
     check_readout(plan)
     check_relaxation(plan)
-    check_evolved(plan)
     return plan

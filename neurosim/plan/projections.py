@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from neurosim.description import Conv2d, Dense, Kernel, Like, OneToOne, PerMap, Projection
+from neurosim.description import Conv2d, Dense, Like, OneToOne, PerMap, Projection, Tied
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError, unknown
 from neurosim.plan.population import PopulationPlan
@@ -26,7 +24,7 @@ def lower_projections(
     """Every projection, owners of weights before those that are tied to them."""
     by_name = {p.name: p for p in described}
     plans: dict[str, ProjectionPlan] = {}
-    for projection in (*(p for p in described if p.tied is None), *described):
+    for projection in (*(p for p in described if not p.tie), *described):
         if projection.name not in plans:
             plans[projection.name] = _projection(projection, populations, by_name, sizes, plans, shared)
     return {name: plans[name] for name in by_name}
@@ -61,48 +59,47 @@ def _projection(
     n_pre, n_post, kind = source.n, target.n, projection.connectivity
     if isinstance(kind, OneToOne) and n_pre != n_post:
         raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
-    if isinstance(kind, Kernel) and np.shape(kind.matrix) != (n_pre, n_post):
-        raise CircuitError(f"{where}: the kernel has shape {np.shape(kind.matrix)}; wanted {(n_pre, n_post)}.")
-    root, transpose, factor = projection.name, False, 1.0
-    if projection.tied is not None and projection.weights is not None:
-        raise CircuitError(f"{where}: both tied and with weights of its own; give one of them.")
-    if projection.tied is not None:
-        root, transpose = _tie(projection, (n_pre, n_post), by_name, plans, where)
-        factor = float(projection.tied.factor)
+    tie = projection.tie or Tied(projection.name)
+    if projection.tie:
+        _check_tie(projection, tie, (n_pre, n_post), by_name, plans, where)
     elif isinstance(kind, Dense | Conv2d | PerMap) and projection.weights is None:
-        raise CircuitError(f"{where}: no weights; give weights=Glorot() or tied=Tied('...').")
+        raise CircuitError(f"{where}: no weights; give weights=Glorot(), Given(...) or Tied('...').")
     elif isinstance(projection.weights, Like):
         follow_like(projection, (n_pre, n_post), by_name, sizes)
-    if projection.rule is not None and (isinstance(kind, Kernel) or projection.tied is not None):
-        cure = f"put the rule on '{root}'" if projection.tied is not None else "use Dense() with weights=Given(...)"
-        raise CircuitError(f"{where}: only weights of its own can be plastic; {cure}.")
-    shape = weight_shape(projection, source, target, where)
+    for what, given in (("plastic", projection.rule), ("evolved", projection.evolved)):
+        if given and projection.tie:
+            cure = "put the rule on" if what == "plastic" else "let evolution find"
+            raise CircuitError(f"{where}: only weights of its own can be {what}; {cure} '{tie.projection}'.")
+    if projection.evolved and projection.rule:
+        raise CircuitError(f"{where}: it is evolved and has a plasticity rule; wanted one of the two.")
+    root, shape = tie.projection, weight_shape(projection, source, target, where)
     weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
-    if projection.tied is not None:
+    if projection.tie:
         same_unit(weight, plans[root].weight_dimension, f"{where}: weights tied to '{root}'")
     start = lower_start(projection, weight, where)
     check_given(start, isinstance(kind, OneToOne), shape, where)
     numbers = replace(projection, weights=start)
     rule = lower_rule(numbers, projection.rule, source, target, weight, shared) if projection.rule else None
     return ProjectionPlan(
-        projection.name, source.name, variable, target.name, projection.port, kind, root, transpose, n_pre, n_post,
-        rule, weight, factor, shape, (source.shape, target.shape), start,
+        projection.name, source.name, variable, target.name, projection.port, kind, root, tie.transpose, n_pre, n_post,
+        rule, weight, float(tie.factor), shape, (source.shape, target.shape), start,
     )  # fmt: skip
 
 
-def _tie(
+def _check_tie(
     projection: Projection,
+    tie: Tied,
     shape: tuple[int, int],
     by_name: Mapping[str, Projection],
     plans: Mapping[str, ProjectionPlan],
     where: str,
-) -> tuple[str, bool]:
-    assert projection.tied is not None
-    root, transpose = projection.tied.to, projection.tied.transpose
+) -> None:
+    """Refuse a tie to weights that are not there, or of another kind or shape."""
+    root, transpose = tie.projection, tie.transpose
     if root not in by_name:
         raise CircuitError(f"{where}: tied to an unknown projection. {unknown('projection', root, by_name)}")
     other = by_name[root]
-    if other.tied is not None or not isinstance(other.connectivity, Dense | OneToOne):
+    if other.tie or not isinstance(other.connectivity, Dense | OneToOne):
         raise CircuitError(
             f"{where}: tied to '{root}', which has no dense or one-to-one weights of its own; tie to their owner."
         )
@@ -117,4 +114,3 @@ def _tie(
         raise CircuitError(
             f"{where}: needs weights of shape {shape}, but '{root}'{' transposed' if transpose else ''} has {owned}."
         )
-    return root, transpose

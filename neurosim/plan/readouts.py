@@ -76,13 +76,3 @@ def check_relaxation(plan: Plan) -> None:
             f"Relaxation: restart in the first phase, '{names[0]}': there is nothing yet to restart from."
         )
     plan.check_step(seconds(scheme.dt))
-
-
-def check_evolved(plan: Plan) -> None:
-    """Refuse evolved weights that are not there, or that learn."""
-    owners = {p.name: p for p in plan.projections.values() if p.root == p.name}
-    for name in plan.circuit.evolved:
-        if name not in owners:
-            raise unknown("projection with weights of its own to evolve", name, owners, CircuitError)
-        if owners[name].rule is not None:
-            raise CircuitError(f"Projection '{name}' is evolved and has a plasticity rule; wanted one of the two.")

@@ -10,17 +10,18 @@ import numpy as np
 
 from neurosim.description import (
     Constant,
+    Conv2d,
     Dense,
     Given,
     Glorot,
     Gram,
     Initialiser,
-    Kernel,
     Like,
     OneToOne,
     Orthogonal,
     PerMap,
     Projection,
+    Tied,
     Uniform,
 )
 from neurosim.equations import amount
@@ -33,8 +34,12 @@ from neurosim.plan.projection import ProjectionPlan
 def lower_start(projection: Projection, weight: Dimension, where: str) -> Initialiser | Like | None:
     """How the weights start, with numbers in base SI units."""
     start = projection.weights
-    if start is None or isinstance(start, Like):
+    if start is None or isinstance(start, Tied):
+        return None
+    if isinstance(start, Like):
         return start
+    if isinstance(start, Dense | OneToOne | Conv2d | PerMap):
+        raise CircuitError(f"{where}: weights = {start}; a connectivity is given by name: connectivity={start}.")
     if not hasattr(start, "draw"):
         raise CircuitError(
             f"{where}: weights = {start!r}; wanted how they are drawn, such as Constant({start!r}) or Glorot()."
@@ -55,9 +60,9 @@ def weight_shape(projection: Projection, source: PopulationPlan, target: Populat
     kind = projection.connectivity
     if isinstance(kind, OneToOne):
         return (target.n,)
-    if isinstance(kind, Dense | Kernel):
+    if isinstance(kind, Dense):
         return (source.n, target.n)
-    if projection.tied is not None:
+    if projection.tie:
         raise CircuitError(f"{where}: only dense projections can be tied; give the convolution weights of its own.")
     if target.shape is None:
         raise CircuitError(
@@ -99,13 +104,13 @@ def follow_like(
     if name not in by_name:
         raise CircuitError(f"{where}: starts like an unknown projection. {unknown('projection', name, by_name)}")
     other = by_name[name]
-    if other.tied is not None and other.tied.to not in by_name:
+    if other.tie and other.tie.projection not in by_name:
         raise CircuitError(
-            f"Projection '{name}': tied to an unknown projection. {unknown('projection', other.tied.to, by_name)}"
+            f"Projection '{name}': tied to an unknown projection. {unknown('projection', other.tie.projection, by_name)}"
         )
-    if other.tied is not None:
-        transpose, factor = transpose != other.tied.transpose, factor * other.tied.factor
-        other = by_name[other.tied.to]
+    if other.tie:
+        transpose, factor = transpose != other.tie.transpose, factor * other.tie.factor
+        other = by_name[other.tie.projection]
     if other.name in (*seen, projection.name):
         raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
     if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
@@ -146,9 +151,7 @@ def draw_weights(
         rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
         if plan.root != plan.name or isinstance(start, Like):
             continue
-        if isinstance(plan.connectivity, Kernel):
-            weights[plan.name] = np.array(plan.connectivity.matrix, dtype=float)
-        elif isinstance(plan.connectivity, OneToOne):
+        if isinstance(plan.connectivity, OneToOne):
             if isinstance(start, Given):
                 start = Given(np.reshape(start.values, (1, -1)))
             weights[plan.name] = start.draw(rng, 1, plan.n_post)[0] if start else np.ones(plan.n_post)

@@ -15,7 +15,7 @@ from scipy.special import exprel
 from sympy.core.function import AppliedUndef
 
 from neurosim.circuit import Circuit
-from neurosim.description import Constant, Given, Glorot, Kernel, Like, Orthogonal, Uniform
+from neurosim.description import Constant, Given, Glorot, Like, Orthogonal, Uniform
 from neurosim.equations.units import quantity, seconds
 from neurosim.plan import Assignment
 
@@ -70,10 +70,8 @@ def _weights(circuit: Circuit, name: str) -> tuple[int, bool]:
     if other is not None:
         sign, both = _weights(circuit, other[0])
         return -sign if other[1] < 0 else sign, both
-    if isinstance(q.connectivity, Kernel):
-        values: Any = q.connectivity.matrix
-    elif isinstance(q.start, Constant):
-        values = q.start.value
+    if isinstance(q.start, Constant):
+        values: Any = q.start.value
     elif isinstance(q.start, Given):
         values = q.start.values
     elif isinstance(q.start, Uniform):

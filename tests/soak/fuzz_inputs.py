@@ -1023,7 +1023,7 @@ def build(words: dict[str, Any], simulated: bool = False) -> None:
     phase = neurosim.Phase("phase", words["duration"], clamps={"inp.r": "image"}, plastic=("rule",))
     weights = neurosim.Uniform(words["low"], 1.0)
     populations = neurosim.Population("inp", 3, neurosim.SOURCE), neurosim.Population(words["name"], words["n"], cell)
-    projection = neurosim.Projection("W", "inp", f"{words['name']}.I", weights=weights, rule=rule)
+    projection = neurosim.Projection("W", "inp", f"{words['name']}.I", weights, rule)
     protocol = neurosim.Protocol((phase,), dt=words["dt"])
     circuit = neurosim.Circuit("net", populations, (projection,), protocol)
     neurosim.describe(circuit)

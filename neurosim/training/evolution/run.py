@@ -81,7 +81,7 @@ def run(
     circuit = registry.model(config.model, str(out / CONFIG)).circuit(config.settings)
     if not circuit.evolved:
         raise NeurosimError(
-            f"The circuit '{circuit.name}' with these settings has no weights to evolve; wanted one whose Circuit(evolved=...) names some, such as tdca with "
+            f"The circuit '{circuit.name}' with these settings has no weights to evolve; wanted one whose Projection(..., evolved=True) marks some, such as tdca with "
             "credits = 'unevolved'."
         )
     if circuit.readout is None or circuit.readout.wanted != "target":
