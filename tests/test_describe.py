@@ -516,7 +516,7 @@ def test_what_no_model_has():
         "dw/dt = D, tau_F dD/dt = -D + F, tau_F = 30 ms",
         "Limits of w from 0 to no limit",
         "collected, at the end of the phase",
-        "fixed kernel, 2 x 3 0 to 5 (6 values)",
+        "all-to-all, 2 x 3 given: 0 to 5 (6 values)",
         "given: 1",
         "starts as W_3 times -2",
         "derivative du_prev = dV_m1/dt of the previous step 1/s",
@@ -796,7 +796,7 @@ def weights_column(circuit: Circuit) -> tuple[str, str]:
         (Constant(5e-9), {"source": "a.v", "port": "G"}, "5 nS/V", None),
         (Given(np.array([[1e-11, 2e-11, 3e-11]] * 2)), {}, "given: 10 to 30 pA/Hz", None),
         (Given(np.array([1.0, 2.0, 4.0]) * brian2.nS), {"source": "inp", "port": "G", "connectivity": OneToOne()}, "given: (1, 2, 4) nS", None),
-        (None, {"weights": Given(np.full((2, 3), 7e-12))}, "7 pA/Hz", None),
+        (Given(np.full((2, 3), 7e-12)), {}, "given: 7 pA/Hz", None),
         (Orthogonal("30*pA"), {"source": "inp"}, "orthogonal, times 30 pA", None),
     ],
 )  # fmt: skip

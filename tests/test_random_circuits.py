@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuits import hold, pool
+from circuits import assemble, hold, pool
 from scipy.integrate import solve_ivp
 
 from neurosim import (
     SOURCE,
-    Cell,
     Circuit,
     Dense,
     Given,
@@ -496,7 +495,7 @@ def circuit_of(
         parameters |= {f"l{c}": 1.0 for c in range(layer.compartments)}
         parameters |= {f"g{c}": float(g) for c, g in enumerate(layer.coupling)}
         parameters |= {"kappa": drawn.kappa, "q": 1.0, "step": f"{DT!r}*second"}
-        cell = Cell(
+        cell = assemble(
             f"cell{k}",
             "\n".join(lines),
             ports=("I0",),
