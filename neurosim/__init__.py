@@ -9,6 +9,7 @@ from neurosim import _start  # noqa: F401
 from neurosim import _brian2  # noqa: F401
 
 # ruff: isort: split
+from neurosim._version import __version__ as __version__
 from neurosim.circuit import Circuit
 from neurosim.description import (
     SOURCE,
@@ -51,8 +52,6 @@ from neurosim.training import load
 
 if TYPE_CHECKING:
     from neurosim.training import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SOURCE",

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from neurosim import _start
+from neurosim._version import __version__
 from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train, trust
 from neurosim.cli.common import Commands, disk_problem
 from neurosim.errors import NeurosimError
@@ -80,8 +81,6 @@ def parser() -> argparse.ArgumentParser:
             "  neurosim simulate ghost_units --weights runs/ghost --record pyr1.u pyr1.E --out runs/traces\n"
         ),
     )
-    from neurosim import __version__
-
     top.add_argument("--version", action="version", version=f"neurosim {__version__}")
     commands = Commands(top)
     for module in (describe, simulate, train, evolve, sweep, plot, export, data, trust):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim._version import __version__
 from neurosim.circuit import Circuit
 from neurosim.describe import quantities, references
 from neurosim.describe.cell_types import cell_type_section, cell_types, notation_blocks
@@ -45,8 +46,6 @@ from neurosim.plan import Plan, PopulationPlan, ProjectionPlan
 
 def report(circuit: Circuit) -> Document:
     """The report of a circuit, as data."""
-    from neurosim import __version__
-
     cited = references.entries(circuit.citation, circuit.name)
     software = references.software(__version__)
     types, rules = cell_types(circuit), rule_variants(circuit)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from annotated_types import Ge
 
+from neurosim._version import __version__
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 from neurosim.export.layout import (
@@ -105,8 +106,6 @@ def to_nwb(traces: Traces, path: str | os.PathLike[str]) -> Path:
 
 def _file(pynwb: Any, traces: Traces) -> Any:
     """The NWB file; values and weights are described by shape and type."""
-    from neurosim import __version__
-
     about = traces.metadata
     model = str(about.get("model", "circuit"))
     file = pynwb.NWBFile(
