@@ -30,7 +30,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.models import dendritic_microcircuit, ghost_units
 from neurosim.simulation import versions
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 WANTED = 1.05
 VALUES = 300

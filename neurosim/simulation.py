@@ -14,7 +14,8 @@ from neurosim.checks import Array, Count, In, PositiveTime, Seed, check, checked
 from neurosim.circuit import Circuit, GivenCircuit
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError
-from neurosim.traces.recorder import Recorder, Recording
+from neurosim.traces import Recorder
+from neurosim.traces.recording import Recording
 
 if TYPE_CHECKING:
     from neurosim.backends.result import Result

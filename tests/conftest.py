@@ -23,7 +23,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.backends.result import Result
 from neurosim.traces import Recorder
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 torch.set_num_threads(1)  # a plugin may have imported torch before
 

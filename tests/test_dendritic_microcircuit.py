@@ -26,7 +26,7 @@ from neurosim.errors import NeurosimError
 from neurosim.models import bac_firing
 from neurosim.models import dendritic_microcircuit as model
 from neurosim.traces import Recorder, Traces
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 from neurosim.training import Trainer, resolve, train
 from tests.oracles import dendritic_microcircuit as oracle
 

@@ -39,7 +39,7 @@ from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
 from neurosim.models import bac_firing
 from neurosim.parts import bac_pyramidal, conductance_synapse, current_step, lif
 from neurosim.traces import Recorder, Traces
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 LEVELS = ("brian2:equations", "brian2:dense", "torch:trajectory")
 BATCHED = ("brian2:dense", "torch:trajectory")

@@ -31,8 +31,7 @@ from neurosim.export import from_neo, from_nwb, layout, to_csv, to_neo, to_nwb
 from neurosim.export import nwb as nwb_export
 from neurosim.export.neo import _unit
 from neurosim.models import bac_firing, ghost_units
-from neurosim.traces import PhaseSpan, Spikes, Traces
-from neurosim.traces import file as trace_file
+from neurosim.traces import PhaseSpan, Spikes, Traces, stored
 
 DT = 1e-4
 
@@ -171,7 +170,7 @@ def test_values_of_a_file_are_copied_a_block_at_a_time(tmp_path, monkeypatch):
         values={name: Blocks(v) for name, v in wanted.values.items()},
         weights={name: Blocks(w) for name, w in wanted.weights.items()},
     )
-    monkeypatch.setattr(trace_file, "BLOCK", limit)
+    monkeypatch.setattr(stored, "BLOCK", limit)
     monkeypatch.setattr(csv_export, "BLOCK", 16 * limit)  # numbers as text: 128 bytes in place of 8
     assert_equal(from_nwb(to_nwb(lazy, tmp_path / "traces.nwb")), wanted)
     to_csv(lazy, tmp_path / "traces.csv")

@@ -29,9 +29,10 @@ from neurosim import SOURCE, Cell, Circuit, Given, OneToOne, Phase, Population, 
 from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import bac_firing, counter_current, ghost_units
-from neurosim.traces import recorder as recorder_module
-from neurosim.traces.file import FORMAT, Stored
-from neurosim.traces.recorder import Recording
+from neurosim.traces import recording as recording_module
+from neurosim.traces.layout import FORMAT
+from neurosim.traces.recording import Recording
+from neurosim.traces.stored import Stored
 from neurosim.training import Trainer, checkpoint, resume, train, trainer
 
 EQUATIONS, DENSE, TRAJECTORY, STEADY = "brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"
@@ -812,7 +813,7 @@ LONG = {"rise": 400, "hold": 200}
 def long_run(errors: Path, path: Path, slow: float, limit: int, level: str) -> None:
     """Leaky cells, rows written every 50, `slow` seconds each time; files of at most `limit` bytes."""
     redirected(errors)
-    recorder_module.MOST_ROWS = 50
+    recording_module.MOST_ROWS = 50
     flush = Recording.flush
 
     def slowly(self: Recording) -> None:
@@ -1269,8 +1270,8 @@ def test_an_interrupted_row_does_not_count(monkeypatch):
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_writer_that_fails_leaves_phases_as_they_were(tmp_path, monkeypatch, after):
     """What the writer could write before is a beginning of the whole recording, phases included."""
-    from neurosim.traces import recorder as module
-    from neurosim.traces.file import TraceFile
+    from neurosim.traces import recording as module
+    from neurosim.traces.writer import TraceFile
 
     monkeypatch.setattr(module, "MOST_ROWS", 7)
     circuit = relaxation(steps={"a": 10, "b": 10})
@@ -1294,7 +1295,7 @@ def test_a_writer_that_fails_leaves_phases_as_they_were(tmp_path, monkeypatch, a
 
 def test_a_writer_that_fails_late_is_heard(tmp_path, monkeypatch):
     """The last rows wait behind other work of the writer when the recording ends: their error is raised all the same."""
-    from neurosim.traces.file import TraceFile
+    from neurosim.traces.writer import TraceFile
 
     circuit = relaxation()
     recording = Recording(Recorder(["c.u"], path=tmp_path / "t.h5"), circuit.plan, 1, 1e-3)

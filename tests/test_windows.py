@@ -33,7 +33,7 @@ from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
 from neurosim.traces import Recorder
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 EQUATIONS, DENSE, TRAJECTORY, STEADY = "brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"
 EULER = (EQUATIONS, DENSE, TRAJECTORY)

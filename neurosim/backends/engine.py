@@ -12,7 +12,7 @@ from neurosim.backends.result import Result
 from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 
 @dataclass(frozen=True)

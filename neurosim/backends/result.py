@@ -13,8 +13,8 @@ import numpy as np
 from neurosim.errors import DivergenceError
 from neurosim.plan import PhasePlan, Plan
 from neurosim.traces import Spikes, Traces
-from neurosim.traces.recorder import Recording
-from neurosim.traces.traces import base
+from neurosim.traces.recording import Recording
+from neurosim.traces.spans import base
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

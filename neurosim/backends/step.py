@@ -27,7 +27,7 @@ from neurosim.backends.result import CHECK_EVERY, Result, ResultBuilder
 from neurosim.description import OneToOne
 from neurosim.equations import compile_block, evaluate, names_in, shared_name
 from neurosim.plan import NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 Learn = Literal["on", "off", "held"]
 

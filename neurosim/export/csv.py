@@ -14,7 +14,7 @@ from neurosim.escape import csv_cell
 from neurosim.export.layout import require_content, require_folder
 from neurosim.files import check_replaceable, user_path, whole_file
 from neurosim.traces import Traces
-from neurosim.traces.file import BLOCK
+from neurosim.traces.stored import BLOCK
 
 
 def tables(traces: Traces, path: str | os.PathLike[str]) -> dict[str, Path]:

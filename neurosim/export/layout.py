@@ -11,7 +11,7 @@ import numpy as np
 
 from neurosim.errors import NeurosimError
 from neurosim.traces import Spikes, Traces
-from neurosim.traces.traces import INSTANT
+from neurosim.traces.spans import INSTANT
 
 
 class Train(NamedTuple):

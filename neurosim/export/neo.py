@@ -11,7 +11,7 @@ from neurosim.errors import NeurosimError
 from neurosim.export.layout import Train, extent, optional, require_content, spacing, spikes_of, trains
 from neurosim.traces import PhaseSpan, Traces
 from neurosim.traces.layout import phase_spans
-from neurosim.traces.traces import INSTANT
+from neurosim.traces.spans import INSTANT
 
 #: Annotations of the block without which traces cannot be made of it.
 REQUIRED = ("time", "metadata", "units", "cells", "spiking")

@@ -33,8 +33,9 @@ from neurosim.files import check_replaceable, reserve, user_path, whole_file
 from neurosim.reading import damaged, of_types
 from neurosim.reading import table as json_table
 from neurosim.traces import PhaseSpan, Traces, contained
-from neurosim.traces.file import blocks, readable
 from neurosim.traces.layout import phase_spans
+from neurosim.traces.reader import readable
+from neurosim.traces.stored import blocks
 
 #: NWB asks for the date of the session. A simulation has none: its t = 0 is called the beginning of Unix time.
 NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)

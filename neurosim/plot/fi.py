@@ -15,7 +15,7 @@ from neurosim.plot.selection import check_not_empty, columns_of, numbers_of, pop
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
 from neurosim.plot.window import recorded_spans
 from neurosim.traces import Traces
-from neurosim.traces.traces import INSTANT, within
+from neurosim.traces.spans import INSTANT, within
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 #: Most points of a curve that get a marker each.

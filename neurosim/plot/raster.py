@@ -26,7 +26,7 @@ from neurosim.plot.selection import (
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
 from neurosim.plot.window import Window, name_phases, recorded_spans, shade, stretches, time_axis, window_of
 from neurosim.traces import Traces
-from neurosim.traces.traces import INSTANT, within
+from neurosim.traces.spans import INSTANT, within
 
 #: Bin of spiking rates, seconds.
 BIN = 5e-3

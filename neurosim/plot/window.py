@@ -13,7 +13,7 @@ from matplotlib.textpath import TextPath
 
 from neurosim.plot.style import GREY, SHADES, WIDTH, plain
 from neurosim.traces import PhaseSpan, Traces
-from neurosim.traces.traces import INSTANT, base
+from neurosim.traces.spans import INSTANT, base
 
 #: Trials that are shown; more would hide what happens within one.
 TRIALS = 2

@@ -1,4 +1,17 @@
-"""What a recording holds, in memory as in its file, by the names of the file's datasets."""
+"""What a recording holds, in memory as in its file, by the names of the file's datasets.
+
+The file (HDF5, version 3)::
+
+    /                       format, metadata (JSON; each entry also as an attribute of its own)
+    time                    (rows,) s
+    POPULATION/VARIABLE     (rows, samples of the batch, cells); unit, population, axes, and
+                            indices (numbers of the cells)
+    phases/{name, trial, start, stop}
+    spikes_until            (writings,) s: spikes were kept from 0 to the last of these
+    spikes/POPULATION/{time, sample, cell}; indices (numbers of the cells whose spikes are kept)
+    weights/PROJECTION      (snapshots, *shape)
+    weight_trials           (snapshots,)
+"""
 
 from __future__ import annotations
 
@@ -8,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.traces.traces import PhaseSpan
+from neurosim.traces.spans import PhaseSpan
+
+#: Version of the file layout; a newer one is refused.
+FORMAT = 3
+#: How an HDF5 file begins.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Groups and datasets that are not populations.
+RESERVED = ("time", "phases", "spikes", "spikes_until", "weights", "weight_trials")
 
 
 @dataclass(frozen=True)
@@ -56,8 +76,9 @@ def phase_columns(spans: Sequence[PhaseSpan]) -> dict[str, np.ndarray]:
 
 
 def phase_spans(*columns: Iterable[Any]) -> list[PhaseSpan]:
-    """Phases from columns of names, trials, starts and stops; of columns that differ in length, what all of them have."""
-    return [
-        PhaseSpan(name.decode() if isinstance(name, bytes) else str(name), int(trial), float(start), float(stop))
-        for name, trial, start, stop in zip(*columns, strict=False)
-    ]
+    """Phases from columns of names, trials, starts and stops; the shortest column ends the list."""
+    spans = []
+    for name, trial, start, stop in zip(*columns, strict=False):
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        spans.append(PhaseSpan(text, int(trial), float(start), float(stop)))
+    return spans

@@ -19,7 +19,7 @@ from neurosim.backends.result import Result
 from neurosim.backends.torch.workers import Workers
 from neurosim.circuit import Circuit
 from neurosim.errors import DivergenceError
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 from neurosim.training.config import TrainConfig
 
 #: Added to a run's seed for its feedback weights, so that they are no other seed's initial weights.

@@ -28,7 +28,7 @@ from neurosim.errors import DivergenceError, NeurosimError, unknown
 from neurosim.files import user_path, write_whole
 from neurosim.simulation import step_size, stimuli, versions
 from neurosim.traces import Recorder
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 from neurosim.training import checkpoint
 from neurosim.training.config import REFERENCES, TrainConfig
 from neurosim.training.interrupt import stop_between

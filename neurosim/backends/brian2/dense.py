@@ -32,7 +32,7 @@ from neurosim.backends.step import Learn, Stepper
 from neurosim.description import Dense
 from neurosim.errors import UnsupportedError
 from neurosim.plan import Plan
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 LEVEL = "brian2:dense"
 

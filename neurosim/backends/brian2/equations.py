@@ -40,7 +40,7 @@ from neurosim.description import Conv2d, OneToOne
 from neurosim.equations import Derivative, Hold, brian2_source, names_in, quantity, substitute
 from neurosim.errors import UnsupportedError
 from neurosim.plan import CLOCK, NEVER, Assignment, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 LEVEL = "brian2:equations"
 #: Synapses of one convolution, beyond which a maps' circuit is refused (about 100 bytes each).

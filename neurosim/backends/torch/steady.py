@@ -46,7 +46,7 @@ from neurosim.equations import NotSeparable, compile_block, evaluate, linear_ter
 from neurosim.equations.separate import Term
 from neurosim.errors import DivergenceError, UnsupportedError, unknown
 from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 LEVEL = "torch:steady"
 ANDERSON_DEPTH = 6

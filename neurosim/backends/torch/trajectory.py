@@ -18,7 +18,7 @@ from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.equations import compile_block
 from neurosim.equations.units import unit_string
 from neurosim.plan import Plan, PopulationPlan, Spiking
-from neurosim.traces.recorder import Recording
+from neurosim.traces.recording import Recording
 
 LEVEL = "torch:trajectory"
 
