@@ -102,7 +102,7 @@ def compare(
     were left out and why. The other parameters are those of `simulate`; `record` chooses the variables of the figure
     (default: all states), `predictions` adds accuracies and the share of equal answers. Returns a `Comparison`.
     """
-    from neurosim.analysis import cosines_with_gradient
+    from neurosim.analysis.reference import cosines_with_gradient
 
     plan, dt = circuit.plan, dt or circuit.protocol.dt
     levels, left_out = choose_levels(plan, levels)

@@ -31,11 +31,13 @@ from neurosim import (
     registry,
     simulate,
 )
+from neurosim.analysis import representations
+from neurosim.analysis.representations import activities
+from neurosim.analysis.updates import update_cosines
 from neurosim.cli import main
 from neurosim.errors import NeurosimError
 from neurosim.models import corinfomax, ghost_units
 from neurosim.parts import bac_pyramidal
-from neurosim.plot.cosine import update_cosines
 from neurosim.plot.diagram import diagram
 from neurosim.plot.fi import curve, read_response
 from neurosim.plot.raster import binned_rate
@@ -491,7 +493,7 @@ def test_cosine_is_1_where_the_update_is_the_gradient():
     assert list(found) == [p.name for p in circuit.plan.plastic()]
     for values in found.values():
         assert values.shape == (3,) and np.all(values > 0.999)
-    figure = plot.cosine_figure(circuit, traces, images, labels)
+    figure = plot.cosine_figure(found, traces, len(images))
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), found["W1"])
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), [0, 10, 20])
     assert "12 samples, 3 snapshots of one run" in figure.get_suptitle()
@@ -520,10 +522,14 @@ def test_cosine_refusals():
     with pytest.raises(
         NeurosimError, match=r"weights of b1, W2, b2 were not recorded.*train MODEL --record W1 b1 W2 b2"
     ):
-        plot.cosine_figure(circuit, traces, np.zeros((2, 6)), np.zeros(2, int))
+        update_cosines(circuit, traces, np.zeros((2, 6)), np.zeros(2, int))
     bac = registry.model("bac_firing").circuit()
     with pytest.raises(NeurosimError, match="'bac_firing' names no feed-forward reference"):
-        plot.cosine_figure(bac, weight_traces(), np.zeros((2, 6)))
+        update_cosines(bac, weight_traces(), np.zeros((2, 6)))
+    with pytest.raises(NeurosimError, match=r"cosines of 'W1' have the shape \(2,\); wanted \(3,\), one per snapshot"):
+        plot.cosine_figure({"W1": np.zeros(2)}, traces)
+    with pytest.raises(NeurosimError, match="object of type Circuit; wanted cosines by projection"):
+        plot.cosine_figure(circuit, traces)  # type: ignore[arg-type]
 
 
 # ----------------------------------------------------------------------------------------------- representations
@@ -563,23 +569,23 @@ def test_activities_are_the_rates_of_the_feedforward_net():
     circuit = ghost_units.circuit(sizes=(6, 4, 3))
     weights = circuit.initial_weights(3)
     images = np.random.default_rng(0).uniform(size=(5, 6))
-    found = plot.activities(circuit, weights, images, np.zeros(5, int))
+    found = activities(circuit, weights, images, np.zeros(5, int))
     assert list(found) == ["inp", "pyr1", "pyr2", "ghost1"]
     np.testing.assert_array_equal(found["inp"], images)
     rate = images
     for layer, name in ((1, "pyr1"), (2, "pyr2")):
         rate = 1 / (1 + np.exp(-(rate @ weights[f"W{layer}"] + weights[f"b{layer}"])))
         np.testing.assert_allclose(found[name], rate, atol=1e-6)
-    assert list(plot.activities(circuit, weights, images, np.zeros(5, int), ["pyr2"])) == ["pyr2"]
+    assert list(activities(circuit, weights, images, np.zeros(5, int), ["pyr2"])) == ["pyr2"]
     with pytest.raises(NeurosimError, match="There is no population 'pyr9'"):
-        plot.activities(circuit, weights, images, np.zeros(5, int), ["pyr9"])
+        activities(circuit, weights, images, np.zeros(5, int), ["pyr9"])
 
 
 def test_activities_in_windows_show_each_sample_its_own_label():
     circuit = registry.model("counter_current").circuit({"sizes": (6, 5, 4, 3)})
     labels = np.array([2, 0, 1, 1])
     images = np.random.default_rng(0).uniform(size=(4, 6))
-    found = plot.activities(circuit, circuit.initial_weights(0), images, labels)
+    found = activities(circuit, circuit.initial_weights(0), images, labels)
     np.testing.assert_array_equal(found["D3"].argmax(axis=1), labels)  # the source of labels
     np.testing.assert_allclose(found["D2"][2], found["D2"][3], atol=1e-6)  # driven by labels alone
 
@@ -1022,9 +1028,11 @@ def test_runs_that_differ_by_seed_only_are_grouped(folders):
 
 def test_before_training_is_what_the_run_began_with(cli, folders, tmp_path, monkeypatch):
     drawn = []
-    real = plot.activities
+    real = representations.activities
     monkeypatch.setattr(
-        plot, "activities", lambda circuit, weights, *rest: drawn.append(weights) or real(circuit, weights, *rest)
+        representations,
+        "activities",
+        lambda circuit, weights, *rest: drawn.append(weights) or real(circuit, weights, *rest),
     )
     arguments = ["--kind", "cka", "--before", "--samples", "20", "--to", tmp_path / "cka.svg", "--overwrite"]
     done = cli("plot", folders / "given" / "recorded", *arguments)

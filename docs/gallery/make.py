@@ -37,6 +37,8 @@ from neurosim import (
     simulate,
     train,
 )
+from neurosim.analysis.representations import activities
+from neurosim.analysis.updates import update_cosines
 from neurosim.errors import NeurosimError, unknown
 from neurosim.files import user_path, write_whole
 from neurosim.models import bac_firing, counter_current, dendritic_microcircuit, ghost_units
@@ -206,7 +208,9 @@ def cosine() -> Figure:
     plastic = [p.name for p in registry.model("ghost_units").circuit(dict(settings)).plan.plastic()]
     run = trained("ghost_units", name="learned", settings=settings, epochs=10, seed=0, recorder=plastic)
     with Traces.load(run.folder / "recording.h5") as traces:
-        return plot.cosine_figure(run.circuit, traces, *validation(run, 140), weights=run.weights)
+        images, labels = validation(run, 140)
+        cosines = update_cosines(run.circuit, traces, images, labels, run.weights)
+        return plot.cosine_figure(cosines, traces, len(images))
 
 
 @figure
@@ -214,8 +218,8 @@ def cka() -> Figure:
     run = trained("counter_current", settings=(("sizes", (64, 64, 32, 10)),), epochs=10, seed=0)
     samples = validation(run, 140)
     populations = ["F0", "F1", "F2", "F3", "D0", "D1", "D2", "D3"]
-    before = plot.activities(run.circuit, run.circuit.initial_weights(run.config.seed), *samples, populations)
-    after = plot.activities(run.circuit, run.weights, *samples, populations)
+    before = activities(run.circuit, run.circuit.initial_weights(run.config.seed), *samples, populations)
+    after = activities(run.circuit, run.weights, *samples, populations)
     return plot.cka_figure(after, before, f"counter_current: linear CKA, {len(samples[0])} validation samples, 1 run")
 
 
@@ -223,7 +227,7 @@ def cka() -> Figure:
 def tsne() -> Figure:
     run = trained("ghost_units", epochs=15, seed=0)
     images, labels = digits(360)
-    found = plot.activities(run.circuit, run.weights, images, labels, ["inp", "pyr1", "pyr2"])
+    found = activities(run.circuit, run.weights, images, labels, ["inp", "pyr1", "pyr2"])
     return plot.tsne_figure(found, labels, title="ghost_units, 15 epochs, training samples")
 
 

@@ -269,16 +269,20 @@ def _draw_weights(paths: list[Path], arguments: argparse.Namespace, stack: ExitS
 
 
 def _draw_cosine(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
+    from neurosim.analysis.updates import update_cosines
     from neurosim.plot import cosine_figure
 
     path = _one(paths, "cosine")
     (run,) = _runs([path], "cosine")
     traces = _recording(path, "cosine", stack)
-    return cosine_figure(run.circuit, traces, *_samples(run, arguments), weights=run.weights)
+    images, labels = _samples(run, arguments)
+    cosines = update_cosines(run.circuit, traces, images, labels, run.weights)
+    return cosine_figure(cosines, traces, len(images))
 
 
 def _draw_cka(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
-    from neurosim.plot import activities, cka_figure
+    from neurosim.analysis.representations import activities
+    from neurosim.plot import cka_figure
 
     (run,) = _runs([_one(paths, "cka")], "cka")
     images, labels = _samples(run, arguments)
@@ -313,7 +317,8 @@ def _start(run: Run) -> dict[str, Any]:
 
 
 def _draw_tsne(paths: list[Path], arguments: argparse.Namespace, stack: ExitStack) -> Figure:
-    from neurosim.plot import activities, tsne_figure
+    from neurosim.analysis.representations import activities
+    from neurosim.plot import tsne_figure
     from neurosim.plot.representations import PANELS
 
     (run,) = _runs([_one(paths, "tsne")], "tsne")

@@ -1,5 +1,6 @@
 """Figures, all in one style: colours that colour-blind readers can tell apart, units on axes, phases shaded.
 
+They are drawn from what was recorded or computed; nothing is simulated here (see `neurosim.analysis`).
 Functions return a ``matplotlib.figure.Figure`` and leave pyplot alone, so they work without a display; `save_figure` writes PNG, PDF or SVG.
 ``docs/gallery.md`` shows one of each.
 """
@@ -11,7 +12,7 @@ from neurosim.plot.fields import fields_figure
 from neurosim.plot.levels import comparison_figure, save_comparison
 from neurosim.plot.network import network_figure
 from neurosim.plot.raster import raster_figure, rates_figure, save_raster
-from neurosim.plot.representations import activities, cka_figure, tsne_figure
+from neurosim.plot.representations import cka_figure, tsne_figure
 from neurosim.plot.style import PALETTE, save_figure
 from neurosim.plot.traces import save_traces, traces_figure
 from neurosim.plot.training import learning_curves, save_learning_curves
@@ -19,7 +20,6 @@ from neurosim.plot.weights import feedback_pairs, weights_figure
 
 __all__ = [
     "PALETTE",
-    "activities",
     "cka_figure",
     "comparison_figure",
     "cosine_figure",

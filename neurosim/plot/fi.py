@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from neurosim.describe.pieces import counted
 from neurosim.errors import NeurosimError, unknown
-from neurosim.plot.selection import check_not_empty, columns_of, numbers_of, population, title_of
+from neurosim.plot.selection import check_not_empty, columns_of, numbers_of, title_of
 from neurosim.plot.style import DASHES, LINES, empty_figure, shown_unit, style
 from neurosim.plot.window import recorded_spans
 from neurosim.traces import Traces
+from neurosim.traces.layout import population_of
 from neurosim.traces.spans import INSTANT, within
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -77,7 +78,7 @@ def fi_figure(
         if name not in traces.values:
             raise unknown("recorded variable", name, traces.values)
     if response is None:
-        own = population(current)
+        own = population_of(current)
         response = own if own in traces.spikes else f"{own}.r"
     found = read_response(traces, current, response, by, phase, discard)
     values = np.unique(_rounded(found.by))
@@ -192,11 +193,11 @@ def _paired_cells(traces: Traces, response: str, current: str, by: str | None) -
     for name in [current, *([by] if by else [])]:
         if _shared(traces, name):
             continue
-        own = np.asarray(traces.cells.get(population(name), np.arange(traces.values[name].shape[-1])))
-        chosen = population(name) in traces.cells
+        own = np.asarray(traces.cells.get(population_of(name), np.arange(traces.values[name].shape[-1])))
+        chosen = population_of(name) in traces.cells
         missing = np.setdiff1d(numbers, own)
         fits = chosen or not len(missing)  # of all its cells: the population is as large
-        fits &= population(response) in traces.cells or not len(np.setdiff1d(own, numbers))
+        fits &= population_of(response) in traces.cells or not len(np.setdiff1d(own, numbers))
         if not fits:
             raise NeurosimError(
                 f"'{name}' has {len(own)} cells and '{response}' has {len(numbers)}; wanted as many, or one. Record the same cells of both."
@@ -213,7 +214,7 @@ def _paired_cells(traces: Traces, response: str, current: str, by: str | None) -
 
 def _shared(traces: Traces, name: str) -> bool:
     """Whether a variable is that of a population of one cell, and not of one cell that was chosen."""
-    return traces.values[name].shape[-1] == 1 and population(name) not in traces.cells
+    return traces.values[name].shape[-1] == 1 and population_of(name) not in traces.cells
 
 
 def _means(traces: Traces, name: str, rows: Sequence[slice], numbers: np.ndarray) -> np.ndarray:

@@ -24,7 +24,6 @@ from neurosim.plot.selection import (
     dropped,
     largest,
     numbers_of,
-    population,
     sample_note,
     title_of,
     variables_of,
@@ -32,6 +31,7 @@ from neurosim.plot.selection import (
 from neurosim.plot.style import GREY, PALETTE, WIDTH, check_suffix, empty_figure, plain, save_figure, shown_unit, style
 from neurosim.plot.window import INSTANT, Window, name_phases, read, shade, time_axis, window_of
 from neurosim.traces import Traces
+from neurosim.traces.layout import population_of
 
 #: Most variables.
 COMPARED = 4
@@ -127,7 +127,7 @@ def comparison_figure(
         panels: list[Axes] = list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))
         time = window.cut(reference.time[window.keep]) * 1e3
         for name, upper, lower in zip(names, panels[::2], panels[1::2], strict=True):
-            shown = columns_of(reference, name, chosen[population(name)])
+            shown = columns_of(reference, name, chosen[population_of(name)])
             wanted_columns = shown if cells is not None else range(reference.values[name].shape[-1])
             columns = sorted({*shown, *wanted_columns})  # what is read, the same of every level
             indices = [columns.index(k) for k in shown]
@@ -160,7 +160,7 @@ def comparison_figure(
                 upper,
                 [
                     (f"cell {cell}", base[-1, i] * factor)
-                    for cell, i in zip(chosen[population(name)], indices, strict=True)
+                    for cell, i in zip(chosen[population_of(name)], indices, strict=True)
                 ],
             )
             _difference_axis(lower, most, shown_unit(reference.units[name])[1])
@@ -238,7 +238,7 @@ def _check_same(first: str, reference: Traces, level: str, traces: Traces, names
             )
         if not np.array_equal(numbers_of(reference, name), numbers_of(traces, name)):
             raise NeurosimError(
-                f"Other cells of '{population(name)}' were recorded on '{first}' than on '{level}'. Record the same ones on each."
+                f"Other cells of '{population_of(name)}' were recorded on '{first}' than on '{level}'. Record the same ones on each."
             )
 
 

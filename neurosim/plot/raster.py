@@ -18,7 +18,6 @@ from neurosim.plot.selection import (
     check_not_empty,
     check_sample,
     numbers_of,
-    population,
     sample_note,
     title_of,
     variables_of,
@@ -26,6 +25,7 @@ from neurosim.plot.selection import (
 from neurosim.plot.style import DASHES, GREY, LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
 from neurosim.plot.window import Window, name_phases, recorded_spans, shade, stretches, time_axis, window_of
 from neurosim.traces import Traces
+from neurosim.traces.layout import population_of
 from neurosim.traces.spans import INSTANT, within
 
 #: Bin of spiking rates, seconds.
@@ -222,7 +222,7 @@ def counted_cells(traces: Traces, name: str) -> np.ndarray:
 
 def _counts(traces: Traces, name: str) -> bool:
     """Whether the traces say how many cells a population has."""
-    return name in traces.spike_cells or any(population(n) == name for n in traces.values)
+    return name in traces.spike_cells or any(population_of(n) == name for n in traces.values)
 
 
 def spiking_cells(traces: Traces, name: str) -> np.ndarray:
@@ -251,7 +251,7 @@ def _rated(traces: Traces, populations: Sequence[str] | None) -> tuple[list[str]
         raise NeurosimError(
             f"Got the text '{populations}' for `populations`; wanted a list, such as ['{populations}']."
         )
-    rates = [n for n in traces.values if n.endswith(".r") and population(n) not in traces.spikes]
+    rates = [n for n in traces.values if n.endswith(".r") and population_of(n) not in traces.spikes]
     if populations is None:
         if not traces.spikes and not rates:
             raise NeurosimError(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neurosim.backends import rate_level
-from neurosim.circuit import Circuit
 from neurosim.describe.pieces import counted
-from neurosim.description import Windows
-from neurosim.errors import NeurosimError, unknown
+from neurosim.errors import NeurosimError
 from neurosim.plot.style import LINES, SEQUENTIAL, WIDTH, empty_figure, style
 
-#: ``{population: (samples, cells)}``, the same samples in the same order.
+#: ``{population: (samples, cells)}``, the same samples in the same order; such as those of
+#: `neurosim.analysis.representations.activities`.
 Activities = Mapping[str, np.ndarray]
 
 #: Most populations of a t-SNE figure.
@@ -26,74 +23,13 @@ PANELS = 6
 NUMBERED = 12
 
 
-def activities(
-    circuit: Circuit,
-    weights: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-    populations: Sequence[str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Rates of the populations, ``{population: (samples, cells)}``, weights held: what `cka_figure` and `tsne_figure` draw.
-
-    Read at the end of the phase in which the circuit answers (without a readout, of the last one), on torch:steady, or on
-    torch:trajectory where the circuit has no fixed point. Where a protocol shows labels in windows, each sample sees its own.
-
-    Parameters
-    ----------
-    circuit, weights
-        Such as `Run.circuit` and `Run.weights`.
-    images, labels
-        As in `neurosim.simulate`.
-    populations
-        By default all with more than one cell, in the circuit's order.
-
-    Raises
-    ------
-    NeurosimError
-        An unknown population; what `neurosim.simulate` refuses.
-    """
-    from neurosim.simulation import simulate, stimuli
-
-    plan = circuit.plan
-    names = [p.name for p in circuit.populations]
-    for name in populations or ():
-        if name not in names:
-            raise unknown("population", name, names)
-    phases = tuple(replace(p, labels="true") if isinstance(p, Windows) else p for p in circuit.protocol.phases)
-    shown = replace(circuit, protocol=replace(circuit.protocol, phases=phases))
-    weights = {name: w for name, w in weights.items() if name in shown.initial_weights(0)}
-    result = simulate(
-        shown,
-        images,
-        labels,
-        level=rate_level(plan),
-        weights=weights,
-        batch_size=len(images),
-        plasticity="off",
-        progress=False,
-    )
-    phase = shown.readout.phase if shown.readout else shown.plan.phases[-1].name
-    clamps = next(p.clamps for p in shown.plan.phases if p.name == phase)
-    fields = stimuli(shown, images, labels)
-    found: dict[str, np.ndarray] = {}
-    for name in populations or [n for n in names if plan.populations[n].n > 1]:
-        variable = plan.populations[name].rate
-        values = result.ends[phase].get(f"{name}.{variable}")
-        if values is None:  # clamped: what it is clamped to, a window's label being the sample's own
-            field = clamps.get((name, variable)) or ""
-            values = fields.get({"label": "target"}.get(field, field))
-        if values is not None:
-            found[name] = np.asarray(values, dtype=float)
-    return found
-
-
 def cka_figure(activities: Activities, before: Activities | None = None, title: str | None = None) -> Figure:
     """Draw the linear CKA between all pairs of populations, as a matrix (with its numbers, up to 12 populations).
 
     Parameters
     ----------
     activities
-        ``{population: (samples, cells)}``, see `activities`. At least two.
+        ``{population: (samples, cells)}``, see `neurosim.analysis.representations.activities`. At least two.
     before
         The same populations before training; drawn at the left, in the same colours.
     title
@@ -104,7 +40,7 @@ def cka_figure(activities: Activities, before: Activities | None = None, title: 
     NeurosimError
         Fewer than two populations, other ones before training, different numbers of samples.
     """
-    from neurosim.analysis import cka
+    from neurosim.analysis.alignment import cka  # its package loads torch
 
     names = list(activities)
     if len(names) < 2:
@@ -156,7 +92,7 @@ def tsne_figure(
     Parameters
     ----------
     activities
-        ``{population: (samples, cells)}``, see `activities`; at most 6.
+        ``{population: (samples, cells)}``, see `neurosim.analysis.representations.activities`; at most 6.
     labels
         (samples,) class numbers.
     seed

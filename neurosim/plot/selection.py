@@ -12,6 +12,7 @@ from neurosim.errors import NeurosimError, unknown
 from neurosim.plot.style import LINES, plain
 from neurosim.plot.window import Window
 from neurosim.traces import Traces
+from neurosim.traces.layout import population_of
 
 #: Cells that are chosen where none are named.
 CELLS = 3
@@ -20,11 +21,6 @@ _ROWS = 4000
 
 #: One list for every population, or ``{population: list}``.
 Cells = Sequence[int] | Mapping[str, Sequence[int]]
-
-
-def population(name: str) -> str:
-    """``pyr1`` of ``pyr1.u``."""
-    return name.partition(".")[0]
 
 
 def check_type(given: Any, wanted: type, what: str) -> None:
@@ -78,8 +74,8 @@ def variables_of(
 
 def numbers_of(traces: Traces, name: str) -> np.ndarray:
     """The number of the cell in each column of a population's variables."""
-    columns = next((v.shape[-1] for n, v in traces.values.items() if population(n) == population(name)), 0)
-    return np.asarray(traces.cells.get(population(name), np.arange(columns)))
+    columns = next((v.shape[-1] for n, v in traces.values.items() if population_of(n) == population_of(name)), 0)
+    return np.asarray(traces.cells.get(population_of(name), np.arange(columns)))
 
 
 def columns_of(traces: Traces, name: str, cells: Sequence[int]) -> list[int]:
@@ -101,13 +97,13 @@ def cells_of(
     Of the `joined` populations one cell is chosen, where none are named."""
     cells = check("cells", cells, Cells | None)
     chosen: dict[str, list[int]] = {}
-    populations = list(dict.fromkeys(population(name) for name in names))
+    populations = list(dict.fromkeys(population_of(name) for name in names))
     if isinstance(cells, Mapping):
         for name in cells:
             if name not in populations:
                 raise unknown("drawn population", name, populations)
     for one in populations:
-        own = [name for name in names if population(name) == one]
+        own = [name for name in names if population_of(name) == one]
         numbers = numbers_of(traces, one)
         wanted = cells.get(one) if isinstance(cells, Mapping) else cells
         if wanted is None:

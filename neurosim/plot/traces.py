@@ -21,7 +21,6 @@ from neurosim.plot.selection import (
     columns_of,
     dropped,
     largest,
-    population,
     sample_note,
     title_of,
     variables_of,
@@ -29,6 +28,7 @@ from neurosim.plot.selection import (
 from neurosim.plot.style import LINES, WIDTH, check_suffix, empty_figure, save_figure, shown_unit, style
 from neurosim.plot.window import INSTANT, Window, name_phases, read, shade, time_axis, window_of
 from neurosim.traces import Traces
+from neurosim.traces.layout import population_of
 
 #: Most panels.
 PANELS = 8
@@ -81,12 +81,12 @@ def traces_figure(
     names = list(dict.fromkeys(name for group in groups for name in group))
     check_sample(traces, names, sample)
     window = window_of(traces)
-    joined = {p for group in groups for p in map(population, group) if sum(population(n) == p for n in group) > 1}
+    joined = {p for group in groups for p in map(population_of, group) if sum(population_of(n) == p for n in group) > 1}
     chosen = cells_of(traces, names, cells, sample, window, joined)
     _check_lines(groups, chosen)
     left = "" if variables else dropped(names, traces.values)
-    values = {n: read(traces, n, window.keep, sample, columns_of(traces, n, chosen[population(n)])) for n in names}
-    resetting = [name for name in names if _resets(traces, name, sample, chosen[population(name)], values[name])]
+    values = {n: read(traces, n, window.keep, sample, columns_of(traces, n, chosen[population_of(n)])) for n in names}
+    resetting = [name for name in names if _resets(traces, name, sample, chosen[population_of(name)], values[name])]
     raster = [p for p, shown in chosen.items() if p in traces.spikes and len(spiking_cells(traces, p)) > len(shown)]
     heights = [1.65 if len(group) == 1 else 2.4 for group in groups] + ([1.65] if raster else [])
     with style():
@@ -97,13 +97,13 @@ def traces_figure(
         panels: list[Axes] = list(subplots[:, 0])
         time = window.cut(traces.time[window.keep]) * 1e3
         for axes, group in zip(panels, groups, strict=False):
-            lines = [(name, k) for name in group for k in range(len(chosen[population(name)]))]
+            lines = [(name, k) for name in group for k in range(len(chosen[population_of(name)]))]
             factor, unit = shown_unit(traces.units[group[0]], max(largest(values[name]) for name in group))
             for name, column in lines:
                 k, dashes = column, 0
                 if len(group) > 1:
                     k, dashes = group.index(name), column
-                cell = chosen[population(name)][column]
+                cell = chosen[population_of(name)][column]
                 look: dict[str, Any] = {"color": LINES[k % len(LINES)], "zorder": 3}
                 # A row or so per phase, as the steady level records: points, for one alone makes no line.
                 mark = {"marker": "o", "markersize": 4.0} if len(values[name]) <= 3 * len(window.spans) else {}
@@ -153,7 +153,7 @@ def _groups(wanted: Variables | None, traces: Traces) -> list[list[str]]:
 def _check_lines(groups: Sequence[Sequence[str]], chosen: Mapping[str, Sequence[int]]) -> None:
     """In a panel of several variables colours are variables and dashes are cells."""
     for group in groups:
-        cells = max(len(chosen[population(name)]) for name in group)
+        cells = max(len(chosen[population_of(name)]) for name in group)
         if len(group) > 1 and (len(group) > len(LINES) or cells > len(_DASHES)):
             raise NeurosimError(
                 f"Got {len(group)} variables of {cells} cells in one panel; at most {len(LINES)} of {len(_DASHES)} can be "
@@ -179,9 +179,9 @@ def _rows_of(traces: Traces, times: np.ndarray) -> np.ndarray:
 
 def _resets(traces: Traces, name: str, sample: int, cells: Sequence[int], values: np.ndarray) -> bool:
     """Is this the potential that the reset acts on? `values` are (rows, cells) of the window; see `traces_figure`."""
-    if traces.units[name] not in ("volt", "V") or population(name) not in traces.spikes:
+    if traces.units[name] not in ("volt", "V") or population_of(name) not in traces.spikes:
         return False
-    times, spiked = spikes_of(traces, population(name), sample)
+    times, spiked = spikes_of(traces, population_of(name), sample)
     rows = _rows_of(traces, times)
     inside = (rows >= 0) & (rows < len(values) - 2) & np.isin(spiked, cells)
     place = {cell: k for k, cell in enumerate(cells)}
@@ -194,7 +194,7 @@ def _spike_feet(
     traces: Traces, name: str, cell: int, sample: int, window: Window, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times of a cell's spikes in the window, and the recorded `values` (rows of the window) that they start from."""
-    times, cells = spikes_of(traces, population(name), sample)
+    times, cells = spikes_of(traces, population_of(name), sample)
     times = times[(cells == cell) & (times < window.limits[1] - INSTANT)]
     times = times[times > window.limits[0] - INSTANT]
     return times, values[_rows_of(traces, times)]

@@ -65,6 +65,11 @@ class Layout:
     phases: Sequence[str]
 
 
+def population_of(name: str) -> str:
+    """``pyr1`` of ``pyr1.u``."""
+    return name.partition(".")[0]
+
+
 def phase_columns(spans: Sequence[PhaseSpan]) -> dict[str, np.ndarray]:
     """Phases as columns."""
     return {

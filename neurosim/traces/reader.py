@@ -15,7 +15,7 @@ from neurosim.checks import check_memory
 from neurosim.errors import NeurosimError
 from neurosim.reading import damaged, table
 from neurosim.traces import contained
-from neurosim.traces.layout import FORMAT, RESERVED, SIGNATURE, phase_spans
+from neurosim.traces.layout import FORMAT, RESERVED, SIGNATURE, phase_spans, population_of
 from neurosim.traces.spans import PhaseSpan, Spikes
 from neurosim.traces.stored import Stored
 
@@ -223,7 +223,7 @@ def _values(given: _File) -> dict[str, Any]:
         values[name], units[name] = Stored(data, every), given.text(data, "unit")
         indices, whole = _cells(given, data)
         if not whole:
-            cells[name.partition(".")[0]] = indices
+            cells[population_of(name)] = indices
     if len({data.shape[1] for data in datasets.values()}) > 1:
         raise given.fault("its variables differ in the number of samples")
     return {"time": times, "values": values, "units": units, "cells": cells}

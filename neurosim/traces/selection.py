@@ -9,6 +9,7 @@ import numpy as np
 
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError, check_list, unknown
+from neurosim.traces.layout import population_of
 from neurosim.traces.spans import INSTANT, PhaseSpan, Spikes, base, cut, within
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ Names = Sequence[str] | None
 Numbers = Sequence[int] | None
 #: Start and stop in seconds.
 Interval = tuple[float, float]
-
-
-def population_of(name: str) -> str:
-    """``pyr1`` of ``pyr1.u``."""
-    return name.partition(".")[0]
 
 
 def selected(

@@ -12,7 +12,8 @@ import numpy as np
 
 from neurosim.errors import unknown
 from neurosim.files import user_path
-from neurosim.traces.selection import population_of, selected
+from neurosim.traces.layout import population_of
+from neurosim.traces.selection import selected
 from neurosim.traces.spans import PhaseSpan, Spikes
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from neurosim.errors import NeurosimError, StoppedError
 from neurosim.files import FULL, check_replaceable, meant, reserve, whole_file, write_whole
 from neurosim.traces import contained, reader
-from neurosim.traces.layout import FORMAT, RESERVED, SIGNATURE, Layout, phase_columns
+from neurosim.traces.layout import FORMAT, RESERVED, SIGNATURE, Layout, phase_columns, population_of
 from neurosim.traces.stored import blocks
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class TraceFile:
 
 
 def _check_path(path: Path, layout: Layout) -> None:
-    for population in dict.fromkeys(name.partition(".")[0] for name in layout.variables):
+    for population in dict.fromkeys(map(population_of, layout.variables)):
         if population in RESERVED:
             raise NeurosimError(
                 f"A population called '{population}' cannot be recorded to a file, which uses that "
@@ -153,7 +153,7 @@ def _describe(file: h5py.File, layout: Layout) -> list[str]:
         file.attrs[key] = value if isinstance(value, (int, float, str)) else json.dumps(value)
     file.attrs["format"] = FORMAT
     file.attrs["metadata"] = json.dumps(layout.metadata)
-    groups = [*(name.partition(".")[0] for name in layout.variables), "phases", "spikes", "weights"]
+    groups = [*map(population_of, layout.variables), "phases", "spikes", "weights"]
     for group in dict.fromkeys(groups):
         file.create_group(group, track_order=True)
     for population in layout.spike_cells:

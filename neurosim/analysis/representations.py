@@ -1,0 +1,79 @@
+"""What the populations of a circuit represent: their rates for a set of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from neurosim.backends import rate_level
+from neurosim.circuit import Circuit
+from neurosim.description import Windows
+from neurosim.errors import unknown
+from neurosim.simulation import simulate, stimuli
+
+
+def activities(
+    circuit: Circuit,
+    weights: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    populations: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Rates of the populations, ``{population: (samples, cells)}``, weights held.
+
+    `neurosim.plot.cka_figure` and `neurosim.plot.tsne_figure` draw them. They are read at the end
+    of the phase in which the circuit answers (without a readout, of the last one), on torch:steady,
+    or on torch:trajectory where the circuit has no fixed point. Where a protocol shows labels in
+    windows, each sample sees its own.
+
+    Parameters
+    ----------
+    circuit, weights
+        Such as `Run.circuit` and `Run.weights`.
+    images, labels
+        As in `neurosim.simulate`.
+    populations
+        By default all with more than one cell, in the circuit's order.
+
+    Raises
+    ------
+    NeurosimError
+        An unknown population; what `neurosim.simulate` refuses.
+    """
+    names = [p.name for p in circuit.populations]
+    for name in populations or ():
+        if name not in names:
+            raise unknown("population", name, names)
+    shown = _own_labels(circuit)
+    plan, fields = shown.plan, stimuli(shown, images, labels)
+    result = simulate(
+        shown,
+        images,
+        labels,
+        level=rate_level(circuit.plan),
+        weights={name: w for name, w in weights.items() if name in shown.initial_weights(0)},
+        batch_size=len(images),
+        plasticity="off",
+        progress=False,
+    )
+    phase = shown.readout.phase if shown.readout else plan.phases[-1].name
+    clamps = next(p.clamps for p in plan.phases if p.name == phase)
+    found: dict[str, np.ndarray] = {}
+    for name in populations or [n for n in names if plan.populations[n].n > 1]:
+        rate = plan.populations[name].rate
+        values = result.ends[phase].get(f"{name}.{rate}")
+        if values is None:  # clamped; a window's label is the sample's own
+            field = clamps.get((name, rate)) or ""
+            values = fields.get({"label": "target"}.get(field, field))
+        if values is not None:
+            found[name] = np.asarray(values, dtype=float)
+    return found
+
+
+def _own_labels(circuit: Circuit) -> Circuit:
+    """The circuit, in whose windows each sample sees its own label."""
+    protocol = circuit.protocol
+    phases = [replace(p, labels="true") if isinstance(p, Windows) else p for p in protocol.phases]
+    return replace(circuit, protocol=replace(protocol, phases=tuple(phases)))
