@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS
 from neurosim.backends.settings import named_overflow, own_settings
 from neurosim.checks import Array, Count, In, PositiveTime, Seed, check, checked
 from neurosim.circuit import Circuit, GivenCircuit
+from neurosim.description import Windows
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.traces import Recorder
@@ -93,6 +95,15 @@ def _targets(labels: np.ndarray, samples: int, classes: int) -> np.ndarray:
             f"{classes - 1}); set sizes to end with the number of classes."
         )
     return np.eye(classes)[labels]
+
+
+def own_labels(circuit: Circuit) -> Circuit:
+    """The circuit with each sample's own label alone in its windows over labels."""
+    protocol = circuit.protocol
+    phases = [replace(p, labels="true") if isinstance(p, Windows) else p for p in protocol.phases]
+    if tuple(phases) == protocol.phases:
+        return circuit
+    return replace(circuit, protocol=replace(protocol, phases=tuple(phases)))
 
 
 def step_size(dt: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 
@@ -11,7 +10,7 @@ import pytest
 
 import neurosim
 from neurosim import SOURCE, Cell, Circuit, Constant, Phase, PlasticityRule, Population, Projection, Protocol
-from neurosim.compare import Comparison
+from neurosim.compare import Comparison, runs
 from neurosim.errors import NeurosimError
 from neurosim.models import counter_current, ghost_units
 
@@ -65,7 +64,7 @@ def euler(tau: float, target: float, begin: float) -> np.ndarray:
 @pytest.fixture(scope="module")
 def compared() -> Comparison:
     """The torch level changed by known amounts: W by a third of its move, v by 1 % of its largest value (weights on)."""
-    real = inspect.unwrap(neurosim.compare).__globals__["simulate"]
+    real = runs.simulate
 
     def changed(*arguments, **settings):
         result = real(*arguments, **settings)
@@ -75,7 +74,7 @@ def compared() -> Comparison:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(inspect.unwrap(neurosim.compare).__globals__, "simulate", changed)
+        patch.setattr(runs, "simulate", changed)
         return neurosim.compare(circuit(), np.ones((1, 1)), levels=LEVELS, dt="1*ms", progress=False)
 
 

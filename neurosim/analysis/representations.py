@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
-from neurosim.description import Windows
 from neurosim.errors import unknown
-from neurosim.simulation import simulate, stimuli
+from neurosim.simulation import own_labels, simulate, stimuli
 
 
 def activities(
@@ -46,7 +44,7 @@ def activities(
     for name in populations or ():
         if name not in names:
             raise unknown("population", name, names)
-    shown = _own_labels(circuit)
+    shown = own_labels(circuit)
     plan, fields = shown.plan, stimuli(shown, images, labels)
     result = simulate(
         shown,
@@ -70,10 +68,3 @@ def activities(
         if values is not None:
             found[name] = np.asarray(values, dtype=float)
     return found
-
-
-def _own_labels(circuit: Circuit) -> Circuit:
-    """The circuit, in whose windows each sample sees its own label."""
-    protocol = circuit.protocol
-    phases = [replace(p, labels="true") if isinstance(p, Windows) else p for p in protocol.phases]
-    return replace(circuit, protocol=replace(protocol, phases=tuple(phases)))

@@ -157,7 +157,7 @@ def _listed(spikes: Any) -> str:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from neurosim import compare
-    from neurosim.compare import choose_levels
+    from neurosim.compare.levels import choose_levels
 
     circuit, weights, name, normalise = circuit_of(arguments, arguments.data)
     images, labels = samples_of(arguments, circuit, name, normalise)
