@@ -186,7 +186,7 @@ def threads_limited(count: int) -> Iterator[None]:
 
 def bytes_per_synapse(engine: Any) -> float:
     """What Brian2 holds for the plastic projections: weights, indices and counts, spare capacity included."""
-    plastic = {object_name("weights", q.name) for q in engine.plan.plastic()}
+    plastic = {object_name("weights", q.name) for q, _ in engine.plan.plastic()}
     arrays: dict[Any, Any] = vars(get_device())["arrays"]
     held = [a for v, a in arrays.items() if getattr(v.owner, "name", "") in plastic]
     # A growing array of Brian2 keeps its memory in `_data`.

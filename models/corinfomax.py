@@ -396,7 +396,7 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {**COMMON, **SCHEDULE, **PRESETS[name], "preset": name}
     own = {k: v for k, v in settings.items() if v is not None and k in inspect.signature(circuit).parameters}
     built = circuit(**{**own, "preset": name})  # complains of settings that make no circuit
-    rules = [p.rule.rule for p in built.plan.plastic() if p.rule is not None]
+    rules = [rule for _, rule in built.plan.plastic()]
     chosen["optimise"] = tuple(n for n in chosen["optimise"] if n in {rule.name for rule in rules})
     if any(rule.exact is not None for rule in rules):
         chosen["dtype"] = "float64"  # an inverse that grows where nothing is seen

@@ -653,7 +653,7 @@ def test_published_rates_and_filters(task):
         assert found[name] == (pytest.approx(eta, rel=1e-12), pytest.approx(30e-3)), name
     assert [phase.seconds for phase in plan.phases] == [pytest.approx(0.1)]
     assert not plan.circuit.protocol.reset
-    assert {plan.projections[n].rule.rule.name for n in plan.phases[0].plastic} == (
+    assert {plan.rules[n].name for n in plan.phases[0].plastic} == (
         {"interneuron", "apical"} if task == "self_prediction" else {"feedforward", "interneuron", "apical"}
     )
 

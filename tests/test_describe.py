@@ -139,7 +139,7 @@ def test_every_part_stands_in_every_format(name, settings):
     wanted |= {n for p in circuit.populations for n in (*p.cell.parameters, *p.parameters)}
     wanted |= {f"{q.source}.{q.variable}" for q in plan.projections.values()}
     wanted |= {f"{q.target}.{q.port}" for q in plan.projections.values()}
-    wanted |= {n for q in plan.projections.values() if q.rule for n in (q.rule.rule.name, *q.rule.rule.parameters)}
+    wanted |= {n for rule in plan.rules.values() for n in (rule.name, *rule.parameters)}
     wanted |= {f"{p}.{v}" for phase in plan.phases for p, v in phase.clamps}
     wanted |= {name for phase in plan.phases for name in phase.shared}
     wanted |= {p.cell.name for p in circuit.populations}

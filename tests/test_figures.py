@@ -416,7 +416,7 @@ def test_fi_of_a_spiking_cell_rises():
 def weight_traces(circuit: Circuit | None = None, snapshots: int = 3, **metadata) -> Traces:
     circuit = circuit or ghost_units.circuit(sizes=(6, 4, 3), beta=1e-3)
     drawn = [circuit.initial_weights(seed) for seed in range(snapshots)]
-    weights = {p.name: np.stack([w[p.name] for w in drawn]) for p in circuit.plan.plastic()}
+    weights = {p.name: np.stack([w[p.name] for w in drawn]) for p, _ in circuit.plan.plastic()}
     return Traces(
         np.empty(0),
         {},
@@ -490,7 +490,7 @@ def test_cosine_is_1_where_the_update_is_the_gradient():
     images, labels = rng.uniform(size=(12, 6)), rng.integers(0, 3, 12)
     traces = weight_traces(circuit)
     found = update_cosines(circuit, traces, images, labels)
-    assert list(found) == [p.name for p in circuit.plan.plastic()]
+    assert list(found) == [p.name for p, _ in circuit.plan.plastic()]
     for values in found.values():
         assert values.shape == (3,) and np.all(values > 0.999)
     figure = plot.cosine_figure(found, traces, len(images))
@@ -914,7 +914,7 @@ def folders(tmp_path_factory):
     for seed in range(2):
         schedule = {"epochs": 2, "limit": 64, "seed": seed, "progress": False}
         if seed:
-            schedule["recorder"] = {"variables": [p.name for p in circuit.plan.plastic()]}
+            schedule["recorder"] = {"variables": [p.name for p, _ in circuit.plan.plastic()]}
         train("ghost_units", base / "ghost" / f"seed{seed}", settings=settings, **schedule)
     train(
         "ghost_units",
@@ -929,7 +929,7 @@ def folders(tmp_path_factory):
     for name in ("plain", "recorded"):
         schedule = {"epochs": 2, "limit": 64, "seed": int(name == "recorded"), "weights": began, "progress": False}
         if name == "recorded":
-            schedule["recorder"] = {"variables": [p.name for p in circuit.plan.plastic()]}
+            schedule["recorder"] = {"variables": [p.name for p, _ in circuit.plan.plastic()]}
         train("ghost_units", base / "given" / name, settings=settings, **schedule)
     images = np.random.default_rng(0).uniform(size=(2, 64))
     for level in ("torch:trajectory", "brian2:dense"):

@@ -345,7 +345,7 @@ def test_one_level_in_place_of_a_list():
 
 def test_lists_are_as_good_as_tuples():
     described = circuit(cell(ports=["I_dend"]), rule=HEBB, plastic=["bcm"])
-    assert [p.name for p in described.plan.plastic()] == ["W"]
+    assert [p.name for p, _ in described.plan.plastic()] == ["W"]
 
 
 # ---------------------------------------------------------------- parts

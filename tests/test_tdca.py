@@ -73,7 +73,7 @@ def net_of(settings) -> oracle.Net:
 
 def names_of(circuit) -> dict[str, str]:
     """The oracle's names of the learner's weights -> the circuit's."""
-    plastic = {q.name for q in circuit.plan.plastic()}
+    plastic = {q.name for q, _ in circuit.plan.plastic()}
     found = {}
     for l in range(1, len(plastic) + 1):
         if f"Win{l}" in plastic:
@@ -605,7 +605,7 @@ def parameters(circuit, names) -> int:
 )
 def test_numbers_of_the_released_configuration(settings, weights, credits, searched):
     circuit = build(**settings)
-    assert parameters(circuit, [q.name for q in circuit.plan.plastic()]) == weights == oracle.parameter_count(net_of(settings))  # fmt: skip
+    assert parameters(circuit, [q.name for q, _ in circuit.plan.plastic()]) == weights == oracle.parameter_count(net_of(settings))  # fmt: skip
     targets = {q.target for q in circuit.plan.projections.values() if q.name.startswith("D_")}
     assert sum(circuit.plan.populations[t].n for t in targets) == credits
     if searched is None:

@@ -192,7 +192,7 @@ def test_rules_of_a_circuit_have_rates_of_their_own():
         before = trainer.engine.weights()
         trainer.epoch(1)
         moved[name] = {n: w - before[n] for n, w in trainer.engine.weights().items()}
-    ghosts = {p.name for p in trainer.circuit.plan.plastic() if p.rule.rule.name == "ghost"}
+    ghosts = {p.name for p, rule in trainer.circuit.plan.plastic() if rule.name == "ghost"}
     for name, change in moved["same"].items():
         share = 0.2 if name in ghosts else 1.0
         np.testing.assert_allclose(moved["slow"][name], share * change, atol=1e-6)

@@ -114,7 +114,7 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
     contractions = 0.0
     products: dict[tuple[str, str, int], float] = {}
     read: dict[str, set[str]] = {p.name: p.names_of_ode() for p in plan.populations.values()}
-    for q in plan.plastic():
+    for q, _ in plan.plastic():
         times = len({phase.base for phase in plan.phases if q.name in phase.plastic})
         for term, _, _ in plan.rule_factors(q, LEVEL):
             pre, post = union(known[q.source], term.pre), union(known[q.target], term.post)

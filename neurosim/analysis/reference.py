@@ -207,5 +207,5 @@ def cosines_with_gradient(
         gradient = ReferenceNet(circuit, weights).gradient(stimuli["image"], stimuli[wanted])
     return {
         p.name: cosine(changes[p.name], -gradient[p.name]) if p.name in gradient else None
-        for p in circuit.plan.plastic()
+        for p, _ in circuit.plan.plastic()
     }

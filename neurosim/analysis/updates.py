@@ -79,7 +79,7 @@ def _check(circuit: Circuit, traces: Traces) -> None:
     if circuit.reference is None:
         missing = "no feed-forward reference, so there is no gradient to compare with"
         raise NeurosimError(f"The circuit '{circuit.name}' names {missing}.")
-    plastic = [p.name for p in circuit.plan.plastic()]
+    plastic = [p.name for p, _ in circuit.plan.plastic()]
     lost = [name for name in plastic if name not in traces.weights]
     if lost or not len(traces.weight_trials):
         raise NeurosimError(

@@ -302,7 +302,7 @@ def _start(run: Run) -> dict[str, Any]:
 
     if not read_origin(run.folder).get("weights"):
         return run.circuit.initial_weights(run.config.seed)
-    plastic = [p.name for p in run.circuit.plan.plastic()]
+    plastic = [p.name for p, _ in run.circuit.plan.plastic()]
     file = run.folder / "recording.h5"
     if file.is_file():
         with Traces.load(file) as traces:

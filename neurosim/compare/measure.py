@@ -51,7 +51,7 @@ def between_levels(
     `start` are the weights at the beginning.
     """
     first = next(iter(live.values()))
-    plastic = [p.name for p in plan.plastic()]
+    plastic = [p.name for p, _ in plan.plastic()]
     return {
         "weight_change": {name: _gap(first.weights[name], start[name]) for name in plastic},
         "largest_value": {name: _largest(first, name) for name in states},

@@ -79,7 +79,7 @@ def _summary(
     owned = [q for q in plan.projections.values() if q.root == q.name]
     weights = {
         "in all": sum(int(np.prod(q.weight_shape)) for q in owned),
-        "plastic": sum(int(np.prod(q.weight_shape)) for q in plan.plastic()),
+        "plastic": sum(int(np.prod(q.weight_shape)) for q, _ in plan.plastic()),
         "evolved": sum(int(np.prod(q.weight_shape)) for q in owned if q.name in circuit.evolved),
     }
     spiking = [label for label, group in types.items() if group[0].cell.threshold]

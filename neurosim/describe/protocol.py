@@ -61,7 +61,7 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     for phase, mirror in shown:
         signs = {n: drawn if v != mirror.shared[n] else 0.0 for n, v in phase.shared.items()}
         values = joined(((Name(n), " = ", _shared(plan, n, v, signs[n])) for n, v in phase.shared.items()), ", ")
-        rules = dict.fromkeys(plan.projections[n].rule.rule.name for n in phase.plastic)
+        rules = dict.fromkeys(plan.rules[n].name for n in phase.plastic)
         name = (Name(phase.base), *(("[k]",) if phase.window else ()))
         rows.append((name, (duration(phase.seconds),), values or ("-",), named(rules) or ("nothing",)))
     blocks.append(Table(("Phase", "Duration", "Shared values", "Plastic"), tuple(rows), (0.2, 0.15, 0.35, 0.3)))

@@ -18,7 +18,6 @@ from neurosim.describe.pieces import (
     parameter_table,
     weight_unit,
 )
-from neurosim.description import PlasticityRule
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ProjectionPlan
 
@@ -27,27 +26,25 @@ def rule_variants(circuit: Circuit) -> dict[str, list[ProjectionPlan]]:
     """Plastic projections by rule; rules of one name and several equations are numbered."""
 
     def described(q: ProjectionPlan) -> Hashable:
-        rule: PlasticityRule = q.rule.rule  # type: ignore[union-attr]
-        return (rule.name, q.rule.rhs, rule.apply, rule.bounds, rule.filter, rule.symmetric, rule.exact)  # type: ignore[union-attr]
+        rule = circuit.plan.rules[q.name]
+        return (rule.name, rule.rhs, rule.apply, rule.bounds, rule.filter, rule.symmetric, rule.exact)
 
     order = [circuit.plan.projections[p.name] for p in circuit.projections]
-    return numbered(grouped([q for q in order if q.rule], described), lambda q: q.rule.rule.name)
+    return numbered(grouped([q for q in order if q.rule], described), lambda q: circuit.plan.rules[q.name].name)
 
 
 def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]) -> Section:
     """A rule: its equation, when it is applied, its parameters."""
     plan = circuit.plan
-    chosen = projections[0].rule
-    assert chosen is not None
-    rule = chosen.rule
+    rule = plan.rules[projections[0].name]
     names = {q.name for q in projections}
     on = dict.fromkeys(phase.base for phase in plan.phases if names & set(phase.plastic))
     left = r"\frac{d w}{d t}"
-    change = maths.formula(chosen.rhs)
+    change = maths.formula(rule.rhs)
     equation = Maths(f"dw/dt = {change.plain}", (f"{left} = {change.parts[0]}", *change.parts[1:]))
     low_pass: Text = ()
-    if rule.filter is not None:
-        tau = quantities.value(rule.filter)
+    if rule.written.filter is not None:
+        tau = quantities.value(rule.written.filter)
         equation = Maths(f"F = {change.plain}", (f"F = {change.parts[0]}", *change.parts[1:]))
         trace = Maths(
             "dw/dt = D, tau_F dD/dt = -D + F",
@@ -95,14 +92,13 @@ def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]
         ("Limits of w", bounds),
         ("Symmetric", ("the symmetric part of the change is added",) if rule.symmetric else ()),
     ]  # fmt: skip
-    parameters = parameter_table([(q.name, q.rule.rule.parameters) for q in projections if q.rule])
+    parameters = parameter_table([(q.name, plan.rules[q.name].written.parameters) for q in projections])
     return Section(label, (listing(facts), *parameters))
 
 
 def _limits(circuit: Circuit, q: ProjectionPlan, given: Iterable[Any]) -> Text:
     """From where to where a rule keeps the weights, the unit once: from 0 to 90 pA."""
-    assert q.rule is not None
-    low, high = q.rule.rule.bounds
+    low, high = circuit.plan.rules[q.name].bounds
     numbers = [b for b in (low, high) if b]
     unit = weight_unit(circuit.plan, q, numbers, given) if numbers else "1"
     if low is None or high is None:

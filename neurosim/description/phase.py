@@ -31,7 +31,7 @@ class Phase(Value):
     name
         Name of the phase.
     duration
-        A text with units, such as ``"60*ms"``.
+        A text with units such as ``"60*ms"``, or a Brian2 quantity.
     shared
         Values of shared variables in this phase, on top of the protocol's: a number (in base SI units), a text with
         units such as ``"5*pA"``, a Brian2 quantity, or a `RandomSign`. They reach the cells that declare them, and rules.
@@ -40,6 +40,11 @@ class Phase(Value):
         (``image``, ``target``).
     plastic
         Names of the plasticity rules that are on.
+    gate
+        How long before the phase's end they go on, a time such as ``"20*ms"``, or ``"dt"`` for its last step; or
+        one gate by rule, ``{"ff": "20*ms", "ghost": "dt"}`` (rules without one are on all the time). None: all the
+        time. A gate does not move the moment at which a collected change is applied. At the steady level ``"dt"``
+        is the protocol's own step.
     """
 
     name: str
@@ -47,3 +52,4 @@ class Phase(Value):
     shared: Mapping[str, Any] = field(default_factory=dict)
     clamps: Mapping[str, str] = field(default_factory=dict)
     plastic: tuple[str, ...] = ()
+    gate: str | Mapping[str, str] | None = None

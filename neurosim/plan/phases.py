@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from neurosim.description import WINDOW_FIELDS, Phase, Protocol, RandomSign
 from neurosim.equations import seconds
 from neurosim.errors import CircuitError, unknown
-from neurosim.plan.phase import PhasePlan, Window
+from neurosim.plan.phase import ONE_STEP, Gate, PhasePlan, Window
 from neurosim.plan.population import PopulationPlan
 from neurosim.plan.projection import ProjectionPlan
 from neurosim.plan.rules import SharedUnits
@@ -36,7 +36,7 @@ def lower_phases(
                     f"Population '{population.name}': the hold '{hold.name}' waits for a phase. "
                     f"{unknown('phase', hold.phase, [*bases, *names])}"
                 )
-    rules = {p.rule.rule.name for p in projections.values() if p.rule}
+    rules = {p.rule.name for p in projections.values() if p.rule}
     for name_of_phase, phase, window, named in expanded:
         length = seconds(phase.duration)
         if length <= 0:
@@ -64,14 +64,46 @@ def lower_phases(
         for name in phase.plastic:
             if name not in rules:
                 raise CircuitError(f"Phase '{phase.name}': {unknown('plasticity rule', name, sorted(rules))}")
-        plastic = tuple(p.name for p in projections.values() if p.rule and p.rule.rule.name in phase.plastic)
+        plastic = tuple(p.name for p in projections.values() if p.rule and p.rule.name in phase.plastic)
         holds = tuple(
             (p.name, hold)
             for p in populations.values()
             for hold in p.holds
             if hold.phase in (name_of_phase, phase.name)  # of this window, or of each
         )
-        yield PhasePlan(name_of_phase, length, numbers, clamps, plastic, holds, sign, window)
+        gates = _gates(phase, length, projections, seconds(protocol.dt))
+        yield PhasePlan(
+            name_of_phase, length, numbers, clamps, plastic, holds, sign, window, gates, seconds(protocol.dt)
+        )
+
+
+def _gates(phase: Phase, length: float, projections: Mapping[str, ProjectionPlan], dt: float) -> dict[str, Gate]:
+    """The gate of each projection that is not plastic in the whole phase."""
+    where, given = f"Phase '{phase.name}'", phase.gate
+    if given is None:
+        return {}
+    if not phase.plastic:
+        raise CircuitError(f"{where}: gate = {given!r}, and no rule is plastic in it; give plastic=(...), or no gate.")
+    by_rule = dict(given) if isinstance(given, Mapping) else dict.fromkeys(phase.plastic, given)
+    gates: dict[str, Gate] = {}
+    for rule, gate in by_rule.items():
+        if rule not in phase.plastic:
+            raise CircuitError(
+                f"{where}: a gate for a rule that is not plastic in it. {unknown('rule', rule, phase.plastic)}"
+            )
+        gates[rule] = gate if gate == ONE_STEP else seconds(gate)
+        open_for = dt if gate == ONE_STEP else float(gates[rule])
+        if not 0 < open_for <= length:
+            raise CircuitError(
+                f"{where}: the gate {gate} of rule '{rule}' in a phase of {length * 1e3:g} ms; expected a time above 0 and not "
+                "beyond the phase, such as '20*ms', or 'dt' for its last step."
+            )
+    whole = {rule for rule, gate in gates.items() if gate == length}
+    return {
+        p.name: gates[p.rule.name]
+        for p in projections.values()
+        if p.rule and p.rule.name in gates and p.rule.name not in whole
+    }
 
 
 def _expanded(

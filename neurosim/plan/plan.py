@@ -17,15 +17,11 @@ from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, unkno
 from neurosim.plan import stability
 from neurosim.plan.phase import PhasePlan
 from neurosim.plan.population import PopulationPlan
-from neurosim.plan.projection import ProjectionPlan
+from neurosim.plan.projection import ProjectionPlan, RulePlan
 from neurosim.plan.weights import draw_weights
 
 if TYPE_CHECKING:
     from neurosim.circuit import Circuit
-
-
-#: Steps of a phase; the fastest circuit takes hours for as many.
-MOST_STEPS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -120,28 +116,28 @@ class Plan:
                         "and here they follow one another. Use torch:steady, or a circuit without it (decorrelation=0)."
                     )
 
-    def plastic(self) -> list[ProjectionPlan]:
-        """Projections that some phase makes plastic."""
+    @cached_property
+    def rules(self) -> dict[str, RulePlan]:
+        """The rule of each projection that has one."""
+        return {name: q.rule for name, q in self.projections.items() if q.rule is not None}
+
+    def plastic(self) -> list[tuple[ProjectionPlan, RulePlan]]:
+        """Projections that some phase makes plastic, with their rules."""
         names = {name for phase in self.phases for name in phase.plastic}
-        return [p for p in self.projections.values() if p.name in names]
+        return [(self.projections[name], rule) for name, rule in self.rules.items() if name in names]
+
+    @cached_property
+    def stretches(self) -> tuple[PhasePlan, ...]:
+        """The phases cut where gates open, which is what engines run through."""
+        return tuple(stretch for phase in self.phases for stretch in phase.stretches())
 
     def steps(self, dt: float) -> list[int]:
-        """Number of steps of each phase."""
-        counts = []
-        for phase in self.phases:
-            exact = phase.seconds / dt
-            if exact > MOST_STEPS:
-                raise NeurosimError(
-                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is {exact:.3g} steps of "
-                    f"dt = {dt * 1e3:g} ms; wanted at most {MOST_STEPS:.3g}: a larger dt, or a shorter phase."
-                )
-            if abs(exact - round(exact)) > 1e-6 * max(exact, 1) or round(exact) < 1:
-                raise NeurosimError(
-                    f"The phase '{phase.name}' lasts {phase.seconds * 1e3:g} ms, which is no whole number of steps of "
-                    f"dt = {dt * 1e3:g} ms; choose a dt that divides it."
-                )
-            counts.append(round(exact))
-        return counts
+        """The number of steps of each stretch."""
+        return [count for phase in self.phases for count in phase.steps(dt)]
+
+    def steps_of_phases(self, dt: float) -> list[int]:
+        """The number of steps of each phase."""
+        return [sum(phase.steps(dt)) for phase in self.phases]
 
     def time_constants(self) -> list[float]:
         """Time constants (s) of the cells' linear parts, of all phases."""
@@ -158,15 +154,12 @@ class Plan:
 
     def check_rules(self, level: str) -> None:
         """Refuse rules that do not split into factors, by name; brian2:equations alone runs them."""
-        for projection in self.plastic():
-            assert projection.rule is not None
-            if level != "brian2:equations":
-                projection.rule.separated(projection.name, level)
+        for projection, rule in self.plastic() if level != "brian2:equations" else ():
+            rule.separated(projection.name, level)
 
     def rule_factors(self, projection: ProjectionPlan, level: str) -> list[tuple[Term, str, str]]:
         """``(term, name of its post factor, name of its pre factor)`` of a plastic projection."""
-        assert projection.rule is not None
-        terms = projection.rule.separated(projection.name, level)
+        terms = self.rules[projection.name].separated(projection.name, level)
         return [(t, f"ns_post_{projection.name}_{k}", f"ns_pre_{projection.name}_{k}") for k, t in enumerate(terms)]
 
     def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from neurosim.description import Connectivity, Conv2d, Initialiser, Like, PerMap, PlasticityRule
+from neurosim.description import Connectivity, Conv2d, Initialiser, InverseCorrelation, Like, PerMap, PlasticityRule
 from neurosim.equations import Term
 from neurosim.equations.units import Dimension
 from neurosim.errors import UnsupportedError
@@ -16,24 +16,39 @@ DriveKey = tuple[str, bool, float, str, str]
 
 @dataclass(frozen=True)
 class RulePlan:
-    """A plasticity rule on one projection's weights."""
+    """A plasticity rule on one projection's weights, numbers in base SI units.
 
-    rule: PlasticityRule
+    `terms` are its right-hand side as products of factors, None where it does not split (`why_not` says why).
+    """
+
+    name: str
     rhs: str
     parameters: dict[str, float]
     shared: tuple[str, ...]
     terms: tuple[Term, ...] | None
-    why_not: str = ""
-    filter: float | None = None  # s
+    why_not: str
+    apply: Literal["now", "phase", "trial"]
+    bounds: tuple[float | None, float | None]
+    filter: float | None  # s
+    symmetric: bool
+    exact: InverseCorrelation | None
+    written: PlasticityRule  # as the description has it
 
     def added(self, change: Any) -> Any:
-        """What of a collected change (an array of any library) is added to the weights."""
-        return 0.5 * (change + change.T) if self.rule.symmetric else change
+        """The part of a collected change (an array of any library) that is applied to the weights."""
+        return 0.5 * (change + change.T) if self.symmetric else change
 
     def separated(self, projection: str, level: str) -> tuple[Term, ...]:
+        """The terms.
+
+        Raises
+        ------
+        UnsupportedError
+            The rule does not split into factors.
+        """
         if self.terms is None:
             raise UnsupportedError(
-                f"The rule '{self.rule.name}' of projection '{projection}' cannot run on {level}: {self.why_not} "
+                f"The rule '{self.name}' of projection '{projection}' cannot run on {level}: {self.why_not} "
                 "Use level brian2:equations, or rewrite the rule."
             )
         return self.terms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,9 +84,10 @@ def lower_rule(
         low_pass = seconds(rule.filter)
         if low_pass <= 0:
             raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
-    rule = replace(rule, bounds=_bounds(rule.bounds, weight, where))
+    bounds = _bounds(rule.bounds, weight, where)
     _check_whole_matrix(rule, projection, source, target, where)
     shared_kernel = isinstance(projection.connectivity, Conv2d | PerMap)
+    terms, why_not = None, ""
     try:
         terms = separate(rhs, parameters, shared)
         if shared_kernel and any(t.w_power and t.decay is None for t in terms):
@@ -95,9 +95,22 @@ def lower_rule(
                 f"{where}: in 'dw/dt = {rhs}' the weight meets factors of cells; one weight of a convolution has many cells, so it may decay "
                 "(-k*w) and no more."
             )
-        return RulePlan(rule, rhs, parameters, shared, terms, filter=low_pass)
     except NotSeparable as error:
-        return RulePlan(rule, rhs, parameters, shared, None, str(error), low_pass)
+        why_not = str(error)
+    return RulePlan(
+        name=rule.name,
+        rhs=rhs,
+        parameters=parameters,
+        shared=shared,
+        terms=terms,
+        why_not=why_not,
+        apply=rule.apply,
+        bounds=bounds,
+        filter=low_pass,
+        symmetric=rule.symmetric,
+        exact=rule.exact,
+        written=rule,
+    )
 
 
 def _check_whole_matrix(

@@ -11,7 +11,7 @@ from neurosim.equations import is_linear, linear_rates
 from neurosim.errors import NeurosimError, NeurosimWarning
 from neurosim.plan.phase import PhasePlan
 from neurosim.plan.population import PopulationPlan
-from neurosim.plan.projection import ProjectionPlan
+from neurosim.plan.projection import ProjectionPlan, RulePlan
 
 Populations = Mapping[str, PopulationPlan]
 
@@ -31,7 +31,7 @@ def decay_rates(
 
 
 def check_step(
-    dt: float, phases: Sequence[PhasePlan], populations: Populations, plastic: Sequence[ProjectionPlan]
+    dt: float, phases: Sequence[PhasePlan], populations: Populations, plastic: Sequence[tuple[ProjectionPlan, RulePlan]]
 ) -> None:
     """Refuse a step beyond the stability limit of explicit Euler, ``|1 + dt*lambda| <= 1``, cell by cell."""
     for phase, population, rates in decay_rates(phases, populations):
@@ -42,13 +42,12 @@ def check_step(
                 f"'{population.name}' in phase '{phase.name}': dt <= -2 Re(lambda)/|lambda|^2 = {limit * 1e3:g} ms "
                 f"(fastest rate {np.abs(rates).max():g}/s). Choose a smaller dt."
             )
-    for projection in plastic:
-        assert projection.rule is not None
-        tau = projection.rule.filter
+    for projection, rule in plastic:
+        tau = rule.filter
         if tau is not None and dt > 2 * tau * (1 + 1e-9):
             raise NeurosimError(
                 f"dt = {dt * 1e3:g} ms is beyond the stability limit of explicit Euler for the filter of rule "
-                f"'{projection.rule.rule.name}' of projection '{projection.name}': dt <= 2 tau = {2e3 * tau:g} ms. "
+                f"'{rule.name}' of projection '{projection.name}': dt <= 2 tau = {2e3 * tau:g} ms. "
                 "Choose a smaller dt."
             )
 

@@ -92,7 +92,7 @@ def _weights(circuit: Circuit, name: str) -> tuple[int, bool]:
 
 
 def _upper_bound(rule: Any) -> float:
-    upper = rule.rule.bounds[1]
+    upper = rule.bounds[1]
     return np.inf if upper is None else float(quantity(upper)[0])
 
 

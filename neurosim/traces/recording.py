@@ -117,7 +117,7 @@ class Recording:
         whole = {p.name: p.n for p in plan.populations.values()}
         # None: all cells
         self._spikes = {p: None if len(k) == whole[p] else k for p, k in spikes.items()}
-        counts = plan.steps(dt)
+        counts = plan.steps_of_phases(dt)
         self._counts = {phase.name: n for phase, n in zip(plan.phases, counts, strict=True)}
         widths = [len(cells[p]) if p in cells else whole[p] for p, _ in self.variables]
         ends = np.cumsum([0, *widths]).tolist()

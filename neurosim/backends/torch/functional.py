@@ -50,7 +50,9 @@ class FunctionalTrial:
         phase = plan.phases[-1]
         self.fields = phase.clamps
         self.learn = {
-            name: sum(p.seconds for p in plan.phases if name in p.plastic) for p in plan.phases for name in p.plastic
+            name: sum(p.open_for(name) for p in plan.phases if name in p.plastic)
+            for p in plan.phases
+            for name in p.plastic
         }  # seconds for which a projection learns
         self._constants = {
             p.name: constants_of(p, self.arrays, 0.0) | shared_values(p, phase) for p in plan.populations.values()
@@ -89,10 +91,8 @@ class FunctionalTrial:
                 what = f"the cells of '{p.name}' have no steady rate"
             if any(a.axis not in ("", "population", "map") for a in p.assignments):
                 what = f"pools of '{p.name}' join samples"
-        for q in plan.plastic():
-            assert q.rule is not None
-            rule = q.rule.rule
-            if rule.apply != "trial" or q.rule.filter is not None or rule.exact is not None or rule.symmetric:
+        for q, rule in plan.plastic():
+            if rule.apply != "trial" or rule.filter is not None or rule.exact is not None or rule.symmetric:
                 what = f"the rule '{rule.name}' of '{q.name}' is not simply collected over the trial (apply='trial')"
         if what:
             raise UnsupportedError(f"{LEVEL} cannot run '{plan.circuit.name}': {what}. Use torch:steady.")
@@ -101,10 +101,9 @@ class FunctionalTrial:
         self, q: ProjectionPlan, shared: Mapping[str, float], seconds: float
     ) -> list[tuple[Variable, Variable, float, int]]:
         """Factors of a projection's rule: post, pre, coefficient, power of w. What is no more than -k w joins the decays."""
-        assert q.rule is not None
-        found = []
+        found, parameters = [], self.plan.rules[q.name].parameters
         for term, post, pre in self.plan.rule_factors(q, LEVEL):
-            scale = float(evaluate(term.coefficient, {**shared, **q.rule.parameters})) * seconds
+            scale = float(evaluate(term.coefficient, {**shared, **parameters})) * seconds
             if term.decay is not None:
                 self._decays[q.name] = self._decays.get(q.name, 0.0) + scale * term.decay
                 continue

@@ -202,7 +202,7 @@ class SteadyEngine:
 
     def _find_units(self) -> None:
         """Fixed one-to-one weights that are all 1: their drives are the rates themselves."""
-        plastic = {q.name for q in self.plan.plastic()}
+        plastic = {q.name for q, _ in self.plan.plastic()}
         self._units = {
             q.name for q in self.plan.projections.values()
             if isinstance(q.connectivity, OneToOne) and q.root not in plastic and q.factor == 1.0
@@ -233,9 +233,8 @@ class SteadyEngine:
         whole = [f"{base}[{k}]" for k in labels for base in bases] == [p.name for p in phases]
         if not whole or any(p.window is None or p.window.labels != "all" or p.holds for p in phases):
             return []
-        for q in plan.plastic():
-            assert q.rule is not None
-            if q.rule.rule.apply != "trial" or q.rule.filter is not None or q.rule.rule.exact is not None:
+        for _, rule in plan.plastic():
+            if rule.apply != "trial" or rule.filter is not None or rule.exact is not None:
                 return []
         for p in plan.populations.values():
             sent = plan.sent(p.name)
@@ -277,11 +276,9 @@ class SteadyEngine:
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
                 projection = self.plan.projections[name]
-                assert projection.rule is not None
-                if projection.rule.rule.exact is not None:
-                    factors[projection.source].append(
-                        Assignment(_waiting(name), f"1*{projection.rule.rule.exact.rate}")
-                    )
+                exact = self.plan.rules[name].exact
+                if exact is not None:
+                    factors[projection.source].append(Assignment(_waiting(name), f"1*{exact.rate}"))
                     continue
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL):
                     factors[projection.source].append(Assignment(pre, term.pre))
@@ -567,8 +564,8 @@ class SteadyEngine:
             return False
         if any(phase.shared[n] != before.shared[n] for n in self._read):
             return False
-        rules = [self.plan.projections[n].rule for n in before.plastic] if learn == "on" else []
-        return self.transform is not None or all(r is not None and r.rule.apply == "trial" for r in rules)
+        rules = [self.plan.rules[n] for n in before.plastic] if learn == "on" else []
+        return self.transform is not None or all(rule.apply == "trial" for rule in rules)
 
     def _reset(self, batch: int) -> None:
         self.batch = batch
@@ -635,7 +632,7 @@ class SteadyEngine:
     @cached_property
     def _counts(self) -> list[int]:
         """Steps that the phases would take, for the times of a recording's rows."""
-        return self.plan.steps(self.options.dt)
+        return self.plan.steps_of_phases(self.options.dt)
 
     @cached_property
     def _one_hot(self) -> torch.Tensor:
@@ -919,25 +916,24 @@ class SteadyEngine:
             return
         for name in phase.plastic:
             projection = self.plan.projections[name]
-            rule = projection.rule
-            assert rule is not None
-            if rule.rule.exact is not None:
+            rule = self.plan.rules[name]
+            if rule.exact is not None:
                 self._exact[name] = self.state[projection.source][_waiting(name)]
                 continue
-            weights = self._weights[name]
-            direct = learn == "on" and rule.rule.apply == "now" and self.transform is None
+            weights, open_for = self._weights[name], phase.open_for(name)
+            direct = learn == "on" and rule.apply == "now" and self.transform is None
             if rule.filter is not None:
                 products, product = self._right_side(phase, projection, 1.0)
                 product = torch.zeros_like(weights) if product is None else product
                 self._multiply(products, product, 1.0, kernel=self._kernels.get(name))
                 into = weights if direct else self._collected(name)
                 trace = self._traces.setdefault(name, torch.zeros_like(weights))
-                kept = np.exp(-phase.seconds / rule.filter)
+                kept = np.exp(-open_for / rule.filter)
                 tail = rule.filter * (1.0 - kept)
-                into.add_(product, alpha=phase.seconds - tail).add_(trace, alpha=tail)
+                into.add_(product, alpha=open_for - tail).add_(trace, alpha=tail)
                 trace.mul_(kept).add_(product, alpha=1.0 - kept)
             else:
-                products, weighted = self._right_side(phase, projection, phase.seconds)
+                products, weighted = self._right_side(phase, projection, open_for)
                 if weighted is not None and not direct and name not in self._changes:
                     self._changes[name] = weighted
                 elif weighted is not None:
@@ -1065,8 +1061,7 @@ class SteadyEngine:
         """A rule's terms with the names of their factors and their coefficient (1/s) in a phase."""
         key = (phase.name, phase.sign, projection.name)
         if key not in self._coefficients:
-            assert projection.rule is not None
-            values = {**phase.shared, **projection.rule.parameters}
+            values = {**phase.shared, **self.plan.rules[projection.name].parameters}
             self._coefficients[key] = [
                 (term, post, pre, float(evaluate(term.coefficient, values)))
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL)
@@ -1074,8 +1069,7 @@ class SteadyEngine:
         return self._coefficients[key]
 
     def _changed(self, projection: ProjectionPlan) -> None:
-        assert projection.rule is not None
-        low, high = projection.rule.rule.bounds
+        low, high = self.plan.rules[projection.name].bounds
         if (low, high) != (None, None):
             self._weights[projection.name].clamp_(low, high)
         self._versions[projection.name] += 1
@@ -1085,9 +1079,8 @@ class SteadyEngine:
         change, products, rule = (
             self._changes.pop(name, None),
             self._products.pop(name, []),
-            self.plan.projections[name].rule,
+            self.plan.rules[name],
         )
-        assert rule is not None
         fresh = change is None
         if change is None:
             change = torch.empty_like(self._weights[name])
@@ -1097,7 +1090,7 @@ class SteadyEngine:
     def _apply(self, when: str, learn: Learn, names: tuple[str, ...] | None = None) -> None:
         """Add collected changes to the weights, through the transform if there is one; or keep them, where weights are held."""
         waiting = [*{**self._changes, **self._products}]
-        rules = {name: self.plan.projections[name].rule.rule for name in waiting}  # type: ignore[union-attr]
+        rules = {name: self.plan.rules[name] for name in waiting}
         if learn == "held":
             self._changes = {name: self._take(name) for name in waiting}
         elif self.transform is None:
@@ -1125,12 +1118,12 @@ class SteadyEngine:
 
     def _apply_exact(self, learn: Learn) -> None:
         for name, rates in self._exact.items():
-            rule = self.plan.projections[name].rule
-            assert rule is not None and rule.rule.exact is not None
+            exact = self.plan.rules[name].exact
+            assert exact is not None
             weights = self._weights[name]
             if self.workers is not None:
                 rates = self.workers.gather(rates)
-            new = self.arrays.inverse_correlation(weights, rates, rule.rule.exact.forgetting)
+            new = self.arrays.inverse_correlation(weights, rates, exact.forgetting)
             if learn == "held":
                 self._collected(name).add_(new - weights)
             else:

@@ -118,11 +118,7 @@ class Learners:
         self._drawn = {
             n for n, w in circuit.initial_weights(1).items() if n in self.fixed and not np.array_equal(w, drawn[n])
         }
-        self.bounds = {
-            q.name: q.rule.rule.bounds
-            for q in circuit.plan.plastic()
-            if q.rule is not None and q.rule.rule.bounds != (None, None)
-        }
+        self.bounds = {q.name: rule.bounds for q, rule in circuit.plan.plastic() if rule.bounds != (None, None)}
         self._batched: dict[Any, Callable[..., Any]] = {}
 
     # ---------------------------------------------------------------- weights
