@@ -19,7 +19,7 @@ SOLVERS = ("anderson", "sweeps", "relaxation")
 DTYPES = ("float64", "float32")
 TARGETS = ("numpy", "cython")
 LEVELS: dict[str, str] = {
-    "brian2:equations": "neurosim.backends.brian2.equations:EquationsEngine",
+    "brian2:equations": "neurosim.backends.brian2.equations.engine:EquationsEngine",
     "brian2:dense": "neurosim.backends.brian2.dense:DenseEngine",
     "torch:trajectory": "neurosim.backends.torch.trajectory:TrajectoryEngine",
     "torch:steady": "neurosim.backends.torch.steady:SteadyEngine",

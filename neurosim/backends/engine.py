@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
-from neurosim.backends.step import Learn
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
 from neurosim.traces.recording import Recording
+
+#: What becomes of the rules' changes: applied, not formed, or collected while the weights stay.
+Learn = Literal["on", "off", "held"]
 
 
 @dataclass(frozen=True)

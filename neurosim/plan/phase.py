@@ -44,6 +44,7 @@ class PhasePlan:
     window: Window | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)  # of projections that are plastic in the phase's end only
     dt: float = 0.0  # the protocol's step (s), which is as long as the gate ONE_STEP
+    number: int = 0  # among the phases of a trial
     first: bool = True  # of a stretch: whether the phase begins with it
     last: bool = True  # whether the phase ends with it
 

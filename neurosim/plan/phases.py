@@ -37,7 +37,7 @@ def lower_phases(
                     f"{unknown('phase', hold.phase, [*bases, *names])}"
                 )
     rules = {p.rule.name for p in projections.values() if p.rule}
-    for name_of_phase, phase, window, named in expanded:
+    for number, (name_of_phase, phase, window, named) in enumerate(expanded):
         length = seconds(phase.duration)
         if length <= 0:
             raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
@@ -73,7 +73,17 @@ def lower_phases(
         )
         gates = _gates(phase, length, projections, seconds(protocol.dt))
         yield PhasePlan(
-            name_of_phase, length, numbers, clamps, plastic, holds, sign, window, gates, seconds(protocol.dt)
+            name_of_phase,
+            length,
+            numbers,
+            clamps,
+            plastic,
+            holds,
+            sign,
+            window,
+            gates,
+            seconds(protocol.dt),
+            number,
         )
 
 

@@ -50,6 +50,10 @@ class Plan:
             return self.phases
         return self.mirrored if np.random.default_rng([seed, 5, trial]).integers(2) else self.phases
 
+    def trial_stretches(self, seed: int, trial: int) -> tuple[PhasePlan, ...]:
+        """The same cut where gates open, which is what engines in time run through."""
+        return self.stretches if self.trial_phases(seed, trial) is self.phases else self._mirrored_stretches
+
     def variable(self, text: str) -> tuple[str, str]:
         """``"pyr1.u"`` -> ("pyr1", "u"), or an error with the nearest name."""
         population, _, variable = text.partition(".")
@@ -128,8 +132,12 @@ class Plan:
 
     @cached_property
     def stretches(self) -> tuple[PhasePlan, ...]:
-        """The phases cut where gates open, which is what engines run through."""
+        """The phases cut where gates open; those of `steps`."""
         return tuple(stretch for phase in self.phases for stretch in phase.stretches())
+
+    @cached_property
+    def _mirrored_stretches(self) -> tuple[PhasePlan, ...]:
+        return tuple(stretch for phase in self.mirrored for stretch in phase.stretches())
 
     def steps(self, dt: float) -> list[int]:
         """The number of steps of each stretch."""

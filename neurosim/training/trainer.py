@@ -260,20 +260,20 @@ class Trainer:
 
         optimised = dict.fromkeys(self.engine._weights, "")  # a reference net has no rules
         if self.config.method == "circuit":
-            rules = {p.rule.rule.name for p in self.circuit.plan.plastic()}
+            rules = {rule.name for _, rule in self.circuit.plan.plastic()}
             chosen = self.config.optimise
             if chosen == ("feedforward",) and "feedforward" not in rules:  # a model of the user's own
-                chosen = tuple(p.rule.rule.name for p in self.circuit.plan.plastic() if p.rule.rule.exact is None)
+                chosen = tuple(rule.name for _, rule in self.circuit.plan.plastic() if rule.exact is None)
             for name in chosen:
                 if name not in rules:
                     raise unknown("plasticity rule to optimise", name, sorted(rules))
-            for p in self.circuit.plan.plastic():
-                if p.rule.rule.exact is not None and p.rule.rule.name in chosen:
+            for p, rule in self.circuit.plan.plastic():
+                if rule.exact is not None and rule.name in chosen:
                     raise NeurosimError(
-                        f"optimise names '{p.rule.rule.name}', whose exact form gives the weights of '{p.name}' and no change that an optimiser "
+                        f"optimise names '{rule.name}', whose exact form gives the weights of '{p.name}' and no change that an optimiser "
                         "could transform; leave it out."
                     )
-            plastic = {p.name: p.rule.rule.name for p in self.circuit.plan.plastic()}
+            plastic = {p.name: rule.name for p, rule in self.circuit.plan.plastic()}
             optimised = {name: rule for name, rule in plastic.items() if rule in chosen}
         self.transform = Transform(self.config, self.engine._weights, optimised)
         self.engine.transform = self.transform

@@ -1,4 +1,4 @@
-"""NumPy arrays with in-place BLAS, for weights that live in Brian2's memory (see `neurosim.backends.step.Arrays`)."""
+"""NumPy arrays with in-place BLAS, for weights that live in Brian2's memory (see `neurosim.backends.stepping.arrays.Arrays`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
 from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
-from neurosim.backends.step import reductions
+from neurosim.backends.stepping.reductions import reductions
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.plan import ProjectionPlan
 

@@ -25,10 +25,10 @@ from neurosim.backends.brian2.network import (
     spiking_arguments,
     state_lines,
 )
-from neurosim.backends.engine import Options, check_stimuli
+from neurosim.backends.engine import Learn, Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
-from neurosim.backends.step import Learn, Stepper
+from neurosim.backends.stepping.stepper import Stepper
 from neurosim.description import Dense
 from neurosim.errors import UnsupportedError
 from neurosim.plan import Plan
@@ -134,6 +134,7 @@ class DenseEngine:
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
             learn=learn, record=record, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
+        memory = stepper.memory
         handed: list[tuple[np.ndarray, dict[str, Any], str]] = []
         for name, p in self.plan.populations.items():
             views, outside = self.views[name], p.names_of_ode()
@@ -141,10 +142,10 @@ class DenseEngine:
             written = {*p.inputs, *(h.name for h in p.holds), *p.noises}
             placed = {*p.ode, *(outside & written), *p.spiking_variables}
             for port in self._direct_ports(name) & outside:
-                stepper.drives[p.ports[port][0].key] = views[port]
+                memory.drives[p.ports[port][0].key] = views[port]
                 placed.add(port)
-            stepper.state[name] |= {v: views[v] for v in placed}
-            handed += [(views[v], stepper.state[name], v) for v in sorted(outside - placed)]
+            memory.state[name] |= {v: views[v] for v in placed}
+            handed += [(views[v], memory.state[name], v) for v in sorted(outside - placed)]
         trials = check_stimuli(self.plan, stimuli, options.batch)
         steps = stepper.steps(stimuli, trials, options.progress)
 

@@ -1,4 +1,4 @@
-"""torch tensors of one dtype on one device (see `neurosim.backends.step.Arrays`)."""
+"""torch tensors of one dtype on one device (see `neurosim.backends.stepping.arrays.Arrays`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from neurosim.backends import DTYPES
-from neurosim.backends.step import reductions
+from neurosim.backends.stepping.reductions import reductions
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown

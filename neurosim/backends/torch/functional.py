@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from neurosim.backends.step import constants_of, kernels_of, pooled, shared_values
+from neurosim.backends.stepping.kernels import kernels_of
+from neurosim.backends.stepping.memory import constants_of, shared_values
+from neurosim.backends.stepping.reductions import pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.order import steady_states
 from neurosim.description import OneToOne

@@ -31,9 +31,11 @@ import torch
 from tqdm import tqdm
 
 from neurosim.backends import SOLVERS
-from neurosim.backends.engine import Options, check_stimuli
+from neurosim.backends.engine import Learn, Options, check_stimuli
 from neurosim.backends.result import Result, ResultBuilder
-from neurosim.backends.step import Learn, Pairs, constants_of, kernels_of, pooled, shared_values
+from neurosim.backends.stepping.kernels import Pairs, kernels_of
+from neurosim.backends.stepping.memory import constants_of, shared_values
+from neurosim.backends.stepping.reductions import pooled
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, check_pools, pool_text, split, union
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution
@@ -41,11 +43,11 @@ from neurosim.backends.torch.order import numbers_in, order_of_states, steady_st
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.stability import CellStability
 from neurosim.backends.torch.workers import Workers
-from neurosim.description import WINDOW_FIELDS, OneToOne, PlasticityRule
+from neurosim.description import WINDOW_FIELDS, OneToOne
 from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
 from neurosim.equations.separate import Term
 from neurosim.errors import DivergenceError, UnsupportedError, unknown
-from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan
+from neurosim.plan import Assignment, DriveKey, PhasePlan, Plan, PopulationPlan, ProjectionPlan, RulePlan
 from neurosim.traces.recording import Recording
 
 LEVEL = "torch:steady"
@@ -1101,7 +1103,7 @@ class SteadyEngine:
         if when == "trial":
             self._apply_exact(learn)
 
-    def _add(self, rates: dict[str, float | None], rules: dict[str, PlasticityRule]) -> None:
+    def _add(self, rates: dict[str, float | None], rules: Mapping[str, RulePlan]) -> None:
         """Add changes to the weights at these rates; those without one go through the transform."""
         handed = {name: self._take(name) for name, rate in rates.items() if rate is None}
         for name, rate in rates.items():

@@ -10,10 +10,10 @@ import torch
 from brian2.equations.equations import Equations
 from brian2.stateupdaters.explicit import euler
 
-from neurosim.backends.engine import Options, check_stimuli
+from neurosim.backends.engine import Learn, Options, check_stimuli
 from neurosim.backends.noise import Noise
 from neurosim.backends.result import Result
-from neurosim.backends.step import Learn, Stepper
+from neurosim.backends.stepping.stepper import Stepper
 from neurosim.backends.torch.arrays import TorchArrays
 from neurosim.equations import compile_block
 from neurosim.equations.units import unit_string
@@ -99,9 +99,9 @@ class TrajectoryEngine:
             self.plan, self.arrays, self._weights, level=LEVEL, batch=options.batch, dt=options.dt, noise=self.noise,
             learn=learn, record=record, ends=ends, seed=options.seed, trial=self.trial,
         )  # fmt: skip
-        updates, thresholds = [], []
+        memory, updates, thresholds = stepper.memory, [], []
         for p in self.plan.populations.values():
-            constants, s = stepper.constants[p.name], stepper.state[p.name]
+            constants, s = memory.constants[p.name], memory.state[p.name]
             if p.ode:
                 updates.append((s, compile_block(update_text(p), self.arrays.functions, constants)))
             if p.spiking:
