@@ -172,7 +172,7 @@ def parse_cell(text: str, where: str) -> CellEquations:
 
 def _role(single: SingleEquation, where: str) -> str:
     """The role of a line ``name : unit (role)``."""
-    flags = [str(flag) for flag in single.flags]
+    flags: tuple[str, ...] = tuple(map(str, single.flags))
     if len(flags) == 1 and flags[0] in ROLES:
         return flags[0]
     got = f"the flags ({', '.join(flags)})" if flags else "no role"
@@ -232,7 +232,8 @@ def _word(node: ast.AST) -> str:
 def _read_marked(name: str, call: ast.Call, shown: str, where: str) -> Reduced | Hold | Derivative:
     word, arguments = _word(call), [_one_line(ast.unparse(a)) for a in call.args]
     row = REDUCTIONS.get(word)
-    most = 2 if word == "hold" or (row and len(row.axes) > 1) else 1
+    axes = row.axes if row else ()
+    most = 2 if word == "hold" or len(axes) > 1 else 1
     if call.keywords or not (2 if word == "hold" else 1) <= len(arguments) <= most:
         form = {"hold": "hold(variable, phase)", "derivative": "derivative(state)"}.get(word)
         form = form or (f"{word}(expression) or {word}(expression, axis)" if most == 2 else f"{word}(variable)")
@@ -240,14 +241,13 @@ def _read_marked(name: str, call: ast.Call, shown: str, where: str) -> Reduced |
     if word == "derivative":
         return Derivative(name, arguments[0])
     if word == "hold":
-        return Hold(name, *arguments)
-    assert row is not None
-    axis = arguments[1] if len(arguments) == 2 else row.axes[0]
-    if axis not in row.axes:
-        listing = ", ".join(row.axes[1:])
+        return Hold(name, arguments[0], arguments[1])
+    axis = (*arguments, *axes)[1]  # as given, or the first
+    if axis not in axes:
+        listing = ", ".join(axes[1:])
         raise CircuitError(
             f"{where}: the axis '{axis}' in '{shown}'; {word} runs over {listing}, or without an axis over the "
-            f"{row.axes[0]}.{suggest(axis, row.axes[1:])}"
+            f"{axes[0]}.{suggest(axis, axes[1:])}"
         )
     source = ast.unparse(call.args[0]) if word == "overlap" else _source_of(call.args[0], shown)
     return Reduced(name, word, source, axis)

@@ -146,6 +146,7 @@ class _Cell:
 
     def _add_spikes(self) -> None:
         spiking, spikes = self.plan.spiking, _symbol("spike_train")
+        assert spiking is not None
         threshold = _read(spiking.threshold)
         self.follows[spikes] = sympy.Function("int_")(threshold)
         self.follows[_symbol("lastspike")] = spikes
