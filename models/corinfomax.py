@@ -254,17 +254,17 @@ def circuit(
     layers = range(1, top + 1)
     silent = "lower eta_ff, or take a larger mu or more steps so that the phases settle"
     silent = silent if init == "scaled" else "start with smaller weights of the last layer (--set init=scaled)"
-    measures: dict[str, Any] = {"silent_outputs": Silent(f"pyr{top}.r", "free_end", silent)}
+    measures: dict[str, Any] = {"silent_outputs": Silent(f"pyr{top}.r", "free", silent)}
     measures |= {f"angle_{l}": Angle(f"F{l - 1}", f"W{l}") for l in layers[1:]}
     if interneurons:
         cure = f"use --set lateral=woodbury, or lam nearer to 1 (lam = {forgetting:g}, lateral = {lateral})"
         shares = [tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest")]
         grown = f"B grows as lam^-t where rates never point: use lam nearer to 1 (lam = {forgetting:g}, lateral = {lateral})"
-        measures |= {"lateral_share": Ratio(*shares, phase="free_end", limit=100, cure=grown)}
+        measures |= {"lateral_share": Ratio(*shares, phase="free", limit=100, cure=grown)}
         measures |= {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
     return Circuit(
         "corinfomax", tuple(populations), tuple(projections), _protocol(p, top, step, random_sign, interneurons),
-        readout=Readout(f"pyr{top}.r", "free_end"),
+        readout=Readout(f"pyr{top}.r", "free"),
         reference=FeedForward(tuple(f"W{l}" for l in layers), (), (*["clip(u, 0, 1)"] * (top - 1), "u")),
         measures=measures, relaxation=_relaxation(p, top, step, interneurons, sparse),
         citation=(
@@ -344,21 +344,19 @@ def _protocol(p: dict[str, Any], top: int, step: float, random_sign: bool, inter
     rules = ("feedforward", "feedback") if top > 1 else ("feedforward",)
     lateral = ("lateral",) if interneurons else ()
 
-    def phase(name: str, steps: int, nudge: float, contrast: float, plastic: tuple[str, ...]) -> tuple[Phase, Phase]:
-        """A phase, and its last step, in which the rules read the rates."""
-        return (
-            Phase(name, _ms((steps - 1) * step), {"nudge": nudge}),
-            Phase(f"{name}_end", _ms(step), {"nudge": nudge, "contrast": contrast}, plastic=plastic),
-        )
+    def phase(name: str, steps: int, nudge: float, contrast: float, plastic: tuple[str, ...]) -> Phase:
+        """A phase in whose last step the rules read the rates."""
+        shared = {"nudge": nudge, "contrast": contrast}
+        return Phase(name, _ms(steps * step), shared, plastic=plastic, gate="dt" if plastic else None)
 
     if p["nudging"] == "one_sided":
         phases = (
-            *phase("free", p["steps_free"], 0, -1, rules), *phase("nudged", p["steps_nudged"], 1, 1, (*rules, *lateral))
+            phase("free", p["steps_free"], 0, -1, rules), phase("nudged", p["steps_nudged"], 1, 1, (*rules, *lateral))
         )  # fmt: skip
     else:
         phases = (
-            *phase("free", p["steps_free"], 0, 0, ()), *phase("nudged", p["steps_nudged"], 1, 0.5, (*rules, *lateral)),
-            *phase("negative", p["steps_nudged"], -1, -0.5, rules),
+            phase("free", p["steps_free"], 0, 0, ()), phase("nudged", p["steps_nudged"], 1, 0.5, (*rules, *lateral)),
+            phase("negative", p["steps_nudged"], -1, -0.5, rules),
         )  # fmt: skip
     beta = RandomSign(p["beta"]) if random_sign else p["beta"]
     clamps = {"inp.r": "image", f"pyr{top}.y": "target"}

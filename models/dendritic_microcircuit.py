@@ -240,11 +240,11 @@ def circuit(
             projections.append(_lateral(lateral, own, Tied(f"b{l + 1}", factor=ratio), Constant(0), follow))
     return Circuit(
         "dendritic_microcircuit", tuple(populations), tuple(projections), _protocol(task, top, lateral, windows, chosen["dt"]),
-        readout=Readout(f"pyr{top}.r", "free_end") if task == "classification" else None,
+        readout=Readout(f"pyr{top}.r", "free") if task == "classification" else None,
         reference=_reference(g, top, biases, transfer, target),
         measures={
             "apical_to_basal": Ratio(
-                tuple(f"pyr{l}.v_A" for l in range(1, top)), tuple(f"pyr{l}.v_B" for l in range(1, top)), "free_end"
+                tuple(f"pyr{l}.v_A" for l in range(1, top)), tuple(f"pyr{l}.v_B" for l in range(1, top)), "free"
             )
         } if top > 1 and task == "classification" and units == "dimensionless" else {},
         citation=(
@@ -317,16 +317,17 @@ def _protocol(task: str, top: int, lateral: str, windows: tuple[float, float], d
     follow = () if lateral == "tied" or top == 1 else ("interneuron", "apical")
     everything = ("feedforward", *follow)
     clamps = {"inp.x": "image", f"pyr{top}.y": "target"}
-    wait, plastic = (f"{w!r}*second" for w in windows)
+    plastic = f"{windows[1]!r}*second"
     if task == "self_prediction":
         phases: tuple[Phase, ...] = (Phase("free", plastic, plastic=follow),)
         return Protocol(phases, {"inp.x": "image"}, {"teach": 0}, reset=False, dt=dt)
     if task != "classification":
         return Protocol((Phase("taught", plastic, {"teach": 1}, plastic=everything),), clamps, {"teach": 0}, False, dt)
+    whole = f"{sum(windows)!r}*second"
     phases = (
-        Phase("free", wait), Phase("free_end", plastic, plastic=everything),
-        Phase("taught", wait, {"teach": 1}), Phase("taught_end", plastic, {"teach": 1}, plastic=everything),
-    )  # fmt: skip
+        Phase("free", whole, plastic=everything, gate=plastic),
+        Phase("taught", whole, {"teach": 1}, plastic=everything, gate=plastic),
+    )
     return Protocol(phases, clamps, {"teach": 0}, dt=dt)
 
 

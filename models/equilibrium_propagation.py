@@ -118,7 +118,7 @@ def circuit(
     return Circuit(
         "equilibrium_propagation", tuple(populations), tuple(projections),
         _protocol(top, beta, one_sided, t_free, t_nudged, t_learn),
-        readout=Readout(f"pyr{top}.r", "free_end" if one_sided else "free"),
+        readout=Readout(f"pyr{top}.r", "free"),
         citation=(
             "Scellier & Bengio 2017, Equilibrium propagation, Front. Comput. Neurosci. 11:24; symmetric nudging: Laborieux et al. "
             f"2021, Front. Neurosci. 15:633674 (from memory; see the module's text)\n{PAPERS}"
@@ -151,18 +151,15 @@ def _protocol(top: int, beta: float, one_sided: bool, t_free: str, t_nudged: str
             "which weights are plastic; lengthen t_free and t_nudged, or shorten t_learn."
         )
 
-    def contrast(name: str, length: float, nudge: float, sign: float) -> tuple[Phase, Phase]:
-        """A phase and its plastic end."""
-        return (
-            Phase(name, f"{length - window!r}*second", {"beta": nudge}),
-            Phase(f"{name}_end", f"{window!r}*second", {"beta": nudge, "phase_sign": sign}, plastic=("feedforward",)),
-        )
+    def contrast(name: str, length: str, nudge: float, sign: float) -> Phase:
+        """A phase that is plastic in its end."""
+        return Phase(name, length, {"beta": nudge, "phase_sign": sign}, plastic=("feedforward",), gate=t_learn)
 
     if one_sided:
-        phases = (*contrast("free", free, 0.0, -1.0), *contrast("nudged", nudged, beta, 1.0))
+        phases = (contrast("free", t_free, 0.0, -1.0), contrast("nudged", t_nudged, beta, 1.0))
     else:
         phases = (
-            Phase("free", f"{free!r}*second"), *contrast("nudged", nudged, beta, 0.5), *contrast("negative", nudged, -beta, -0.5),
+            Phase("free", t_free), contrast("nudged", t_nudged, beta, 0.5), contrast("negative", t_nudged, -beta, -0.5),
         )  # fmt: skip
     return Protocol(phases, {"inp.r": "image", f"pyr{top}.y": "target"}, {"beta": 0.0, "phase_sign": 0.0})
 

@@ -124,12 +124,11 @@ def circuit(
     initial = Glorot(gain if gain is not None else (4.0 if transfer == "logistic" else 1.0))
     tau_ghost = tau_ghost or tau
     top = len(sizes) - 1
-    free = "free_end" if mode == "learned" else "free"
 
     populations = [Population("inp", sizes[0], SOURCE)]
     projections: list[Projection] = []
     for l in range(1, top + 1):
-        cell = _output(transfer, free, tau) if l == top else _hidden(transfer, free, tau, kappa)
+        cell = _output(transfer, tau) if l == top else _hidden(transfer, tau, kappa)
         populations.append(Population(f"pyr{l}", sizes[l], cell))
         below = "inp" if l == 1 else f"pyr{l - 1}"
         values = {"eta": eta, "scale": kappa ** (top - l), "T_learn": t_learn}
@@ -173,11 +172,11 @@ def circuit(
             ]
     return Circuit(
         "ghost_units", tuple(populations), tuple(projections), _protocol(mode, top, beta, t_free, t_nudged, t_learn),
-        readout=Readout(f"pyr{top}.r", free),
+        readout=Readout(f"pyr{top}.r", "free"),
         reference=FeedForward(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), TRANSFER[transfer][0]
         ),
-        measures=_residual(free, top) if top > 1 else {},
+        measures=_residual(top) if top > 1 else {},
         citation=(
             "Ghost-unit circuit after Mesnard, Vignoud, Sacramento, Senn & Bengio 2019, arXiv 1911.08585 (reconstruction: "
             f"the idea is the paper's, equations, rules and numbers are ours)\n{PAPER}"
@@ -185,11 +184,13 @@ def circuit(
     )  # fmt: skip
 
 
-def _residual(free: str, top: int) -> dict[str, Ratio]:
+def _residual(top: int) -> dict[str, Ratio]:
     """What the ghosts leave of the feedback in the free state."""
     hidden = range(1, top)
     return {
-        "ghost_residual": Ratio(tuple(f"pyr{l}.residual" for l in hidden), tuple(f"pyr{l}.I_fb" for l in hidden), free)
+        "ghost_residual": Ratio(
+            tuple(f"pyr{l}.residual" for l in hidden), tuple(f"pyr{l}.I_fb" for l in hidden), "free"
+        )
     }
 
 
@@ -200,6 +201,13 @@ CENTRED = """
     centred = (r - I_mean)/(0.1 + power) : 1
     power = pool((r - I_mean)**2) : 1
     I_mean : 1 (optional port)
+"""
+
+
+#: The free phase, which the rules compare with.
+HELD = """
+    E_free = hold(E, free) : 1
+    r_free = hold(r, free) : 1
 """
 
 
@@ -216,7 +224,7 @@ def _soma(transfer: str) -> str:
     """
 
 
-def _hidden(transfer: str, free: str, tau: str, kappa: float) -> Cell:
+def _hidden(transfer: str, tau: str, kappa: float) -> Cell:
     return Cell(
         "pyramidal",
         _soma(transfer) + CENTRED + """
@@ -225,26 +233,19 @@ def _hidden(transfer: str, free: str, tau: str, kappa: float) -> Cell:
     I_fb : 1 (port)
     I_gh : 1 (optional port)
     I_tonic : 1 (optional port)
-    """ + _held(free),
+    """ + HELD,
         {"tau": tau, "kappa": kappa},
     )  # fmt: skip
 
 
-def _held(free: str) -> str:
-    return f"""
-    E_free = hold(E, {free}) : 1
-    r_free = hold(r, {free}) : 1
-    """
-
-
-def _output(transfer: str, free: str, tau: str) -> Cell:
+def _output(transfer: str, tau: str) -> Cell:
     return Cell(
         "output pyramidal",
         _soma(transfer) + """
     E = beta*(y - r) : 1
     y : 1 (input)
     beta : 1 (shared)
-    """ + _held(free),
+    """ + HELD,
         {"tau": tau},
     )  # fmt: skip
 
@@ -315,18 +316,12 @@ def _protocol(mode: str, top: int, beta: float, t_free: str | None, t_nudged: st
         shared["tracking"] = 0.0
         no_target["tracking"] = 1.0
 
-    def phase(name: str, length: float, values: dict[str, float], plastic: tuple[str, ...] = ()) -> Phase:
-        return Phase(name, f"{length!r}*second", values, plastic=plastic)
-
-    target_free = (
-        (phase("free", free - window, no_target), phase("free_end", window, no_target, ("ghost",)))
-        if mode == "learned"
-        else (phase("free", free, no_target),)
+    ghosts: dict[str, Any] = {"plastic": ("ghost",), "gate": t_learn} if mode == "learned" else {}
+    phases = (
+        Phase("free", t_free or default, no_target, **ghosts),
+        Phase("nudged", t_nudged or default, {"beta": beta}, plastic=("feedforward",), gate=t_learn),
     )
-    under_target = (
-        phase("nudged", nudged - window, {"beta": beta}), phase("nudged_end", window, {"beta": beta}, ("feedforward",)),
-    )  # fmt: skip
-    return Protocol((*target_free, *under_target), {"inp.r": "image", f"pyr{top}.y": "target"}, shared)
+    return Protocol(phases, {"inp.r": "image", f"pyr{top}.y": "target"}, shared)
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:

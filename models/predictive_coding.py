@@ -101,7 +101,7 @@ def circuit(
     gain
         Gain of the Glorot initial weights.
     """
-    window, free, clamped = seconds(t_learn), seconds(t_free), seconds(t_clamped)
+    window, clamped = seconds(t_learn), seconds(t_clamped)
     if clamped <= window:
         raise NeurosimError(
             f"t_clamped = {clamped * 1e3:g} ms leaves no time to settle before the {window * 1e3:g} ms in which weights are "
@@ -127,9 +127,8 @@ def circuit(
     ]
     protocol = Protocol(
         (
-            Phase("free", f"{free!r}*second"),
-            Phase("clamped", f"{clamped - window!r}*second", {"clamped": 1}),
-            Phase("clamped_end", f"{window!r}*second", {"clamped": 1}, plastic=("feedforward",)),
+            Phase("free", t_free),
+            Phase("clamped", t_clamped, {"clamped": 1}, plastic=("feedforward",), gate=t_learn),
         ),
         {"inp.r": "image", f"pyr{top}.y": "target"},
         {"clamped": 0},

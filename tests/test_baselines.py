@@ -43,6 +43,11 @@ STEPS = {
 }
 
 
+def ends_of(steps: dict[str, int]) -> list[str]:
+    """The oracle's last phase of each of the circuit's: `x_end` is the plastic end of `x`."""
+    return [phase for phase in steps if f"{phase}_end" not in steps]
+
+
 @lru_cache
 def problem(sizes, transfer, samples):
     """Weights by name, images, targets."""
@@ -97,9 +102,9 @@ def check_trajectory(circuit, euler, weights, images, targets, level, batch):
     ends, after = trials(euler, weights, images, targets, batch)
     assert min(np.abs(change).max() for change in moved(after, weights).values()) > 1e-4
     result = run(circuit, level, weights, images, targets, batch)
-    assert list(result.ends) == list(ends)
-    for phase, values in ends.items():
-        assert_near(result.ends[phase], values, 1e-12)
+    assert list(result.ends) == [name.removesuffix("_end") for name in ends_of(ends)]
+    for name in ends_of(ends):
+        assert_near(result.ends[name.removesuffix("_end")], ends[name], 1e-12)
     assert_near(result.weights, after, 1e-12)
 
 
@@ -144,8 +149,8 @@ def test_equilibrium_propagation_at_rest_equals_the_fixed_points(transfer, nudgi
     weights, images, targets = problem(sizes, transfer, 4)
     states, changes = ep.steady(weights, images, targets, transfer=transfer, nudging=nudging, beta=0.3, eta=0.7)
     result = steady(ep_circuit(transfer, nudging, sizes, eta=0.7), weights, images, targets)
-    for phase in STEPS[nudging]:
-        u = states[phase.removesuffix("_end")]
+    for phase in (name.removesuffix("_end") for name in ends_of(STEPS[nudging])):
+        u = states[phase]
         assert_near(result.ends[phase], {f"pyr{l}.u": value for l, value in enumerate(u, 1)}, 1e-8)
     assert_near(moved(result.weights, weights), changes, 1e-8)
     assert min(np.abs(change).max() for change in changes.values()) > 1e-3
@@ -156,8 +161,8 @@ def test_predictive_coding_at_rest_equals_the_minimum_of_the_energy(transfer, si
     weights, images, targets = problem(sizes, transfer, 4)
     states, changes = pc.steady(weights, images, targets, transfer=transfer, variance=VARIANCE[transfer], eta=0.7)
     result = steady(pc_circuit(transfer, sizes, eta=0.7), weights, images, targets)
-    for phase in STEPS["predictive_coding"]:
-        assert_near(result.ends[phase], states[phase.removesuffix("_end")], 1e-8)
+    for phase in (name.removesuffix("_end") for name in ends_of(STEPS["predictive_coding"])):
+        assert_near(result.ends[phase], states[phase], 1e-8)
     assert_near(moved(result.weights, weights), changes, 1e-8)
     assert min(np.abs(change).max() for change in changes.values()) > 1e-3
 

@@ -131,7 +131,7 @@ def test_describe_says_what_the_circuit_is_made_of(cli):
         "du/dt = (-u + a + E)/tau",
         "tau 10 ms",
         "V1 pyr1.r ghost1.I_in all-to-all, 8 x 10",
-        "free_end 20 ms beta = 0 ghost",
+        "free 150 ms beta = 0 ghost (last 20 ms)",
     ):
         assert text in " ".join(out.split())
 
@@ -223,7 +223,7 @@ def test_simulate_writes_the_traces_that_python_gets(cli, tmp_path):
         assert (file.attrs["seed"], file.attrs["model"], file.attrs["level"]) == (3, "ghost_units", "brian2:dense")
         assert set(json.loads(file.attrs["versions"])) == {"neurosim", "brian2", "torch", "numpy"}
         names = [n.decode() for n in file["phases/name"][()]]
-        assert names == ["free", "nudged", "nudged_end"] * 2
+        assert names == ["free", "nudged"] * 2
         np.testing.assert_allclose(file["phases/start"][()], [0, 0.03, 0.04, 0.06, 0.09, 0.1], atol=1e-12)
         np.testing.assert_allclose(file["phases/stop"][()], [0.03, 0.04, 0.06, 0.09, 0.1, 0.12], atol=1e-12)
         assert list(file["phases/trial"][()]) == [0, 0, 0, 1, 1, 1]
@@ -392,7 +392,7 @@ def test_compare_reports_what_it_promises(cli, tmp_path):
             assert max(pair["max_abs_state"], pair["max_abs_weight"]) < 1e-12
         else:  # three time constants settle to e^-3, no better
             assert 1e-6 < pair["max_abs_state"] < 1
-    phases = {"free", "nudged", "nudged_end"}
+    phases = {"free", "nudged"}
     assert all(set(report["settling"][level]) == phases for level in levels)
     assert report["settling"]["torch:steady"]["free"] < 1e-9 < report["settling"]["brian2:dense"]["free"]
     assert report["order"]["torch:steady"] is None

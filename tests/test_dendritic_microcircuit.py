@@ -373,7 +373,7 @@ def test_fixed_points_and_updates_equal_the_oracle(feedback, sizes, tau_w, learn
     tail = 30e-3 * (1 - np.exp(-80 / 30)) / 80e-3 if tau_w is None else 0.0  # share of the phase that the trace lags
     now, change, traces = dict(start), {}, {}
     rates = {f"W{l}": eta / s for l, s in enumerate(shares(g, n), 1)}
-    for phase, teach in (("free_end", 0.0), ("taught_end", 1.0)):
+    for phase, teach in (("free", 0.0), ("taught", 1.0)):
         W, B, IP, PI = layers(now, n, feedback)
         state = oracle.steady(W, [w.T for w in W[1:]] if B is None else B, IP, PI, x, 2 * y - 1, g, teach=teach)
         for name, population in (("u", "pyr"), ("r", "pyr"), ("v_B", "pyr"), ("v_A", "pyr"), ("v_D", "int")):
@@ -434,9 +434,9 @@ def test_self_predicting_start_is_a_feed_forward_net(parameters, feedback):
     assert result.unsettled == 0
     assert np.abs(result.readout - net["r"][-1]).max() <= 1e-12
     for l in (1, 2):
-        assert np.abs(result.ends["free_end"][f"pyr{l}.v_A"]).max() < 1e-12
-        assert np.abs(result.ends["free_end"][f"int{l}.u"] - net["uhat"][l]).max() <= 1e-12
-        assert np.abs(result.ends["taught_end"][f"pyr{l}.v_A"]).max() > 1e-4
+        assert np.abs(result.ends["free"][f"pyr{l}.v_A"]).max() < 1e-12
+        assert np.abs(result.ends["free"][f"int{l}.u"] - net["uhat"][l]).max() <= 1e-12
+        assert np.abs(result.ends["taught"][f"pyr{l}.v_A"]).max() > 1e-4
 
 
 def test_random_lateral_weights_are_not_self_predicting():
@@ -448,7 +448,7 @@ def test_random_lateral_weights_are_not_self_predicting():
             assert value.std() == pytest.approx(np.sqrt(1 / 3), rel=0.2), name
     x, y = samples(8, (30, 20, 15, 10))
     result = run_circuit(circuit, STEADY, {"image": x, "target": y}, weights, batch=8, learn="off")
-    assert np.abs(result.ends["free_end"]["pyr1.v_A"]).max() > 0.1
+    assert np.abs(result.ends["free"]["pyr1.v_A"]).max() > 0.1
 
 
 @pytest.mark.parametrize("feedback", ["sym", "fa"])
@@ -461,7 +461,7 @@ def test_tied_lateral_weights_stay_self_predicting_while_the_net_learns(feedback
     assert all(np.abs(learned[f"b{l}"]).max() > 0.01 for l in (1, 2, 3))
     after = run_circuit(circuit, STEADY, {"image": x, "target": y}, learned, batch=8, learn="off")
     for l in (1, 2):
-        assert np.abs(after.ends["free_end"][f"pyr{l}.v_A"]).max() < 1e-10
+        assert np.abs(after.ends["free"][f"pyr{l}.v_A"]).max() < 1e-10
 
 
 @pytest.mark.parametrize("feedback", ["sym", "fa"])

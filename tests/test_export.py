@@ -199,9 +199,9 @@ def test_neo_block_of_a_batch(recordings):
         assert np.allclose(signal.times.rescale("ms").magnitude, 0.1 * np.arange(1200))
         assert list(signal.array_annotations["cell"]) == list(range(8))
         epoch = block.segments[0].epochs[0]
-        assert list(epoch.labels) == ["free", "nudged", "nudged_end"] * 2
-        assert np.allclose(epoch.durations.rescale("ms").magnitude, [30, 10, 20, 30, 10, 20])
-        assert list(epoch.array_annotations["trial"]) == [0, 0, 0, 1, 1, 1]
+        assert list(epoch.labels) == ["free", "nudged"] * 2
+        assert np.allclose(epoch.durations.rescale("ms").magnitude, [30, 30, 30, 30])
+        assert list(epoch.array_annotations["trial"]) == [0, 0, 1, 1]
         assert np.array_equal(block.annotations["weights"]["W1"], traces.weights["W1"][...])
         assert block.annotations["metadata"]["model"] == block.name == "ghost_units"
         assert len(block.filter(objects="AnalogSignal", population="pyr2")) == 2
@@ -294,7 +294,7 @@ def test_nwb_by_h5py(files, recordings):
         assert (series["starting_time"][()], series["starting_time"].attrs["rate"]) == (0.0, 10000.0)
         epochs = file["intervals/epochs"]
         assert np.array_equal(epochs["stop_time"][()], [p.stop for p in traces.phases])
-        assert list(epochs["phase"].asstr()[:3]) == ["free", "nudged", "nudged_end"]
+        assert list(epochs["phase"].asstr()[:2]) == ["free", "nudged"]
         assert np.allclose(file["intervals/trials/start_time"][()], [0, 0.06])
         assert np.allclose(file["intervals/trials/stop_time"][()], [0.06, 0.12])
         assert json.loads(file["general/notes"].asstr()[()])["metadata"] == traces.metadata

@@ -273,7 +273,7 @@ def test_simulate_with_a_row_in_the_last_trials_only(tmp_path, capsys):
         "--record",
         "pyr1.u",
         "--phases",
-        "nudged_end",
+        "nudged",
         "--stride",
         "700",
         "--level",

@@ -111,7 +111,9 @@ def test_a_gated_phase_is_one_phase_to_recordings_clocks_and_settling(level):
     record = {"record": ["p.u", "p.seen"]}
     one = run(net(gated(), made_of=CLOCK, eta="0*Hz"), level, IMAGES, **record)
     two = run(net(gated(gate=None), made_of=CLOCK, eta="0*Hz"), level, IMAGES, **record)
-    assert [(s.name, s.start, s.stop) for s in one.traces.phases] == [(s.name, s.start, s.stop) for s in two.traces.phases]
+    assert [(s.name, s.start, s.stop) for s in one.traces.phases] == [
+        (s.name, s.start, s.stop) for s in two.traces.phases
+    ]
     for name in ("p.u", "p.seen"):
         assert np.array_equal(one.traces[name], two.traces[name])
     assert one.settling == two.settling

@@ -130,7 +130,7 @@ def test_ghosts_learn_to_cancel():
     run = neurosim.simulate(
         circuit, images, labels, level="torch:steady", batch_size=64, plasticity="held", weights=learned, progress=False
     )
-    free = run.ends["free_end"]
+    free = run.ends["free"]
     for l in (1, 2):
         left = np.sqrt((free[f"pyr{l}.residual"] ** 2).mean() / (free[f"pyr{l}.I_fb"] ** 2).mean())
         assert left < 0.15, f"layer {l}"

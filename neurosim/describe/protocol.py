@@ -18,7 +18,7 @@ from neurosim.describe.pieces import (
 from neurosim.description import Angle, Ratio, Silent
 from neurosim.equations import seconds
 from neurosim.equations.units import DIMENSIONLESS
-from neurosim.plan import Plan
+from neurosim.plan import ONE_STEP, Plan
 
 #: What the fields of a clamp are.
 FIELDS = {
@@ -34,6 +34,13 @@ LABELS = {
     "true_and_random": "two windows: the sample's own label, then a wrong one drawn anew in each trial (of {})",
     "true": "one window: the sample's own label (of {})",
 }
+
+
+def _gate(gate: float | str | None) -> Text:
+    """When in a phase a rule is on."""
+    if gate is None:
+        return ()
+    return (" (last step)",) if gate == ONE_STEP else (" (last ", duration(float(gate)), ")")
 
 
 def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
@@ -61,9 +68,10 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     for phase, mirror in shown:
         signs = {n: drawn if v != mirror.shared[n] else 0.0 for n, v in phase.shared.items()}
         values = joined(((Name(n), " = ", _shared(plan, n, v, signs[n])) for n, v in phase.shared.items()), ", ")
-        rules = dict.fromkeys(plan.rules[n].name for n in phase.plastic)
+        rules = dict.fromkeys((plan.rules[n].name, phase.gates.get(n)) for n in phase.plastic)
+        plastic = joined(((Name(rule), *_gate(gate)) for rule, gate in rules), ", ")
         name = (Name(phase.base), *(("[k]",) if phase.window else ()))
-        rows.append((name, (duration(phase.seconds),), values or ("-",), named(rules) or ("nothing",)))
+        rows.append((name, (duration(phase.seconds),), values or ("-",), plastic or ("nothing",)))
     blocks.append(Table(("Phase", "Duration", "Shared values", "Plastic"), tuple(rows), (0.2, 0.15, 0.35, 0.3)))
     windows = next((phase.window for phase, _ in shown if phase.window), None)
     notes: list[Text] = []
