@@ -47,9 +47,12 @@ def check_list(what: str, given: Any, error: type[NeurosimError] = NeurosimError
         raise error(f"{what} = '{given}' is one text; wanted a list: ['{given}'].")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
+def suggest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string.
+
+    `cutoff` is the similarity, between 0 and 1, below which no name is near.
+    """
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
     return f" Did you mean '{match[0]}'?" if match else ""
 
 

@@ -16,6 +16,7 @@ from neurosim.circuit import Circuit, GivenCircuit
 from neurosim.description import Windows
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError
+from neurosim.stimuli import stimulus_fields
 from neurosim.traces import Recorder
 from neurosim.traces.recording import Recording
 
@@ -24,77 +25,6 @@ if TYPE_CHECKING:
 
 #: Plasticity of a run: weights change, stay, or stay while the change is collected.
 PLASTICITY = ("on", "off", "held")
-
-
-def stimuli(circuit: Circuit, images: Any = None, labels: Any = None) -> dict[str, np.ndarray]:
-    """Stimulus fields ``image`` (samples, pixels) and ``target`` (samples, classes), checked against the circuit.
-
-    `labels` are class numbers (samples,), which become one-hot targets, or targets (samples, classes) of any value.
-    A circuit that clamps nothing needs neither.
-
-    Raises
-    ------
-    NeurosimError
-        Wrong shapes, NaN, labels that are no whole numbers or out of range.
-    """
-    plan = circuit.plan
-    if images is None:
-        if plan.clamped_fields:
-            raise NeurosimError(
-                f"The circuit clamps {' and '.join(plan.clamped_fields)}, so it needs stimuli: simulate(circuit, images, "
-                "labels)."
-            )
-        return {}
-    images = np.asarray(images)
-    if images.dtype.kind not in "biuf":
-        raise NeurosimError(f"images have the type {images.dtype}; wanted an array of numbers, (samples, pixels).")
-    if images.dtype != np.float32:  # which data sets of images have: left as it is, a copy could be large
-        images = images.astype(float)
-    if images.ndim < 2:
-        raise NeurosimError(f"images have shape {images.shape}; wanted (samples, pixels) or (samples, height, width).")
-    if not len(images):
-        raise NeurosimError("There are no samples; wanted at least one image.")
-    images = images.reshape(len(images), -1)
-    wanted = plan.stimulus_size("image")
-    if wanted is not None and images.shape[1] != wanted:
-        raise NeurosimError(
-            f"The images have {images.shape[1]} pixels but the circuit's input takes {wanted}; wanted (samples, {wanted}). In a model with "
-            f"sizes, they begin with the number of pixels (--set sizes={images.shape[1]},...); stimuli of your own come from --stimuli FILE.npz."
-        )
-    if not np.isfinite(images).all():
-        bad = int(np.argmin(np.isfinite(images).all(axis=1)))
-        raise NeurosimError(f"Image {bad} holds NaN or infinity; clean the data first.")
-    fields = {"image": images}
-    classes = plan.stimulus_size("target")
-    if classes is not None:
-        if labels is None:
-            raise NeurosimError("The circuit clamps a target, so labels are needed: simulate(circuit, images, labels).")
-        fields["target"] = _targets(np.asarray(labels), len(images), classes)
-    elif labels is not None and np.shape(labels)[:1] != (len(images),):
-        raise NeurosimError(f"labels have shape {np.shape(labels)}; wanted one for each of the {len(images)} images.")
-    return fields
-
-
-def _targets(labels: np.ndarray, samples: int, classes: int) -> np.ndarray:
-    if labels.ndim == 2:
-        if labels.shape != (samples, classes):
-            raise NeurosimError(f"The targets have shape {labels.shape}; wanted {(samples, classes)}.")
-        targets = labels.astype(float)
-        if not np.isfinite(targets).all():
-            raise NeurosimError("The targets hold NaN or infinity; clean the data first.")
-        return targets
-    if labels.shape != (samples,):
-        raise NeurosimError(
-            f"labels have shape {labels.shape}; wanted ({samples},), one per image, or targets of shape {(samples, classes)}."
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise NeurosimError(f"labels have the type {labels.dtype}; wanted whole numbers.")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise NeurosimError(
-            f"labels run from {labels.min()} to {labels.max()} but the circuit's target has {classes} classes (0 to "
-            f"{classes - 1}); set sizes to end with the number of classes."
-        )
-    return np.eye(classes)[labels]
 
 
 def own_labels(circuit: Circuit) -> Circuit:
@@ -116,7 +46,7 @@ def step_size(dt: str) -> float:
 @named_overflow()
 def simulate(
     circuit: GivenCircuit,
-    images: Any = None,
+    stimuli: Any = None,
     labels: Any = None,
     *,
     level: Annotated[str, In(LEVELS)] = "brian2:dense",
@@ -133,15 +63,19 @@ def simulate(
     solver: Annotated[str, In(SOLVERS)] = "anderson",
     progress: bool = True,
 ) -> Result:
-    """Present images to a circuit, one trial after another, and return a `Result`.
+    """Present stimuli to a circuit, one trial after another, and return a `Result`.
 
     Parameters
     ----------
     circuit
         The description.
-    images, labels
-        (samples, pixels) and (samples,) class numbers or (samples, classes) targets; only what the circuit clamps. A
-        circuit that clamps nothing runs one trial.
+    stimuli
+        ``{field: (samples, values)}`` with the fields that the circuit clamps, numbers in base SI
+        units or Brian2 quantities. Images alone, (samples, pixels), are short for the field
+        ``image``. A circuit that clamps nothing takes None and runs one trial.
+    labels
+        Beside images, short for the field ``target``: class numbers (samples,), or targets
+        (samples, classes) of any value.
     level
         ``brian2:equations``, ``brian2:dense`` (default), ``torch:trajectory`` or ``torch:steady``.
     record
@@ -174,8 +108,8 @@ def simulate(
         raise NeurosimError(
             f"solver = '{solver}' on {level}: only {STEADY} solves for a fixed point. Leave solver out, or use that level."
         )
-    fields = stimuli(circuit, images, labels)
-    samples = len(fields["image"]) if fields else batch_size
+    fields = stimulus_fields(circuit, stimuli, labels)
+    samples = len(next(iter(fields.values()))) if fields else batch_size
     if samples % batch_size:
         raise NeurosimError(
             f"{samples} samples do not fill batches of {batch_size}; choose a batch size that divides the number of samples."

@@ -361,7 +361,7 @@ def test_weights_that_do_not_fit(level, value, parts):
         ({"inpp.r": "image"}, ("'inpp.r'", "population 'inpp'", "Did you mean 'inp'?")),
         ({"inp.rr": "image"}, ("'inp.rr'", "input of inp 'rr'", "Did you mean 'r'?")),
         ({"p.v": "image"}, ("'p.v'", "input of p 'v'")),
-        ({"inp.r": "imag"}, ("'inp.r'", "stimulus field 'imag'", "Did you mean 'image'?")),
+        ({"inp.r": "my image"}, ("'inp.r'", "field 'my image'", "wanted letters, digits and _")),
     ],
 )
 def test_clamps_that_do_not_fit(clamps, parts):

@@ -15,7 +15,8 @@ from neurosim.analysis import command_line
 from neurosim.backends.engine import Engine
 from neurosim.errors import DivergenceError
 from neurosim.models import counter_current
-from neurosim.simulation import build_engine, stimuli
+from neurosim.simulation import build_engine
+from neurosim.stimuli import stimulus_fields
 from neurosim.training import TrainConfig, Trainer, resolve
 
 HERE = Path(__file__).parent
@@ -105,7 +106,7 @@ class Streams:
         settings = {**settings, "labels": "true", "decorrelation": 0.0}
         self.circuit: Circuit = counter_current.circuit(**settings)
         self.top = len(settings["sizes"]) - 1
-        self.fields = stimuli(self.circuit, images, labels)
+        self.fields = stimulus_fields(self.circuit, images, labels)
         options: dict[str, Any] = {"batch": len(images), "dtype": "float32", "method": "sweeps", "progress": False}
         self.engine: Engine = build_engine(self.circuit, "torch:steady", None, 0, **options)
         self.names = set(self.engine.weights())

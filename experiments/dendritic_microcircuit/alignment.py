@@ -23,7 +23,8 @@ from neurosim.analysis import ReferenceNet, cosine
 from neurosim.analysis.report import column, listed, save, select, table
 from neurosim.models import dendritic_microcircuit
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
-from neurosim.simulation import build_engine, stimuli
+from neurosim.simulation import build_engine
+from neurosim.stimuli import stimulus_fields
 
 SIZES, SAMPLES = (30, 20, 15, 10), 16
 LAYERS = ("W1", "W2", "W3")
@@ -51,7 +52,7 @@ def measure(label: str, feedback: str, seeds: int) -> list[dict[str, Any]]:
         if label == LARGER:
             weights = {n: 10 * w if n.startswith("W") else w for n, w in weights.items()}
         rng = np.random.default_rng([seed, 3])
-        fields = stimuli(circuit, rng.uniform(size=(SAMPLES, SIZES[0])), rng.integers(SIZES[-1], size=SAMPLES))
+        fields = stimulus_fields(circuit, rng.uniform(size=(SAMPLES, SIZES[0])), rng.integers(SIZES[-1], size=SAMPLES))
         engine.set_weights(weights)
         result = engine.present(fields, learn="held")
         gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields["target"])

@@ -39,7 +39,8 @@ from neurosim.analysis.report import column, save, select, table
 from neurosim.errors import DivergenceError
 from neurosim.models import dendritic_microcircuit
 from neurosim.plot.style import GREY, PALETTE, empty_figure, style
-from neurosim.simulation import build_engine, stimuli
+from neurosim.simulation import build_engine
+from neurosim.stimuli import stimulus_fields
 
 #: Half width of the teacher's weights. At 1, as the student's, nearly all of the first error is the outputs' means.
 RANGE = 2.0
@@ -107,7 +108,7 @@ def learn(case: Case, seed: int, presentations: int, bar: tqdm) -> list[dict[str
     wanted = teacher(unseen.fields["image"], seed)
     spread = rms(wanted - wanted.mean(axis=0))
     inputs = inputs_of(INPUTS, seed, presentations)
-    fields = stimuli(circuit, inputs, teacher(inputs, seed))
+    fields = stimulus_fields(circuit, inputs, teacher(inputs, seed))
     rows, done, unsettled, started = [], 0, 0, time.process_time()
     for step in (*(x for x in STEPS if x < presentations), presentations):
         if step > done:

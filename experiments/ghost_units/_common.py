@@ -20,7 +20,8 @@ from neurosim.analysis import ReferenceNet, cosine
 from neurosim.analysis.report import column
 from neurosim.files import user_path
 from neurosim.models import ghost_units
-from neurosim.simulation import build_engine, stimuli
+from neurosim.simulation import build_engine
+from neurosim.stimuli import stimulus_fields
 
 #: The net of the note's section 8.
 SIZES = (64, 50, 30, 10)
@@ -97,7 +98,7 @@ class Probe:
     def __init__(self, circuit: Circuit, level: str = "torch:steady", dt: float = 1e-3):
         self.circuit = circuit
         images, labels = digits()
-        self.fields = stimuli(circuit, images[:SAMPLES], labels[:SAMPLES])
+        self.fields = stimulus_fields(circuit, images[:SAMPLES], labels[:SAMPLES])
         self.engine = build_engine(
             circuit, level, None, 0, batch=SAMPLES, dt=dt, progress=False, tolerance=1e-10, max_sweeps=MAX_SWEEPS
         )

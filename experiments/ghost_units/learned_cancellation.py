@@ -20,7 +20,8 @@ from neurosim import Circuit, Phase
 from neurosim.analysis.report import listed, save, select, table
 from neurosim.models import ghost_units
 from neurosim.plot.style import GREY, LINES, empty_figure, style
-from neurosim.simulation import build_engine, stimuli
+from neurosim.simulation import build_engine
+from neurosim.stimuli import stimulus_fields
 
 KAPPAS = (0.3, 1.0)
 BETAS = (1.0, 0.3, 0.1, 0.03)
@@ -44,7 +45,7 @@ def measure(item: tuple[int, float]) -> list[dict[str, Any]]:
     engine = build_engine(
         circuit, "torch:steady", None, seed, batch=BATCH, progress=False, tolerance=1e-10, max_sweeps=MAX_SWEEPS
     )
-    fields = stimuli(circuit, *digits())
+    fields = stimulus_fields(circuit, *digits())
     rows: list[dict[str, Any]] = []
     random, order, done, missed = np.random.default_rng([seed, 2]), np.empty(0, dtype=int), 0, 0
     for stop in RESIDUALS:

@@ -33,7 +33,8 @@ from neurosim.analysis.report import collect, listed, mean_sd, save, select, tab
 from neurosim.errors import DivergenceError
 from neurosim.files import user_path
 from neurosim.plot.style import PALETTE, empty_figure, style
-from neurosim.simulation import build_engine, step_size, stimuli
+from neurosim.simulation import build_engine, step_size
+from neurosim.stimuli import stimulus_fields
 from neurosim.training import Trainer, resolve
 
 HERE = Path(__file__).parent
@@ -131,7 +132,7 @@ def unsettled(kind: str, folder: Path, dt: str) -> float:
         options: dict[str, Any] = {"batch": 20, "dtype": "float64", "progress": False}
         options |= {"dt": step_size(dt)} if level == LEVELS[0] else {"tolerance": 1e-10}
         engine = build_engine(circuit, level, None, 0, **options)
-        ends.append(engine.present(stimuli(circuit, images[:20], labels[:20]), learn="off").ends["settle"])
+        ends.append(engine.present(stimulus_fields(circuit, images[:20], labels[:20]), learn="off").ends["settle"])
     names = [name for name in ends[1] if name.endswith(".delta")]
     return max(float(np.abs(ends[0][n] - ends[1][n]).max() / np.abs(ends[1][n]).max()) for n in names)
 

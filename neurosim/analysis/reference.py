@@ -195,7 +195,7 @@ def cosines_with_gradient(
     changes
         By projection, as in `Result.collected` of a run with ``plasticity="held"``.
     stimuli
-        ``{field: (samples, cells)}``, from `neurosim.simulation.stimuli`.
+        ``{field: (samples, cells)}``, from `neurosim.stimuli.stimulus_fields`.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def cosines_with_gradient(
     """
     gradient: dict[str, np.ndarray] = {}
     wanted = circuit.readout.wanted if circuit.readout is not None else "target"
-    if circuit.reference is not None and wanted in stimuli:
+    if circuit.reference is not None and {"image", wanted} <= stimuli.keys():
         gradient = ReferenceNet(circuit, weights).gradient(stimuli["image"], stimuli[wanted])
     return {
         p.name: cosine(changes[p.name], -gradient[p.name]) if p.name in gradient else None

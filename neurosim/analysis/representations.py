@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.errors import unknown
-from neurosim.simulation import own_labels, simulate, stimuli
+from neurosim.simulation import own_labels, simulate
+from neurosim.stimuli import stimulus_fields
 
 
 def activities(
     circuit: Circuit,
     weights: Mapping[str, np.ndarray],
-    images: np.ndarray,
+    stimuli: Any,
     labels: np.ndarray | None = None,
     populations: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -30,7 +32,7 @@ def activities(
     ----------
     circuit, weights
         Such as `Run.circuit` and `Run.weights`.
-    images, labels
+    stimuli, labels
         As in `neurosim.simulate`.
     populations
         By default all with more than one cell, in the circuit's order.
@@ -45,14 +47,14 @@ def activities(
         if name not in names:
             raise unknown("population", name, names)
     shown = own_labels(circuit)
-    plan, fields = shown.plan, stimuli(shown, images, labels)
+    plan, fields = shown.plan, stimulus_fields(shown, stimuli, labels)
     result = simulate(
         shown,
-        images,
+        stimuli,
         labels,
         level=rate_level(circuit.plan),
         weights={name: w for name, w in weights.items() if name in shown.initial_weights(0)},
-        batch_size=len(images),
+        batch_size=len(next(iter(fields.values()), [0])),
         plasticity="off",
         progress=False,
     )

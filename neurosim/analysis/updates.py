@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,15 @@ from neurosim.analysis.weights import snapshots
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError
-from neurosim.simulation import simulate, stimuli
+from neurosim.simulation import simulate
+from neurosim.stimuli import stimulus_fields
 from neurosim.traces import Traces
 
 
 def update_cosines(
     circuit: Circuit,
     traces: Traces,
-    images: np.ndarray,
+    stimuli: Any,
     labels: np.ndarray | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -35,7 +37,7 @@ def update_cosines(
         With a `reference`.
     traces
         With `Traces.weights`; of more than 25 snapshots 25 are taken, evenly.
-    images, labels
+    stimuli, labels
         A fixed set of samples, as in `neurosim.simulate`.
     weights
         Of the projections that were not recorded because they do not change; by default the
@@ -55,18 +57,18 @@ def update_cosines(
     start = weights
     if start is None:
         start = circuit.initial_weights(int(traces.metadata.get("seed", 0)))
-    fields = stimuli(circuit, images, labels)
+    fields = stimulus_fields(circuit, stimuli, labels)
     found: dict[str, list[float]] = {}
     for row in snapshots(traces):
         recorded = {n: np.asarray(w[row], float) for n, w in traces.weights.items() if n in start}
         now = {**start, **recorded}
         held = simulate(
             circuit,
-            images,
+            stimuli,
             labels,
             level=rate_level(circuit.plan),
             weights=now,
-            batch_size=len(images),
+            batch_size=len(next(iter(fields.values()), [0])),
             plasticity="held",
             progress=False,
         )

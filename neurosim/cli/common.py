@@ -152,6 +152,7 @@ def samples_of(arguments: argparse.Namespace, circuit: Any, name: str, normalise
     """The first samples of the test set (weights given: unseen ones) or of the training set, or of ``--stimuli`` (default all); None of a
     circuit that clamps nothing."""
     from neurosim import data
+    from neurosim.stimuli import call, check_short
 
     if arguments.stimuli and arguments.data:
         raise NeurosimError(f"Got --stimuli {arguments.stimuli} and --data {arguments.data}; give one of them.")
@@ -159,6 +160,8 @@ def samples_of(arguments: argparse.Namespace, circuit: Any, name: str, normalise
         if arguments.stimuli:
             raise NeurosimError(f"The circuit clamps nothing, so --stimuli {arguments.stimuli} would not be seen.")
         return None, None
+    python = f"In Python, {call(circuit, f'neurosim.{arguments.command}')} takes any field."
+    check_short(circuit, "the command line presents", python)
     if arguments.stimuli:
         images, labels = _stimuli_in(Path(arguments.stimuli))
         default = len(images)
@@ -173,7 +176,7 @@ def samples_of(arguments: argparse.Namespace, circuit: Any, name: str, normalise
 
 
 def _stimuli_in(path: Path) -> tuple[Any, Any]:
-    """Images and labels (or None) of a file that ``numpy.savez`` wrote; `neurosim.simulation.stimuli` checks them against the circuit."""
+    """Images and labels (or None) of a file that ``numpy.savez`` wrote; `neurosim.stimuli` checks them against the circuit."""
     from neurosim.data.npz import read_npz
 
     wanted = "wanted a file .npz as numpy.savez(FILE, images=..., labels=...) writes it"

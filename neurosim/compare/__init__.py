@@ -18,14 +18,15 @@ from neurosim.compare.report import Comparison
 from neurosim.compare.runs import Runs
 from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
-from neurosim.simulation import PLASTICITY, stimuli
+from neurosim.simulation import PLASTICITY
+from neurosim.stimuli import stimulus_fields
 
 
 @checked
 @own_settings()
 def compare(
     circuit: GivenCircuit,
-    images: Any = None,
+    stimuli: Any = None,
     labels: Any = None,
     *,
     levels: Sequence[str] | None = None,
@@ -60,7 +61,7 @@ def compare(
     if solver != "anderson" and STEADY not in levels:
         alone = f"the level {STEADY}, which alone solves for a fixed point"
         raise NeurosimError(f"solver = '{solver}' without {alone}. Leave one out.")
-    fields = stimuli(circuit, images, labels)
+    fields = stimulus_fields(circuit, stimuli, labels)
     if batch_size != 1 and "brian2:equations" in levels:
         raise NeurosimError(
             "brian2:equations presents one sample at a time, the other levels batches of "
@@ -70,7 +71,7 @@ def compare(
     states = [f"{p.name}.{x}" for p in plan.populations.values() for x in p.ode]
     settings = {"dt": dt, "seed": seed, "weights": weights, "batch_size": batch_size}
     settings |= {"device": device, "codegen": codegen, "progress": progress}
-    runs = Runs(circuit, images, labels, settings, dtype, solver)
+    runs = Runs(circuit, stimuli, labels, settings, dtype, solver)
     recorded = list(dict.fromkeys([*states, *(record or ())]))
     live = {level: runs.run(level, plasticity, recorded) for level in levels}
     held = held_runs(runs, levels, states)
@@ -79,7 +80,7 @@ def compare(
         "model": circuit.name,
         "data": data if fields else "",
         "seed": seed,
-        "samples": len(fields["image"]) if fields else batch_size,
+        "samples": len(next(iter(fields.values()))) if fields else batch_size,
         "batch_size": batch_size,
         "steps": max((r.steps for level, r in live.items() if level != STEADY), default=0),
         "dt": seconds(dt),
@@ -90,7 +91,8 @@ def compare(
         **within_levels(runs, held, start, fields, states),
     }
     if predictions and circuit.readout is not None and circuit.readout.wanted == "target":
-        report |= predictions_of(held, labels)
+        right = fields["target"].argmax(axis=1) if "target" in fields else labels
+        report |= predictions_of(held, right)
     traces = {level: result.traces for level, result in live.items() if result.traces is not None}
     ends = {level: result.ends for level, result in live.items() if level == STEADY}
     return Comparison(report, traces, ends)

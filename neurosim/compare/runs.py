@@ -22,7 +22,7 @@ class Runs:
 
     Parameters
     ----------
-    circuit, images, labels
+    circuit, stimuli, labels
         As in `neurosim.simulate`.
     settings
         Of `neurosim.simulate`, for all levels.
@@ -33,7 +33,7 @@ class Runs:
     """
 
     circuit: Circuit
-    images: Any
+    stimuli: Any
     labels: Any
     settings: Mapping[str, Any]
     dtype: str
@@ -52,16 +52,15 @@ class Runs:
 
     def first(self, level: str, circuit: Circuit, dt: str, stride: int, record: Names) -> Result:
         """The first sample alone, presented to `circuit` without plasticity."""
-        images = None if self.images is None else self.images[:1]
-        labels = None if self.labels is None else self.labels[:1]
-        one = replace(self, circuit=circuit, images=images, labels=labels)
+        stimuli, labels = _first(self.stimuli), _first(self.labels)
+        one = replace(self, circuit=circuit, stimuli=stimuli, labels=labels)
         settings = {"dt": dt, "stride": stride, "batch_size": 1, "progress": False}
         return one._run(level, "off", record, **settings)
 
     def _run(self, level: str, plasticity: str, record: Names, **settings: Any) -> Result:
         return simulate(
             self.circuit,
-            self.images,
+            self.stimuli,
             self.labels,
             level=level,
             plasticity=plasticity,
@@ -69,3 +68,10 @@ class Runs:
             dtype=self.dtype if level.startswith("torch") else "float64",
             **{**self.settings, **settings},
         )
+
+
+def _first(stimuli: Any) -> Any:
+    """Return the first sample of an array, or of each field of a table."""
+    if isinstance(stimuli, Mapping):
+        return {field: values[:1] for field, values in stimuli.items()}
+    return None if stimuli is None else stimuli[:1]

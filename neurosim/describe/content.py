@@ -22,7 +22,7 @@ from neurosim.describe.pieces import (
     product,
     weight_unit,
 )
-from neurosim.describe.protocol import FIELDS, measurement_table, numerics_blocks, protocol_blocks, readout_text
+from neurosim.describe.protocol import field_texts, measurement_table, numerics_blocks, protocol_blocks, readout_text
 from neurosim.describe.rules import rule_section, rule_variants
 from neurosim.description import (
     ONE,
@@ -83,7 +83,6 @@ def _summary(
         "evolved": sum(int(np.prod(q.weight_shape)) for q in owned if q.name in circuit.evolved),
     }
     spiking = [label for label, group in types.items() if group[0].cell.threshold]
-    fields = sorted({source for phase in plan.phases for source in phase.clamps.values()})
     source: Text = (references.prose(circuit.citation) or "no source given",)
     if cited:
         source = (*source, " ", Cite(tuple(r.key for r in cited)))
@@ -101,7 +100,7 @@ def _summary(
             ("Cell types", joined([(f"{label} ({counted(count, 'population')})",) for label, count in counts.items()], ", ")),
             ("Kind of model", (f"spiking cells: {', '.join(spiking)}" if spiking else dependence,)),
             ("Plasticity", named(rules) or NOTHING),
-            ("Input", joined([(Name(f), f": {FIELDS.get(f, 'a field of the stimulus')}") for f in fields]) or NOTHING),
+            ("Input", joined(field_texts(plan)) or NOTHING),
             ("Measurements", readout_text(circuit) or NOTHING),
             ("Software", (
                 f"neurosim {software[0].fields['version']} ", Cite((keys[0],)), f"; Brian2 {versions['brian2']} ", Cite((keys[1],)),

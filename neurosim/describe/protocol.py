@@ -9,14 +9,15 @@ from neurosim.describe import maths, quantities
 from neurosim.describe.document import Block, Maths, Name, Paragraph, Table, Text
 from neurosim.describe.pieces import (
     NOTHING,
+    counted,
     duration,
     grouped,
     joined,
     listing,
     named,
 )
-from neurosim.description import Angle, Ratio, Silent
-from neurosim.equations import seconds
+from neurosim.description import WINDOW_FIELDS, Angle, Ratio, Silent
+from neurosim.equations import seconds, unit_text
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ONE_STEP, Plan
 
@@ -28,6 +29,8 @@ FIELDS = {
     "same": "1 where the window's label is the sample's own, else 0",
     "multiplicity": "number of classes that the window stands for",
 }
+#: What any other field of a clamp is.
+OTHER = "a field of the stimulus"
 #: What the windows of a trial show.
 LABELS = {
     "all": "one window for each of the {} labels",
@@ -41,6 +44,18 @@ def _gate(gate: float | str | None) -> Text:
     if gate is None:
         return ()
     return (" (last step)",) if gate == ONE_STEP else (" (last ", duration(float(gate)), ")")
+
+
+def field_texts(plan: Plan) -> list[Text]:
+    """The fields that stimuli have, with their sizes and units; then those of windows."""
+    texts: list[Text] = []
+    for (field, size), variable in sorted(plan.clamped_sizes.items()):
+        population, _, name = variable.partition(".")
+        unit = unit_text(plan.populations[population].dimensions[name])
+        values = f", {counted(size, 'value')}{f' in {unit}' if unit != '1' else ''}"
+        texts.append((Name(field), f": {FIELDS.get(field, OTHER)}{values}"))
+    clamped = {field for phase in plan.phases for field in phase.clamps.values()}
+    return texts + [(Name(f), f": {FIELDS[f]}") for f in WINDOW_FIELDS if f in clamped]
 
 
 def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
@@ -58,7 +73,7 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     for group in grouped(clamps, lambda clamp: (clamp[1], held(clamp))):
         phases, field = held(group[0]), group[0][1]
         everywhere = len(phases) == len(shown)
-        to: Text = (Name(field), f": {FIELDS.get(field, 'a field of the stimulus')}")
+        to: Text = (Name(field), f": {FIELDS.get(field, OTHER)}")
         rows.append((named(name for name, _ in group), to, ("all",) if everywhere else named(phases)))
     if rows:
         blocks.append(Table(("Clamped variables", "To", "Phases"), tuple(rows), (0.35, 0.4, 0.25)))

@@ -13,9 +13,6 @@ from neurosim.plan.projection import ProjectionPlan
 from neurosim.plan.rules import SharedUnits
 from neurosim.plan.shared import check_shared_constants, shared_value
 
-#: Fields of a stimulus that a clamp may name.
-STIMULUS_FIELDS = ("image", "target")
-
 
 def lower_phases(
     protocol: Protocol,
@@ -54,12 +51,9 @@ def lower_phases(
         }
         check_shared_constants(populations, numbers, phase.name)
         clamps: dict[tuple[str, str], str] = {}
-        fields = (*STIMULUS_FIELDS, *WINDOW_FIELDS) if window is not None else STIMULUS_FIELDS
         for name, source in named.items():
             population, variable = _input(name, populations)
-            if source not in fields:
-                outside = " (label, same and multiplicity are fields of Windows)" if source in WINDOW_FIELDS else ""
-                raise CircuitError(f"The clamp of '{name}'{outside}: {unknown('stimulus field', source, fields)}")
+            _check_field(name, source, window)
             clamps[population, variable] = source
         for name in phase.plastic:
             if name not in rules:
@@ -146,6 +140,20 @@ def _expanded(
             window = Window(index, count, item.labels, classes)
             for phase, named in zip(item.phases, clamps, strict=True):
                 yield f"{phase.name}[{index}]", phase, window, named
+
+
+def _check_field(clamp: str, field: str, window: Window | None) -> None:
+    """Refuse a field that is not an identifier, or that only `Windows` have."""
+    if not field.isidentifier():
+        raise CircuitError(
+            f"The clamp of '{clamp}' names the field '{field}'; wanted letters, digits and _, "
+            "without a digit in front, such as 'image'."
+        )
+    if field in WINDOW_FIELDS and window is None:
+        raise CircuitError(
+            f"The clamp of '{clamp}' names the field '{field}', which has a value inside Windows "
+            "alone (so have label, same and multiplicity). Name another one here."
+        )
 
 
 def _input(name: str, populations: Mapping[str, PopulationPlan]) -> tuple[str, str]:

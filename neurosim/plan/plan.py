@@ -100,11 +100,21 @@ class Plan:
         return sizes
 
     def stimulus_size(self, source: str) -> int | None:
-        """Number of values that a stimulus field needs, None when nothing is clamped to it."""
-        sizes = {self.populations[p].n for phase in self.phases for (p, _), s in phase.clamps.items() if s == source}
-        if source == "target":
-            sizes |= {phase.window.classes for phase in self.phases if phase.window is not None}
-        return next(iter(sizes)) if len(sizes) == 1 else None
+        """Number of values of a sample's field, None when nothing is clamped to it.
+
+        Raises
+        ------
+        NeurosimError
+            Populations of several sizes are clamped to the field.
+        """
+        sizes = {n: name for (field, n), name in self.clamped_sizes.items() if field == source}
+        if len(sizes) > 1:
+            clamps = " and ".join(f"'{name}' of {n} cells" for n, name in sizes.items())
+            raise NeurosimError(
+                f"The field '{source}' is clamped to {clamps}; wanted one number of cells. "
+                "Give each a field of its own."
+            )
+        return next(iter(sizes), None)
 
     def sent(self, population: str) -> set[str]:
         """Variables of a population that projections read."""

@@ -26,7 +26,8 @@ from neurosim.data.normalise import black
 from neurosim.description import Angle, Given, Ratio, Silent, SmallestEigenvalue
 from neurosim.errors import DivergenceError, NeurosimError, unknown
 from neurosim.files import user_path, write_whole
-from neurosim.simulation import step_size, stimuli, versions
+from neurosim.simulation import step_size, versions
+from neurosim.stimuli import call, check_short, stimulus_fields
 from neurosim.traces import Recorder
 from neurosim.traces.recording import Recording
 from neurosim.training import checkpoint
@@ -105,6 +106,9 @@ class Trainer:
                 "(the default) lets its rules learn from the stimuli that it shows; to train, give the circuit a readout=Readout(...)."
             )
         self.readout = readout
+        check_short(
+            self.circuit, "training presents", f"Run it with {call(self.circuit)}, or clamp its inputs to these two."
+        )
         given = {q.name for q in self.circuit.projections if isinstance(q.weights, Given)}
         if config.method == "circuit" and weights is None and not set(self.circuit.evolved) <= given:
             raise NeurosimError(
@@ -145,7 +149,9 @@ class Trainer:
                 f"{np.prod(dataset.shape)} pixels; wanted equal numbers: read another population, or set sizes to end with that number."
             )
         drawn = dict(weights) if weights is not None else self.circuit.initial_weights(config.seed)
-        self.splits = {name: stimuli(self.circuit, *dataset.split(name)) for name in ("train", "validation", "test")}
+        self.splits = {
+            name: stimulus_fields(self.circuit, *dataset.split(name)) for name in ("train", "validation", "test")
+        }
         #: The split that is followed from epoch to epoch.
         self.followed = "validation" if config.hold_out else "test"
         if not config.hold_out:

@@ -36,10 +36,13 @@ class Axes:
 
 
 CELLS = Axes(cells=True)
-FIELDS = {
-    "image": Axes(True, False, True), "target": Axes(True, False, True), "label": Axes(False, True, True),
-    "same": Axes(True, True, False), "multiplicity": Axes(),
-}  # fmt: skip
+#: Of a field of the stimulus, and of those of windows.
+STIMULUS = Axes(sample=True, cells=True)
+WINDOW = {
+    "label": Axes(label=True, cells=True),
+    "same": Axes(sample=True, label=True),
+    "multiplicity": Axes(),
+}
 
 
 def find_axes(plan: Plan, phase: PhasePlan) -> dict[str, dict[str, Axes]]:
@@ -47,8 +50,11 @@ def find_axes(plan: Plan, phase: PhasePlan) -> dict[str, dict[str, Axes]]:
     found: dict[str, dict[str, Axes]] = {}
     for p in plan.populations.values():
         found[p.name] = {n: CELLS if n in p.arrays else Axes() for n in (*p.parameters, *p.shared)}
+        found[p.name] |= dict.fromkeys(p.inputs, Axes())
         found[p.name] |= {
-            n: FIELDS[phase.clamps[p.name, n]] if (p.name, n) in phase.clamps else Axes() for n in p.inputs
+            variable: WINDOW.get(field, STIMULUS)
+            for (population, variable), field in phase.clamps.items()
+            if population == p.name
         }
         found[p.name] |= dict.fromkeys((*p.ode, *p.ports, *(d.name for d in p.derivatives)), CELLS)
     before = None

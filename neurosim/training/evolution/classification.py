@@ -12,7 +12,7 @@ from annotated_types import Ge
 from neurosim.checks import Count, In, Seed, checked
 from neurosim.data.dataset import Dataset
 from neurosim.errors import NeurosimError
-from neurosim.simulation import stimuli
+from neurosim.stimuli import stimulus_fields
 from neurosim.training.evolution.lifetime import Learners, Life, Weights, accuracy, loss
 
 #: Seeds of the learners that evaluate; evolution draws its own from a far larger range.
@@ -73,10 +73,10 @@ class Classification:
                 "numbers, no more than the data set has."
             )
         if classes is None:
-            fields = stimuli(learners.circuit, images, labels)
+            fields = stimulus_fields(learners.circuit, images, labels)
             self.fields = {n: learners.arrays.asarray(v) for n, v in fields.items()}
         else:
-            fields = stimuli(learners.circuit, images, np.zeros(len(images), int))  # checks the images
+            fields = stimulus_fields(learners.circuit, images, np.zeros(len(images), int))  # checks the images
             self.fields = {"image": learners.arrays.asarray(fields["image"])}
         rows = len(images) if classes is None else int(np.sort(np.bincount(labels))[:classes].sum())
         if batch > rows:
@@ -169,11 +169,11 @@ def evaluate(
     objective = Classification(learners, dataset, life, batch=batch, fresh=fresh, seed=int(seeds[0]))
     drawn = objective.samples(0, 0)
     fields = {
-        s: {n: learners.arrays.asarray(v) for n, v in stimuli(learners.circuit, *dataset.split(s)).items()}
+        s: {n: learners.arrays.asarray(v) for n, v in stimulus_fields(learners.circuit, *dataset.split(s)).items()}
         for s in splits
     }
     points: list[list[float]] = []
-    shown = stimuli(learners.circuit, *dataset.split(curve)) if curve is not None else {}
+    shown = stimulus_fields(learners.circuit, *dataset.split(curve)) if curve is not None else {}
     shown = {n: learners.arrays.asarray(v) for n, v in shown.items()}
 
     def watch(t: int, weights: Weights) -> None:

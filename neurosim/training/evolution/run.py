@@ -29,6 +29,7 @@ from neurosim.evolved import NAME, Evolved
 from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.reading import damaged, of_types, read_table
 from neurosim.simulation import versions
+from neurosim.stimuli import check_short
 from neurosim.training import checkpoint
 from neurosim.training.evolution.classification import UNSEEN, Classification, evaluate
 from neurosim.training.evolution.config import EvolveConfig
@@ -86,6 +87,7 @@ def run(
         )
     if circuit.readout is None or circuit.readout.wanted != "target":
         raise NeurosimError(f"'{circuit.name}' names no readout of classes, which `neurosim evolve` needs.")
+    check_short(circuit, "`neurosim evolve` presents", "Clamp its inputs to these two.")
     learners = Learners(circuit, config.dtype, config.device)
     dataset = data.normalise(data.load(config.data, data_dir), config.normalise)
     life = life_of(config)
