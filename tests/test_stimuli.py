@@ -74,7 +74,7 @@ def test_batches_of_fields(level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_windows_beside_a_field_of_any_name(level):
     """Windows over labels read `target`; the other field goes by any name."""
-    follower = cell("du/dt = (-u + I + L)/tau : 1; r = u : 1; I : 1; I_label : 1", tau="2*ms")
+    follower = cell("du/dt = (-u + I + I_label)/tau : 1; r = u : 1; I : 1; I_label : 1", tau="2*ms")
 
     def shown(field):
         windows = Windows((Phase("settle", "20*ms"),), clamps={"l.r": "label", "x.r": field})

@@ -36,8 +36,9 @@ class Phase(Value):
         Values of shared variables in this phase, on top of the protocol's: a number (in base SI units), a text with
         units such as ``"5*pA"``, a Brian2 quantity, or a `RandomSign`. They reach the cells that declare them, and rules.
     clamps
-        ``{"population.input": field}`` on top of the protocol's; field is a field of the stimulus
-        (``image``, ``target``).
+        ``{"population.input": field}`` on top of the protocol's. The field of the stimulus is any
+        identifier; `simulate` takes its values by that name. ``image`` and ``target`` have the
+        short form ``simulate(circuit, images, labels)``, and are those that training presents.
     plastic
         Names of the plasticity rules that are on.
     gate

@@ -21,7 +21,7 @@ class Protocol(Value):
     phases
         The phases in their order; `Windows` stands for phases repeated over labels.
     clamps
-        Clamps of every phase: ``{"population.input": field of the stimulus}``.
+        Clamps of every phase: ``{"population.input": field of the stimulus}``, as in `Phase`.
     shared
         Values of shared variables where a phase says nothing, as in `Phase`.
     reset
