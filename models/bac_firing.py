@@ -11,21 +11,18 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from neurosim import Circuit, OneToOne, Phase, Population, Projection, Protocol
+from neurosim import Circuit, Citation, OneToOne, Phase, Population, Projection, Protocol
 from neurosim.checks import PositiveTime, Time, checked
 from neurosim.parts import bac_pyramidal, current_step, epsc
 
 #: The paper of the phenomenon.
-PAPER = """
-@article{larkum1999coupling,
-  author = {Larkum, M. E. and Zhu, J. J. and Sakmann, B.},
-  title = {A new cellular mechanism for coupling inputs arriving at different cortical layers},
-  journal = {Nature},
-  volume = {398},
-  pages = {338--341},
-  year = {1999}
-}
-"""
+PAPER = Citation(
+    "A new cellular mechanism for coupling inputs arriving at different cortical layers",
+    "Larkum, M. E. and Zhu, J. J. and Sakmann, B.",
+    1999,
+    "@article{larkum1999coupling, journal = {Nature}, volume = {398}, pages = {338--341}}",
+    note="the phenomenon; equations and constants are ours",
+)
 
 #: somatic step and apical EPSC (peak) of each protocol, in pA
 PROTOCOLS = {
@@ -66,7 +63,5 @@ def circuit(
                 )
     return Circuit(
         "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
-        citation=(
-            "BAC firing after Larkum, Zhu & Sakmann 1999, Nature 398:338 (the phenomenon; equations and constants are ours)\n" + PAPER
-        ),
+        citations=(PAPER,),
     )  # fmt: skip

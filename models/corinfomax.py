@@ -34,6 +34,7 @@ from neurosim import (
     Angle,
     Cell,
     Circuit,
+    Citation,
     Constant,
     FeedForward,
     Glorot,
@@ -57,16 +58,16 @@ from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 
 #: The paper.
-PAPER = """
-@inproceedings{bozkurt2023correlative,
-  author = {Bozkurt, B. and Pehlevan, C. and Erdogan, A. T.},
-  title = {Correlative Information Maximization: A Biologically Plausible Approach to Supervised Deep Neural Networks without Weight Symmetry},
-  booktitle = {Advances in Neural Information Processing Systems 36},
-  year = {2023},
-  eprint = {2306.04810},
-  archivePrefix = {arXiv}
-}
-"""
+PAPER = Citation(
+    "Correlative Information Maximization: A Biologically Plausible Approach to Supervised Deep Neural Networks without "
+    "Weight Symmetry",
+    "Bozkurt, B. and Pehlevan, C. and Erdogan, A. T.",
+    2023,
+    """@inproceedings{bozkurt2023correlative,
+      booktitle = {Advances in Neural Information Processing Systems 36}, eprint = {2306.04810}, archivePrefix = {arXiv}
+    }""",
+    note="equations and constants read in the authors' code; times in ms are ours; see the module's text",
+)
 
 RATES = {"box": "clip(u, 0, 1)", "sparse": "clip(u, 0, inf)"}
 LATERAL = ("auto", "published", "rank_one", "woodbury", "none")
@@ -267,10 +268,7 @@ def circuit(
         readout=Readout(f"pyr{top}.r", "free"),
         reference=FeedForward(tuple(f"W{l}" for l in layers), (), (*["clip(u, 0, 1)"] * (top - 1), "u")),
         measures=measures, relaxation=_relaxation(p, top, step, interneurons, sparse),
-        citation=(
-            "Bozkurt, Pehlevan & Erdogan 2023, Correlative Information Maximization, NeurIPS, arXiv 2306.04810 (equations and constants "
-            f"read in the authors' code; times in ms are ours; see the module's text)\n{PAPER}"
-        ),
+        citations=(PAPER,),
     )  # fmt: skip
 
 

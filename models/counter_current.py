@@ -29,6 +29,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Citation,
     Constant,
     Conv2d,
     Dense,
@@ -49,16 +50,15 @@ from neurosim.checks import Cells, Count, In, NotNegative, Positive, checked
 from neurosim.errors import NeurosimError
 
 #: The paper.
-PAPER = """
-@inproceedings{kao2024counter,
-  author = {Kao, C.-H. and Hariharan, B.},
-  title = {Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning},
-  booktitle = {Advances in Neural Information Processing Systems 37},
-  year = {2024},
-  eprint = {2409.19841},
-  archivePrefix = {arXiv}
-}
-"""
+PAPER = Citation(
+    "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning",
+    "Kao, C.-H. and Hariharan, B.",
+    2024,
+    """@inproceedings{kao2024counter,
+      booktitle = {Advances in Neural Information Processing Systems 37}, eprint = {2409.19841}, archivePrefix = {arXiv}
+    }""",
+    note="nets, pairing, losses, settings. The rate circuit is a reconstruction.",
+)
 
 #: Rate and its slope; the slope in terms of the cell's own rate where that is possible. Those with rates of one sign fail (docs page).
 ACTIVATIONS = {
@@ -270,7 +270,7 @@ def circuit(
     return Circuit(
         "counter_current", tuple(populations), tuple(projections), protocol,
         Readout(f"F{top}.r", "settle[0]", loss="cross_entropy"), reference,
-        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, losses, settings. The rate circuit is a reconstruction.\n" + PAPER,
+        citations=(PAPER,),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ by the batch needs more than one sample at once and is not local; ``normalise="n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -152,8 +152,7 @@ def circuit(
             dt="1*ms",
         ),
         Readout(f"F{top}.u", "settle", wanted="image", loss="mean_squared"),
-        citation="Kao and Hariharan, NeurIPS 2024, arXiv 2409.19841: nets, pairing, loss. The rate circuit is a reconstruction.\n"
-        + PAPER,
+        citations=(replace(PAPER, note="nets, pairing, loss. The rate circuit is a reconstruction."),),
     )
 
 

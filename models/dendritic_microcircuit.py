@@ -28,6 +28,7 @@ from typing import Annotated, Any
 from neurosim import (
     Cell,
     Circuit,
+    Citation,
     Constant,
     FeedForward,
     Glorot,
@@ -61,16 +62,15 @@ from neurosim.parts import transfer as transfer_text
 from neurosim.parts.pyramidal import TEACHING
 
 #: The paper.
-PAPER = """
-@inproceedings{sacramento2018dendritic,
-  author = {Sacramento, J. and Costa, R. P. and Bengio, Y. and Senn, W.},
-  title = {Dendritic cortical microcircuits approximate the backpropagation algorithm},
-  booktitle = {Advances in Neural Information Processing Systems 31},
-  year = {2018},
-  eprint = {1810.11393},
-  archivePrefix = {arXiv}
-}
-"""
+PAPER = Citation(
+    "Dendritic cortical microcircuits approximate the backpropagation algorithm",
+    "Sacramento, J. and Costa, R. P. and Bengio, Y. and Senn, W.",
+    2018,
+    """@inproceedings{sacramento2018dendritic,
+      booktitle = {Advances in Neural Information Processing Systems 31}, eprint = {1810.11393}, archivePrefix = {arXiv}
+    }""",
+    note="equations and constants read in public code of others; see the module's text",
+)
 
 #: Published learning rates (1/ms, READ) of W in hidden layers and at the top, of IP, of PI.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -247,10 +247,7 @@ def circuit(
                 tuple(f"pyr{l}.v_A" for l in range(1, top)), tuple(f"pyr{l}.v_B" for l in range(1, top)), "free"
             )
         } if top > 1 and task == "classification" and units == "dimensionless" else {},
-        citation=(
-            "Sacramento, Costa, Bengio & Senn 2018, Dendritic cortical microcircuits approximate the backpropagation algorithm, "
-            "NeurIPS 2018, arXiv 1810.11393 (equations and constants read in public code of others; see the module's text)\n" + PAPER
-        ),
+        citations=(PAPER,),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Citation,
     Constant,
     Glorot,
     Phase,
@@ -40,24 +41,24 @@ from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 
 #: The papers: the circuit, and symmetric nudging.
-PAPERS = """
-@article{scellier2017equilibrium,
-  author = {Scellier, B. and Bengio, Y.},
-  title = {Equilibrium Propagation: Bridging the Gap between Energy-Based Models and Backpropagation},
-  journal = {Frontiers in Computational Neuroscience},
-  volume = {11},
-  pages = {24},
-  year = {2017}
-}
-@article{laborieux2021scaling,
-  author = {Laborieux, A. and others},
-  title = {Scaling Equilibrium Propagation to Deep {ConvNets} by Drastically Reducing Its Gradient Estimator Bias},
-  journal = {Frontiers in Neuroscience},
-  volume = {15},
-  pages = {633674},
-  year = {2021}
-}
-"""
+PAPERS = (
+    Citation(
+        "Equilibrium Propagation: Bridging the Gap between Energy-Based Models and Backpropagation",
+        "Scellier, B. and Bengio, Y.",
+        2017,
+        """@article{scellier2017equilibrium,
+          journal = {Frontiers in Computational Neuroscience}, volume = {11}, pages = {24}
+        }""",
+        note="from memory; see the module's text",
+    ),
+    Citation(
+        "Scaling Equilibrium Propagation to Deep {ConvNets} by Drastically Reducing Its Gradient Estimator Bias",
+        "Laborieux, A. and others",
+        2021,
+        "@article{laborieux2021scaling, journal = {Frontiers in Neuroscience}, volume = {15}, pages = {633674}}",
+        note="symmetric nudging; from memory; see the module's text",
+    ),
+)
 
 TRANSFER = {"hard_sigmoid": "clip(u, 0, 1)", "logistic": "1/(1 + exp(-u))", "tanh": "tanh(u)"}
 NUDGING = ("one_sided", "symmetric")
@@ -119,10 +120,7 @@ def circuit(
         "equilibrium_propagation", tuple(populations), tuple(projections),
         _protocol(top, beta, one_sided, t_free, t_nudged, t_learn),
         readout=Readout(f"pyr{top}.r", "free"),
-        citation=(
-            "Scellier & Bengio 2017, Equilibrium propagation, Front. Comput. Neurosci. 11:24; symmetric nudging: Laborieux et al. "
-            f"2021, Front. Neurosci. 15:633674 (from memory; see the module's text)\n{PAPERS}"
-        ),
+        citations=PAPERS,
     )  # fmt: skip
 
 

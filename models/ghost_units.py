@@ -24,6 +24,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Citation,
     Constant,
     FeedForward,
     Glorot,
@@ -42,15 +43,13 @@ from neurosim.equations import seconds
 from neurosim.errors import NeurosimError
 
 #: The paper.
-PAPER = """
-@misc{mesnard2019ghost,
-  author = {Mesnard, T. and Vignoud, G. and Sacramento, J. and Senn, W. and Bengio, Y.},
-  title = {Ghost Units Yield Biologically Plausible Backprop in Deep Neural Networks},
-  year = {2019},
-  eprint = {1911.08585},
-  archivePrefix = {arXiv}
-}
-"""
+PAPER = Citation(
+    "Ghost Units Yield Biologically Plausible Backprop in Deep Neural Networks",
+    "Mesnard, T. and Vignoud, G. and Sacramento, J. and Senn, W. and Bengio, Y.",
+    2019,
+    "@misc{mesnard2019ghost, eprint = {1911.08585}, archivePrefix = {arXiv}}",
+    note="reconstruction: the idea is the paper's, equations, rules and numbers are ours",
+)
 
 MODES = ("exact", "learned", "online", "none")
 FEEDBACK = ("sym", "fa")
@@ -177,10 +176,7 @@ def circuit(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), TRANSFER[transfer][0]
         ),
         measures=_residual(top) if top > 1 else {},
-        citation=(
-            "Ghost-unit circuit after Mesnard, Vignoud, Sacramento, Senn & Bengio 2019, arXiv 1911.08585 (reconstruction: "
-            f"the idea is the paper's, equations, rules and numbers are ours)\n{PAPER}"
-        ),
+        citations=(PAPER,),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Citation,
     Constant,
     FeedForward,
     Glorot,
@@ -40,25 +41,25 @@ from neurosim.equations import seconds, substitute
 from neurosim.errors import NeurosimError
 
 #: The papers: the circuit, and what it goes back to.
-PAPERS = """
-@article{whittington2017approximation,
-  author = {Whittington, J. C. R. and Bogacz, R.},
-  title = {An Approximation of the Error Backpropagation Algorithm in a Predictive Coding Network with Local {Hebbian} Synaptic Plasticity},
-  journal = {Neural Computation},
-  volume = {29},
-  number = {5},
-  pages = {1229--1262},
-  year = {2017}
-}
-@article{rao1999predictive,
-  author = {Rao, R. P. N. and Ballard, D. H.},
-  title = {Predictive coding in the visual cortex: a functional interpretation of some extra-classical receptive-field effects},
-  journal = {Nature Neuroscience},
-  volume = {2},
-  pages = {79--87},
-  year = {1999}
-}
-"""
+PAPERS = (
+    Citation(
+        "An Approximation of the Error Backpropagation Algorithm in a Predictive Coding Network with Local {Hebbian} "
+        "Synaptic Plasticity",
+        "Whittington, J. C. R. and Bogacz, R.",
+        2017,
+        """@article{whittington2017approximation,
+          journal = {Neural Computation}, volume = {29}, number = {5}, pages = {1229--1262}
+        }""",
+        note="after Rao & Ballard 1999; from memory; see the module's text",
+    ),
+    Citation(
+        "Predictive coding in the visual cortex: a functional interpretation of some extra-classical receptive-field effects",
+        "Rao, R. P. N. and Ballard, D. H.",
+        1999,
+        "@article{rao1999predictive, journal = {Nature Neuroscience}, volume = {2}, pages = {79--87}}",
+        note="from memory; see the module's text",
+    ),
+)
 
 #: rate of a value x, and its slope
 TRANSFER = {
@@ -141,10 +142,7 @@ def circuit(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)),
             (*[hidden] * (top - 1), "1*u"),
         ),
-        citation=(
-            "Whittington & Bogacz 2017, Neural Computation 29(5):1229-1262, after Rao & Ballard 1999 (from memory; see the module's "
-            f"text)\n{PAPERS}"
-        ),
+        citations=PAPERS,
     )  # fmt: skip
 
 

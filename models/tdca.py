@@ -35,6 +35,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Citation,
     Conv2d,
     Dense,
     FeedForward,
@@ -64,16 +65,15 @@ from neurosim.parts.diffusion import (
 )
 
 #: The paper.
-PAPER = """
-@misc{chen2024credit,
-  author = {Chen, J.-H. and Liu, C.-L. and Wang, Z.},
-  title = {Biologically Plausible Training of Deep Neural Networks Using a Top-down Credit Assignment Network},
-  year = {2024},
-  eprint = {2208.01416},
-  archivePrefix = {arXiv},
-  note = {Version 2; version 1 of 2022 has another title}
-}
-"""
+PAPER = Citation(
+    "Biologically Plausible Training of Deep Neural Networks Using a Top-down Credit Assignment Network",
+    "Chen, J.-H. and Liu, C.-L. and Wang, Z.",
+    2024,
+    """@misc{chen2024credit,
+      eprint = {2208.01416}, archivePrefix = {arXiv}, note = {Version 2; version 1 of 2022 has another title}
+    }""",
+    note="learner, top-down net, local rule, evolution. The rate circuit and every kernel of diffusion are a reconstruction.",
+)
 
 ARCHITECTURES = ("mlp", "residual", "conv")
 #: Credits that need no evolution: a net as evolution starts, backprop, feedback alignment, direct feedback alignment.
@@ -296,8 +296,7 @@ def _circuit(
     return Circuit(
         "tdca", tuple(populations), tuple(projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
         reference,
-        citation="Chen, Liu and Wang, arXiv 2208.01416: learner, top-down net, local rule, evolution. The rate circuit and every kernel of diffusion "
-        "are a reconstruction.\n" + PAPER,
+        citations=(PAPER,),
     )  # fmt: skip
 
 

@@ -67,6 +67,10 @@ def circuit(
         (*policy, Population("outcome", outcome, SOURCE), *top_down),
         (*bounded, *down),
         Protocol(learner.protocol.phases, clamps={"inp.r": "image", "outcome.r": "target"}, dt=learner.protocol.dt),
-        citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of reinforcement; everything here is a reconstruction.\n"
-        + tdca.PAPER,
+        citations=(
+            dataclasses.replace(
+                tdca.PAPER,
+                note="of the paper only the abstract speaks of reinforcement; everything here is a reconstruction.",
+            ),
+        ),
     )

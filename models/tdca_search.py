@@ -15,6 +15,8 @@ One trial is one step of the search; `neurosim.training.evolution.search` presen
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from neurosim import SOURCE, Cell, Circuit, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
 from neurosim.checks import Cells, Positive, checked
 from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
@@ -66,5 +68,9 @@ def circuit(
             (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))),
             clamps={"seen.r": "image"}, dt=f"{DT}*ms",
         ),
-        citation="After Chen, Liu and Wang, arXiv 2208.01416, of which only the abstract speaks of functions; everything here is a reconstruction.\n" + PAPER,
+        citations=(
+            replace(
+                PAPER, note="of the paper only the abstract speaks of functions; everything here is a reconstruction."
+            ),
+        ),
     )  # fmt: skip

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from neurosim.checks import Cure
-from neurosim.description import ONE, FeedForward, Measure, Population, Projection, Protocol, Readout, Relaxation, Value
+from neurosim.description import (
+    ONE,
+    Citation,
+    FeedForward,
+    Measure,
+    Population,
+    Projection,
+    Protocol,
+    Readout,
+    Relaxation,
+    Value,
+)
+from neurosim.description.citation import check_keys
 from neurosim.errors import unknown
 from neurosim.plan import Plan, lower
 
@@ -34,8 +46,8 @@ class Circuit(Value):
         `SmallestEigenvalue`.
     relaxation
         A published scheme of approaching the fixed point, if the circuit has one; see `Relaxation`.
-    citation
-        Source of the model, and what in it is reconstruction; the BibTeX entries of its papers may follow, which reports cite.
+    citations
+        The papers that the model comes from, with notes on what is read in them and what is reconstruction.
 
     Raises
     ------
@@ -52,10 +64,17 @@ class Circuit(Value):
     reference: FeedForward | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     relaxation: Relaxation | None = None
-    citation: str = ""
+    citations: tuple[Citation, ...] = ()
+
+    former: ClassVar[Mapping[str, str]] = {
+        "citation": "write citations=(Citation(title, authors, year, bibtex, note),); the note says what is read in the "
+        "paper and what is a reconstruction",
+        "evolved": "write Projection(..., evolved=True)",
+    }
 
     def __post_init__(self) -> None:
         Value.__post_init__(self)
+        check_keys(self.citations, f"Circuit '{self.name}': ")
         names = [p.name for p in self.populations]
         if "one" not in names and any(p.source_population == "one" for p in self.projections):
             object.__setattr__(self, "populations", (Population("one", 1, ONE), *self.populations))

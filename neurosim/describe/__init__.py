@@ -18,7 +18,7 @@ from neurosim.describe.text import text
 
 
 def _bibtex(document: Document) -> str:
-    return "\n\n".join(reference.bibtex() for reference in document.references) + "\n"
+    return "\n\n".join(reference.entry for reference in document.references) + "\n"
 
 
 #: Renderers by format.
@@ -37,11 +37,11 @@ def describe(circuit: GivenCircuit, format: Annotated[str, In(FORMATS)] = "text"
         The circuit.
     format
         ``"text"`` (default), for a terminal; ``"markdown"``, maths between dollars; ``"latex"``, a document of its own, its references
-        inside, that pdflatex takes as it stands: run it twice, the first run only collects the numbers of references; ``"bibtex"``, the entries of the circuit's citation and of the software alone.
+        inside, that pdflatex takes as it stands: run it twice, the first run only collects the numbers of references; ``"bibtex"``, the entries of the circuit's citations and of the software alone.
 
     Raises
     ------
     NeurosimError
-        An unknown format; a BibTeX entry in the circuit's citation that cannot be read.
+        An unknown format.
     """
     return FORMATS[format](report(circuit))

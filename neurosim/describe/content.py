@@ -26,6 +26,7 @@ from neurosim.describe.protocol import field_texts, measurement_table, numerics_
 from neurosim.describe.rules import rule_section, rule_variants
 from neurosim.description import (
     ONE,
+    Citation,
     Constant,
     Conv2d,
     Dense,
@@ -46,11 +47,10 @@ from neurosim.plan import Plan, PopulationPlan, ProjectionPlan
 
 def report(circuit: Circuit) -> Document:
     """The report of a circuit, as data."""
-    cited = references.entries(circuit.citation, circuit.name)
     software = references.software(__version__)
     types, rules = cell_types(circuit), rule_variants(circuit)
     sections = [
-        Section("Model summary", (_summary(circuit, cited, software, types, rules),), "A"),
+        Section("Model summary", (_summary(circuit, software, types, rules),), "A"),
         Section("Populations", (_populations(circuit, types),), "B"),
         Section("Connectivity", _connectivity(circuit, rules), "C"),
         Section("Cell types", notation_blocks(circuit), "D"),
@@ -61,12 +61,12 @@ def report(circuit: Circuit) -> Document:
         Section("Measurements", (measurement_table(circuit),), "G"),
         Section("Numerical scheme", numerics_blocks(circuit), "H"),
     ]
-    known = {r.key for r in cited}
-    return Document(circuit.name, tuple(sections), (*cited, *(r for r in software if r.key not in known)))
+    known = {c.key for c in circuit.citations}
+    return Document(circuit.name, tuple(sections), (*circuit.citations, *(r for r in software if r.key not in known)))
 
 
 def _summary(
-    circuit: Circuit, cited: tuple[Any, ...], software: tuple[Any, ...],
+    circuit: Circuit, software: tuple[Citation, ...],
     types: Mapping[str, list[Population]], rules: Mapping[str, list[ProjectionPlan]],
 ) -> Table:  # fmt: skip
     plan = circuit.plan
@@ -83,16 +83,13 @@ def _summary(
         "evolved": sum(int(np.prod(q.weight_shape)) for q in owned if q.name in circuit.evolved),
     }
     spiking = [label for label, group in types.items() if group[0].cell.threshold]
-    source: Text = (references.prose(circuit.citation) or "no source given",)
-    if cited:
-        source = (*source, " ", Cite(tuple(r.key for r in cited)))
     keys = [r.key for r in software]
     versions = {package: references.installed(package) for package in ("brian2", "torch", "numpy")}
     dependence = "no fixed point: spikes, noise or explicit time" if not plan.has_fixed_point else "a rate model"
     return listing(
         [
             ("Model", (Name(circuit.name),)),
-            ("Source", source),
+            ("Source", _source(circuit.citations)),
             ("Populations", (f"{counted(len(populations), 'population')}, {counted(cells, 'cell')}", *biases)),
             ("Topology", ("maps of cells, see populations" if any(p.shape for p in plan.populations.values()) else "none",)),
             ("Connectivity", joined([(f"{kind}: {count}",) for kind, count in kinds.items()], ", ") or NOTHING),
@@ -109,6 +106,16 @@ def _summary(
             )),
         ]
     )  # fmt: skip
+
+
+def _source(citations: tuple[Citation, ...]) -> Text:
+    """The papers, and the notes on what is read in them and what is a reconstruction."""
+    papers: list[Text] = []
+    for citation in citations:
+        note = " ".join(citation.note.split())
+        note = f": {note.removesuffix('.')}." if note else "."
+        papers.append((f"{references.short(citation)} ", Cite((citation.key,)), note))
+    return joined(papers, " ") or ("no source given",)
 
 
 def _populations(circuit: Circuit, types: Mapping[str, list[Population]]) -> Table:

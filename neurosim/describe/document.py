@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from neurosim.describe.references import Reference
+from neurosim.description import Citation
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Document:
 
     title: str
     sections: tuple[Section, ...]
-    references: tuple[Reference, ...] = field(default_factory=tuple)
+    references: tuple[Citation, ...] = field(default_factory=tuple)
 
     def number(self, key: str) -> int:
         """The number of a reference, from 1."""

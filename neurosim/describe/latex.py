@@ -7,6 +7,7 @@ import unicodedata
 
 from neurosim.describe.document import Cite, Document, Maths, Name, Paragraph, Span, Table, Text
 from neurosim.describe.maths import GREEK
+from neurosim.describe.references import line
 from neurosim.escape import one_line
 
 HEAD = r"""\documentclass[10pt,a4paper]{article}
@@ -72,7 +73,7 @@ def latex(document: Document) -> str:
         lines.append("")
     lines += [r"\begin{small}", rf"\begin{{thebibliography}}{{{len(document.references)}}}"]
     for reference in document.references:
-        lines += [rf"\bibitem{{{reference.key}}}", _bibtex_text(reference.line())]
+        lines += [rf"\bibitem{{{reference.key}}}", _bibtex_text(line(reference))]
     lines += [r"\end{thebibliography}", r"\end{small}", r"\end{document}", ""]
     return "\n".join(lines)
 
@@ -180,12 +181,3 @@ def character(c: str) -> str:
 def _bibtex_text(text: str) -> str:
     """Text of a BibTeX field, which is LaTeX already but for characters that some put there all the same."""
     return "".join(c if c.isascii() else character(c) for c in re.sub(r"(?<!\\)([&%#_])", r"\\\1", text))
-
-
-def decoded(text: str) -> str:
-    """A BibTeX field as plain text: no braces, dashes and accents as characters."""
-    accents = {"'": "\u0301", "`": "\u0300", '"': "\u0308", "^": "\u0302", "~": "\u0303", "c": "\u0327", "v": "\u030c"}
-    text = re.sub(
-        r"\\(['`\"^~]|[cv](?![a-z]))\s*\{?(\w)\}?", lambda m: unicodedata.normalize("NFC", m[2] + accents[m[1]]), text
-    )
-    return re.sub(r"\\(?=[&%#_])|[{}]", "", text.replace("---", "\u2014").replace("--", "\u2013"))

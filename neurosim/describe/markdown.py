@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from neurosim.describe.document import Cite, Document, Maths, Name, Paragraph, Span, Table, Text
-from neurosim.describe.latex import decoded
+from neurosim.describe.references import decoded, line
 from neurosim.escape import markdown as without_markup
 from neurosim.escape import markdown_code
 
@@ -19,7 +19,7 @@ def markdown(document: Document) -> str:
             lines += [_rendered(document, block.text)] if isinstance(block, Paragraph) else _table(document, block)
             lines.append("")
     lines += ["## References", ""]
-    lines += [f"{k}. {_escaped(decoded(r.line()))}" for k, r in enumerate(document.references, 1)]
+    lines += [f"{k}. {_escaped(decoded(line(r)))}" for k, r in enumerate(document.references, 1)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from neurosim.describe.document import Cite, Document, Maths, Name, Paragraph, Span, Table, Text
-from neurosim.describe.latex import decoded
+from neurosim.describe.references import decoded, line
 
 #: Longest line, but for words that are longer.
 WIDTH = 120
@@ -25,7 +25,7 @@ def text(document: Document) -> str:
                 lines += _table(document, block)
     lines += ["", "References", "-" * len("References")]
     for k, reference in enumerate(document.references, 1):
-        lines += textwrap.wrap(f"[{k}] {decoded(reference.line())}", WIDTH, subsequent_indent="    ")
+        lines += textwrap.wrap(f"[{k}] {decoded(line(reference))}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 

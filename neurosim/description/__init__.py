@@ -1,6 +1,7 @@
 """The description of a circuit: plain data without an engine."""
 
 from neurosim.description.cell import ONE, SOURCE, Cell
+from neurosim.description.citation import Citation
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
 from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
 from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
@@ -32,6 +33,7 @@ __all__ = [
     "WINDOW_FIELDS",
     "Angle",
     "Cell",
+    "Citation",
     "Connectivity",
     "Constant",
     "Conv2d",
