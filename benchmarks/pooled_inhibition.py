@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from neurosim import SOURCE, Cell, Circuit, Given, OneToOne, Phase, Pool, Population, Projection, Protocol
+from neurosim import SOURCE, Cell, Circuit, Fragment, Given, OneToOne, Phase, Pool, Population, Projection, Protocol
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.parts import CONDUCTANCES, pyramidal
@@ -68,7 +68,7 @@ def circuit(cells: int, inhibited: bool, read: bool) -> Circuit:
         populations.append(Population("mean", 1, reader))
         projections.append(Projection("read", "pyr", "mean.I", Given(np.full((cells, 1), 1 / cells))))
     phases = (Phase("trial", f"{STEPS * 0.1}*ms"),)
-    return Circuit("pooled", tuple(populations), tuple(projections), Protocol(phases, {"inp.r": "image"}))
+    return Circuit("pooled", Fragment(populations, projections), Protocol(phases, {"inp.r": "image"}))
 
 
 def brian2_alone(drive: np.ndarray, target: str) -> Callable[[], Any]:

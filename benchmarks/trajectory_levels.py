@@ -80,8 +80,7 @@ def projection_circuit(n: int) -> Circuit:
     rule = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1e-3*Hz"})
     return Circuit(
         "one_projection",
-        (Population("pre", n, source), Population("post", n, target)),
-        (Projection("W", "pre", "post.I", Glorot(), rule),),
+        [Population("pre", n, source), Population("post", n, target), Projection("W", "pre", "post.I", Glorot(), rule)],
         Protocol((Phase("plastic", "20*ms", plastic=("hebb",)),), {"pre.x": "image"}),
     )
 

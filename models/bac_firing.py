@@ -11,7 +11,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from neurosim import Circuit, Citation, OneToOne, Phase, Population, Projection, Protocol
+from neurosim import Circuit, Citation, Fragment, OneToOne, Phase, Population, Projection, Protocol
 from neurosim.checks import PositiveTime, Time, checked
 from neurosim.parts import bac_pyramidal, current_step, epsc
 
@@ -62,6 +62,6 @@ def circuit(
                     Projection(f"into_{electrode}", electrode, f"{name}.{port}", connectivity=OneToOne())
                 )
     return Circuit(
-        "bac_firing", tuple(populations), tuple(projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
+        "bac_firing", Fragment(populations, projections), Protocol((Phase("trial", duration),), dt="0.05*ms"),
         citations=(PAPER,),
     )  # fmt: skip

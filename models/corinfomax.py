@@ -37,6 +37,7 @@ from neurosim import (
     Citation,
     Constant,
     FeedForward,
+    Fragment,
     Glorot,
     Gram,
     InverseCorrelation,
@@ -264,7 +265,7 @@ def circuit(
         measures |= {"lateral_share": Ratio(*shares, phase="free", limit=100, cure=grown)}
         measures |= {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
     return Circuit(
-        "corinfomax", tuple(populations), tuple(projections), _protocol(p, top, step, random_sign, interneurons),
+        "corinfomax", Fragment(populations, projections), _protocol(p, top, step, random_sign, interneurons),
         readout=Readout(f"pyr{top}.r", "free"),
         reference=FeedForward(tuple(f"W{l}" for l in layers), (), (*["clip(u, 0, 1)"] * (top - 1), "u")),
         measures=measures, relaxation=_relaxation(p, top, step, interneurons, sparse),

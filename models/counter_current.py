@@ -34,6 +34,7 @@ from neurosim import (
     Conv2d,
     Dense,
     FeedForward,
+    Fragment,
     OneToOne,
     PerMap,
     Phase,
@@ -268,7 +269,7 @@ def circuit(
         loss="cross_entropy",
     )  # fmt: skip
     return Circuit(
-        "counter_current", tuple(populations), tuple(projections), protocol,
+        "counter_current", Fragment(populations, projections), protocol,
         Readout(f"F{top}.r", "settle[0]", loss="cross_entropy"), reference,
         citations=(PAPER,),
     )  # fmt: skip

@@ -32,6 +32,7 @@ from neurosim import (
     Circuit,
     Constant,
     Conv2d,
+    Fragment,
     OneToOne,
     Orthogonal,
     PerMap,
@@ -144,8 +145,7 @@ def circuit(
         projections += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne())] if l else []
     return Circuit(
         "counter_current_autoencoder",
-        tuple(populations),
-        tuple(projections),
+        Fragment(populations, projections),
         Protocol(
             (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))),
             clamps={"F0.r": "image", f"D{top}.r": "image"},

@@ -31,6 +31,7 @@ from neurosim import (
     Citation,
     Constant,
     FeedForward,
+    Fragment,
     Glorot,
     Like,
     OneToOne,
@@ -239,7 +240,7 @@ def circuit(
             own = Projection(f"c{l}", "one", f"int{l}.I_dend")
             projections.append(_lateral(lateral, own, Tied(f"b{l + 1}", factor=ratio), Constant(0), follow))
     return Circuit(
-        "dendritic_microcircuit", tuple(populations), tuple(projections), _protocol(task, top, lateral, windows, chosen["dt"]),
+        "dendritic_microcircuit", Fragment(populations, projections), _protocol(task, top, lateral, windows, chosen["dt"]),
         readout=Readout(f"pyr{top}.r", "free") if task == "classification" else None,
         reference=_reference(g, top, biases, transfer, target),
         measures={

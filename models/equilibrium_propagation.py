@@ -27,6 +27,7 @@ from neurosim import (
     Circuit,
     Citation,
     Constant,
+    Fragment,
     Glorot,
     Phase,
     PlasticityRule,
@@ -117,7 +118,7 @@ def circuit(
     ]
     one_sided = nudging == "one_sided"
     return Circuit(
-        "equilibrium_propagation", tuple(populations), tuple(projections),
+        "equilibrium_propagation", Fragment(populations, projections),
         _protocol(top, beta, one_sided, t_free, t_nudged, t_learn),
         readout=Readout(f"pyr{top}.r", "free"),
         citations=PAPERS,

@@ -27,6 +27,7 @@ from neurosim import (
     Citation,
     Constant,
     FeedForward,
+    Fragment,
     Glorot,
     OneToOne,
     Phase,
@@ -170,7 +171,7 @@ def circuit(
                 Projection(f"G{l}", f"ghost{l}", f"pyr{l}.I_gh", connectivity=OneToOne()),
             ]
     return Circuit(
-        "ghost_units", tuple(populations), tuple(projections), _protocol(mode, top, beta, t_free, t_nudged, t_learn),
+        "ghost_units", Fragment(populations, projections), _protocol(mode, top, beta, t_free, t_nudged, t_learn),
         readout=Readout(f"pyr{top}.r", "free"),
         reference=FeedForward(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)), TRANSFER[transfer][0]

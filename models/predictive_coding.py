@@ -27,6 +27,7 @@ from neurosim import (
     Citation,
     Constant,
     FeedForward,
+    Fragment,
     Glorot,
     Phase,
     PlasticityRule,
@@ -136,7 +137,7 @@ def circuit(
     )
     hidden = substitute(TRANSFER[transfer][0], {"x": "u"})
     return Circuit(
-        "predictive_coding", tuple(populations), tuple(projections), protocol,
+        "predictive_coding", Fragment(populations, projections), protocol,
         readout=Readout(f"pyr{top}.x", "free"),
         reference=FeedForward(
             tuple(f"W{l}" for l in range(1, top + 1)), tuple(f"b{l}" for l in range(1, top + 1)),

@@ -39,6 +39,7 @@ from neurosim import (
     Conv2d,
     Dense,
     FeedForward,
+    Fragment,
     Given,
     OneToOne,
     PerMap,
@@ -294,7 +295,7 @@ def _circuit(
         loss="cross_entropy",
     ) if plain else None  # fmt: skip
     return Circuit(
-        "tdca", tuple(populations), tuple(projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
+        "tdca", Fragment(populations, projections), protocol, Readout(f"{out}.r", "settle", loss="cross_entropy"),
         reference,
         citations=(PAPER,),
     )  # fmt: skip

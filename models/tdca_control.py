@@ -64,8 +64,7 @@ def circuit(
     top_down, down = tdca.credit_network(sources, hidden, targets)
     return Circuit(
         "tdca_control",
-        (*policy, Population("outcome", outcome, SOURCE), *top_down),
-        (*bounded, *down),
+        [*policy, Population("outcome", outcome, SOURCE), *top_down, *bounded, *down],
         Protocol(learner.protocol.phases, clamps={"inp.r": "image", "outcome.r": "target"}, dt=learner.protocol.dt),
         citations=(
             dataclasses.replace(

@@ -62,8 +62,8 @@ def circuit(
     top_down, down = credit_network([("seen", seen)], hidden, [Release("par", dimensions, dimensions)])
     return Circuit(
         "tdca_search",
-        (Population("seen", seen, SOURCE), Population("par", dimensions, PARAMETER), *top_down),
-        (Projection("W", "one", "par.I_basal", Uniform(-box, box), learns), *down),
+        [Population("seen", seen, SOURCE), Population("par", dimensions, PARAMETER), *top_down,
+         Projection("W", "one", "par.I_basal", Uniform(-box, box), learns), *down],
         Protocol(
             (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))),
             clamps={"seen.r": "image"}, dt=f"{DT}*ms",

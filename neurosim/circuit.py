@@ -1,4 +1,4 @@
-"""Populations and the circuit. Plain data; `Circuit` checks itself when it is built."""
+"""The circuit. Plain data; `Circuit` checks itself when it is built."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from neurosim.description import (
     Value,
 )
 from neurosim.description.citation import check_keys
+from neurosim.description.fragment import GivenFragment, as_fragment
 from neurosim.errors import unknown
 from neurosim.plan import Plan, lower
+
+_NOW = "Circuit(name, [*populations, *projections], protocol)"
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,12 @@ class Circuit(Value):
     ----------
     name
         Name of the circuit.
-    populations, projections, protocol
-        The description. A population `one` (one cell, rate 1) is added when a projection names it.
+    fragment
+        The populations and projections: a list of them, ``[Population(...), Projection(...)]``, or
+        fragments, ``learner + top_down``. A population `one` (one cell, rate 1) is added when a
+        projection names it.
+    protocol
+        The phases of a trial, and what is clamped in them.
     readout
         Where the answer is read, for circuits that classify.
     reference
@@ -57,9 +64,8 @@ class Circuit(Value):
     """
 
     name: str
-    populations: tuple[Population, ...]
-    projections: tuple[Projection, ...]
-    protocol: Protocol
+    fragment: GivenFragment
+    protocol: Annotated[Protocol, Cure(f"It follows one list of both: {_NOW}.")]
     readout: Readout | None = None
     reference: FeedForward | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
@@ -67,6 +73,8 @@ class Circuit(Value):
     citations: tuple[Citation, ...] = ()
 
     former: ClassVar[Mapping[str, str]] = {
+        "populations": f"write {_NOW}",
+        "projections": f"write {_NOW}",
         "citation": "write citations=(Citation(title, authors, year, bibtex, note),); the note says what is read in the "
         "paper and what is a reconstruction",
         "evolved": "write Projection(..., evolved=True)",
@@ -75,12 +83,23 @@ class Circuit(Value):
     def __post_init__(self) -> None:
         Value.__post_init__(self)
         check_keys(self.citations, f"Circuit '{self.name}': ")
-        names = [p.name for p in self.populations]
-        if "one" not in names and any(p.source_population == "one" for p in self.projections):
-            object.__setattr__(self, "populations", (Population("one", 1, ONE), *self.populations))
+        object.__setattr__(self, "fragment", as_fragment(self.fragment))
         object.__setattr__(self, "plan", lower(self))
 
     plan: Plan = field(init=False, repr=False, compare=False)
+
+    @cached_property
+    def populations(self) -> tuple[Population, ...]:
+        """The populations, `one` among them if a projection names it."""
+        given = tuple(as_fragment(self.fragment).populations)
+        if any(p.name == "one" for p in given) or not any(p.source_population == "one" for p in self.projections):
+            return given
+        return (Population("one", 1, ONE), *given)
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """The projections."""
+        return tuple(as_fragment(self.fragment).projections)
 
     @property
     def evolved(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from neurosim import (
     Cell,
     Circuit,
     Dense,
+    Fragment,
     Given,
     Like,
     OneToOne,
@@ -191,8 +192,7 @@ def circuit(
     """A circuit; `populations` is ``{name: (n, cell)}`` or ``{name: (n, cell, parameters)}``, `readout` (variable, phase)."""
     return Circuit(
         "net",
-        tuple(Population(name, *what) for name, what in populations.items()),
-        tuple(projections),
+        Fragment(tuple(Population(name, *what) for name, what in populations.items()), projections),
         Protocol(tuple(phases) or (phase("only"),), clamps or {}, shared or {}, reset, dt),
         Readout(*readout) if readout else None,
     )

@@ -158,5 +158,5 @@ def test_every_model_says_what_is_read_and_what_is_ours(name):
 
 
 def test_no_citations():
-    circuit = Circuit("c", (Population("inp", 1, SOURCE),), (), Protocol((Phase("p", "1*ms"),)))
+    circuit = Circuit("c", [Population("inp", 1, SOURCE)], Protocol((Phase("p", "1*ms"),)))
     assert circuit.citations == ()

@@ -48,8 +48,7 @@ def circuit():
     )
     return Circuit(
         "exploding",
-        (Population("inp", 64, SOURCE), Population("bomb", 3, cell)),
-        (Projection("W", "inp", "bomb.I", Dense(), Constant(0)),),
+        [Population("inp", 64, SOURCE), Population("bomb", 3, cell), Projection("W", "inp", "bomb.I", Constant(0))],
         Protocol((Phase("calm", "10*ms"), Phase("storm", "100*ms")), {"inp.r": "image"}),
     )
 
@@ -263,7 +262,7 @@ def circuit(target=False, clamped=True):
     if target:
         populations.append(Population("goal", 2, SOURCE))
         clamps["goal.r"] = "target"
-    return Circuit("relay", populations, projections, Protocol(phases=(Phase("on", "20*ms"),), clamps=clamps, dt="0.1*ms"))
+    return Circuit("relay", populations + projections, Protocol(phases=(Phase("on", "20*ms"),), clamps=clamps, dt="0.1*ms"))
 """
 
 

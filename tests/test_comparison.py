@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import neurosim
-from neurosim import SOURCE, Cell, Circuit, Constant, Phase, PlasticityRule, Population, Projection, Protocol
+from neurosim import SOURCE, Cell, Circuit, Constant, Fragment, Phase, PlasticityRule, Population, Projection, Protocol
 from neurosim.compare import Comparison, runs
 from neurosim.errors import NeurosimError
 from neurosim.models import counter_current, ghost_units
@@ -41,11 +41,12 @@ def circuit() -> Circuit:
     rise = PlasticityRule("rise", "dw/dt = r_pre*a/T", {"a": f"{MOVED['D']!r}*Hz", "T": "20*ms"})
     return Circuit(
         "physical",
-        (Population("inp", 1, SOURCE), Population("cell", 1, cell)),
-        (
+        [
+            Population("inp", 1, SOURCE),
+            Population("cell", 1, cell),
             Projection("W", "inp", "cell.I", Constant(CURRENT), grow),
             Projection("D", "inp", "cell.drive", Constant(RATE), rise),
-        ),
+        ],
         Protocol(
             tuple(
                 Phase(name, f"{count}*ms", plastic=("grow", "rise") if name == "learn" else ())
@@ -191,7 +192,7 @@ def test_settling_by_variable_is_that_of_the_engines(name):
 
 def test_nothing_plastic_and_nothing_moved():
     still = Circuit(
-        "still", circuit().populations, tuple(Projection(q.name, q.source, q.target, q.weights, connectivity=q.connectivity) for q in circuit().projections),
+        "still", Fragment(circuit().populations, tuple(Projection(q.name, q.source, q.target, q.weights, connectivity=q.connectivity) for q in circuit().projections)),
         Protocol((Phase("rest", "20*ms"),), clamps={"inp.r": "image"}),
     )  # fmt: skip
     text = neurosim.compare(still, np.ones((1, 1)), levels=LEVELS[:2], dt="1*ms", progress=False).markdown()

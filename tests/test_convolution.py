@@ -20,6 +20,7 @@ from neurosim import (
     Constant,
     Conv2d,
     Dense,
+    Fragment,
     Given,
     Like,
     OneToOne,
@@ -138,8 +139,11 @@ def one_projection(c: Conv2d, shape: tuple, duration: str = "400*ms", decay: flo
     rule = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre - k*eta*w", {"eta": "2*Hz", "k": decay}, apply="trial")
     circuit = Circuit(
         "one convolution",
-        (Population("x", shape, SOURCE), Population("p", target, LEAKY)),
-        (Projection("W", "x", "p.I", Uniform(-0.6, 0.6), rule, connectivity=c),),
+        [
+            Population("x", shape, SOURCE),
+            Population("p", target, LEAKY),
+            Projection("W", "x", "p.I", Uniform(-0.6, 0.6), rule, connectivity=c),
+        ],
         Protocol((Phase("settle", duration, plastic=("hebb",)),), clamps={"x.r": "image"}),
     )
     return circuit, target
@@ -285,7 +289,7 @@ class Net:
             (Phase("first", phases[0], plastic=("hebb",), shared={"mod": 1.0}), Phase("second", phases[1], plastic=("hebb",), shared={"mod": -0.5})),
             clamps={"x.r": "image"}, reset=reset,
         )  # fmt: skip
-        return Circuit("maps", populations, tuple(projections), protocol)
+        return Circuit("maps", Fragment(populations, projections), protocol)
 
     def rhs(self, w, x, u, mod):
         """Drives, and F of each rule."""
@@ -489,8 +493,8 @@ def pooled_circuit(phase="5*ms", apply="trial") -> Circuit:
     back = PlasticityRule("back", "dw/dt = eta*r_post*(scaled_pre*mean_pre)", {"eta": "20*Hz"}, apply=apply)
     return Circuit(
         "pools",
-        (Population("x", 4, SOURCE), Population("p", SHAPE, POOLED), Population("q", 3, LEAKY)),
-        (Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1), back)),
+        [Population("x", 4, SOURCE), Population("p", SHAPE, POOLED), Population("q", 3, LEAKY),
+         Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1), back)],
         Protocol((Phase("on", phase, plastic=("hebb", "back")),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -560,8 +564,8 @@ def test_a_pool_over_the_batch_without_maps_is_a_mean_per_cell(level):
     cell = Cell("centred", "du/dt = (-u + I)/tau : 1\nr = u - mean : 1\nI : 1 (port)\nmean = pool(u, batch) : 1", parameters={"tau": f"{TAU}*second"})  # fmt: skip
     rule = PlasticityRule("hebb", "dw/dt = eta*(r_post + mean_post)*r_pre*mean_post", {"eta": "1*Hz"}, apply="trial")
     circuit = Circuit(
-        "mean", (Population("x", 4, SOURCE), Population("p", 3, cell), Population("q", 2, LEAKY)),
-        (Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1))),
+        "mean", [Population("x", 4, SOURCE), Population("p", 3, cell), Population("q", 2, LEAKY),
+         Projection("W", "x", "p.I", Uniform(-1, 1), rule), Projection("V", "p", "q.I", Uniform(-1, 1))],
         Protocol((Phase("on", "600*ms", plastic=("hebb",)),), clamps={"x.r": "image"}),
     )  # fmt: skip
     images = images_for(4, 1 if level == EQUATIONS else 3)
@@ -580,8 +584,8 @@ def overlap_circuit(of="r") -> Circuit:
     )  # fmt: skip
     rule = PlasticityRule("apart", "dw/dt = -eta*crowd_post*r_pre", {"eta": "1*Hz"}, apply="trial")
     return Circuit(
-        "overlap", (Population("x", 4, SOURCE), Population("p", (3, 1, 2), cell)),
-        (Projection("W", "x", "p.I", Uniform(-1, 1), rule),),
+        "overlap", [Population("x", 4, SOURCE), Population("p", (3, 1, 2), cell),
+         Projection("W", "x", "p.I", Uniform(-1, 1), rule)],
         Protocol((Phase("on", "100*ms", plastic=("apart",)),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -634,8 +638,8 @@ UNIFORM = Uniform(-1, 1)
 
 def build(kind, source=(2, 4, 4), target=(3, 4, 4), rule=None, weights=UNIFORM, **more):
     return Circuit(
-        "c", (Population("x", source, SOURCE), Population("p", target, LEAKY)),
-        (Projection("W", "x", "p.I", weights, rule, connectivity=kind, **more),),
+        "c", [Population("x", source, SOURCE), Population("p", target, LEAKY),
+         Projection("W", "x", "p.I", weights, rule, connectivity=kind, **more)],
         Protocol((Phase("on", "5*ms", plastic=(rule.name,) if rule else ()),), clamps={"x.r": "image"}),
     )  # fmt: skip
 
@@ -667,17 +671,17 @@ def test_errors_name_the_cure(make, message):
 def test_ties_of_convolutions_are_refused():
     with pytest.raises(CircuitError, match=r"'V': tied to 'W', which has no dense or one-to-one weights of its own"):
         Circuit(
-            "c", (Population("x", (1, 2, 2), SOURCE), Population("p", (1, 2, 2), LEAKY)),
-            (Projection("W", "x", "p.I", Constant(1), connectivity=Conv2d(1)), Projection("V", "x", "p.I", Tied("W"), connectivity=Conv2d(1))),
+            "c", [Population("x", (1, 2, 2), SOURCE), Population("p", (1, 2, 2), LEAKY),
+             Projection("W", "x", "p.I", Constant(1), connectivity=Conv2d(1)), Projection("V", "x", "p.I", Tied("W"), connectivity=Conv2d(1))],
             Protocol((Phase("on", "5*ms"),), clamps={"x.r": "image"}),
         )  # fmt: skip
 
 
 def test_dense_weights_of_maps_may_start_like_others():
     circuit = Circuit(
-        "c", (Population("x", (1, 2, 2), SOURCE), Population("p", (3, 1, 2), LEAKY)),
-        (Projection("W", "x", "p.I", Uniform(-1, 1)), Projection("V", "p", "p.I", Constant(0)),
-         Projection("L", "x", "p.I", Like("W", factor=0.5))),
+        "c", [Population("x", (1, 2, 2), SOURCE), Population("p", (3, 1, 2), LEAKY),
+         Projection("W", "x", "p.I", Uniform(-1, 1)), Projection("V", "p", "p.I", Constant(0)),
+         Projection("L", "x", "p.I", Like("W", factor=0.5))],
         Protocol((Phase("on", "5*ms"),), clamps={"x.r": "image"}),
     )  # fmt: skip
     weights = circuit.initial_weights(0)
@@ -699,8 +703,8 @@ def test_pooling_and_apply_now_are_refused_on_equations():
 def test_one_to_one_between_maps_and_vectors():
     """A vector and a map of as many cells are the same numbers."""
     circuit = Circuit(
-        "c", (Population("x", (2, 1, 2), SOURCE), Population("p", 4, LEAKY)),
-        (Projection("W", "x", "p.I", connectivity=OneToOne()),), Protocol((Phase("on", "300*ms"),), clamps={"x.r": "image"}),
+        "c", [Population("x", (2, 1, 2), SOURCE), Population("p", 4, LEAKY),
+         Projection("W", "x", "p.I", connectivity=OneToOne())], Protocol((Phase("on", "300*ms"),), clamps={"x.r": "image"}),
     )  # fmt: skip
     images = images_for(4, 2)
     near(play(circuit, STEADY, images).ends["on"]["p.u"], images)

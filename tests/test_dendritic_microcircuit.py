@@ -18,6 +18,7 @@ import pytest
 from conftest import run_circuit
 
 import neurosim
+from neurosim import Fragment
 from neurosim.analysis import ReferenceNet, cosine
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
@@ -62,7 +63,7 @@ def faster(circuit, factors):
             eta = plan.projections[p.name].rule.parameters["eta"] * factor[p.rule.name]
             p = dataclasses.replace(p, rule=dataclasses.replace(p.rule, parameters={"eta": f"{eta!r}*hertz"}))
         projections.append(p)
-    return dataclasses.replace(circuit, projections=tuple(projections))
+    return dataclasses.replace(circuit, fragment=Fragment(circuit.populations, projections))
 
 
 def in_seconds(text: str) -> float:
@@ -822,7 +823,10 @@ def test_a_teacher_is_learned():
         return float(np.mean((answers - goal) ** 2))
 
     errors = {"start": error(weights), "constant": float(goal.var(axis=0).mean())}
-    for name, c in (("learned", circuit), ("W1 held", dataclasses.replace(circuit, projections=held))):
+    for name, c in (
+        ("learned", circuit),
+        ("W1 held", dataclasses.replace(circuit, fragment=Fragment(circuit.populations, held))),
+    ):
         engine = steady_engine(c, weights, 10)
         engine.present({"image": inputs, "target": target}, ends=False)
         errors[name] = error(engine.weights())

@@ -24,6 +24,7 @@ from neurosim import (
     Citation,
     Constant,
     Dense,
+    Fragment,
     Given,
     Glorot,
     Like,
@@ -106,19 +107,17 @@ def awkward() -> Circuit:
     synapse = conductance_synapse(lif(), "exc", "I", "V")
     return Circuit(
         "awkward_100%",
-        (
+        [
             Population("inp", 2, SOURCE),
             Population("a_b", 3, cell, {"g": np.array([1.0, 2.0, 3.5])}),
             Population("many", 6, cell, {"g": np.linspace(0, 5, 6)}),
             Population("spiker", 3, synapse, {"g_L": "12*nS"}),
-        ),
-        (
             Projection("W_1", "inp", "a_b.I_1", Constant(0.5), lp),
             Projection("W_2", "inp", "a_b.I_2", Given(np.arange(6.0).reshape(2, 3))),
             Projection("W_3", "inp", "many.I_1", Given(np.ones((2, 6)))),
             Projection("W_4", "inp", "many.I_2", Like("W_3", -2.0)),
             Projection("S_1", "inp", "spiker.I_electrode", Constant(1e-12)),
-        ),
+        ],
         Protocol((Phase("on_%", "50*ms", plastic=("low_pass & co",)),), {"inp.r": "image"}),
         citations=(
             Citation(
@@ -437,7 +436,7 @@ def test_bibtex(name):
 
 
 def test_a_circuit_without_a_source_says_so():
-    circuit = Circuit("c", (Population("inp", 1, SOURCE),), (), Protocol((Phase("p", "1*ms"),)))
+    circuit = Circuit("c", [Population("inp", 1, SOURCE)], Protocol((Phase("p", "1*ms"),)))
     assert "no source given" in neurosim.describe(circuit)
     assert next(iter(bibtex_of(neurosim.describe(circuit, "bibtex")))) == "neurosim"
 
@@ -545,7 +544,7 @@ ON = (Phase("on", "1*ms"),)
 def described(*cells: Cell, sizes=(3,), phases=ON, shared=None, format: str = "text") -> str:
     """The report of populations p0, p1, ... without projections, on one line."""
     populations = tuple(Population(f"p{k}", n, c) for k, (n, c) in enumerate(zip(sizes, cells, strict=True)))
-    circuit = Circuit("c", populations, (), Protocol(phases, shared=shared or {}))
+    circuit = Circuit("c", Fragment(populations), Protocol(phases, shared=shared or {}))
     return " ".join(neurosim.describe(circuit, format).split())
 
 
@@ -633,7 +632,7 @@ def test_inputs_that_no_phase_clamps():
     )
     phases = (Phase("one", "1*ms"), Phase("two", "1*ms", clamps={"p.a": "image"}))
     populations = tuple(Population(name, 2, cell) for name in "pqs")
-    circuit = Circuit("c", populations, (), Protocol(phases, {"q.a": "image"}))
+    circuit = Circuit("c", Fragment(populations), Protocol(phases, {"q.a": "image"}))
     text = " ".join(neurosim.describe(circuit).split())
     assert "clamped a, set by the protocol; 0 (not clamped) in s 1" in text
     assert "clamped b = 0 (not clamped) 1" in text
@@ -753,7 +752,7 @@ def weighted(
     projection = Projection("W", source, f"b.{port}", weights, rule, connectivity=connectivity or Dense())
     populations = (Population("inp", 3, SOURCE), Population("a", 2, UNITS), Population("b", 3, UNITS))
     phases = (Phase("on", "10*ms", plastic=(rule.name,) if rule else ()),)
-    return Circuit("weighted", populations, (projection,), Protocol(phases, {"inp.r": "image"}))
+    return Circuit("weighted", Fragment(populations, (projection,)), Protocol(phases, {"inp.r": "image"}))
 
 
 def weights_column(circuit: Circuit) -> tuple[str, str]:
@@ -817,7 +816,9 @@ def test_a_synapse_of_spikes_has_weights_in_siemens():
     synapse = conductance_synapse(lif(), "exc", "I", "V")
     populations = (Population("pre", 1, lif()), Population("post", 1, synapse))
     projections = (Projection("W", "pre", "post.S_exc", Constant(4e-9)),)
-    assert weights_column(Circuit("c", populations, projections, Protocol((Phase("on", "1*ms"),))))[0] == "4 nS"
+    assert (
+        weights_column(Circuit("c", Fragment(populations, projections), Protocol((Phase("on", "1*ms"),))))[0] == "4 nS"
+    )
 
 
 @pytest.mark.parametrize(
@@ -842,7 +843,7 @@ def test_limits_of_one_rule_in_several_units():
     rule = PlasticityRule("drift", "dw/dt = -w/tau_w", {"tau_w": "1*second"}, bounds=(0.0, 9e-11))
     populations = (Population("inp", 2, SOURCE), Population("a", 2, UNITS))
     projections = tuple(Projection(f"W_{port}", "inp", f"a.{port}", Constant(1e-11), rule) for port in ("I", "G"))
-    circuit = Circuit("two", populations, projections, Protocol((Phase("on", "1*ms", plastic=("drift",)),)))
+    circuit = Circuit("two", Fragment(populations, projections), Protocol((Phase("on", "1*ms", plastic=("drift",)),)))
     text = " ".join(neurosim.describe(circuit).split())
     assert "Limits of w from 0 to 90 pA (W_I), from 0 to 90 pS (W_G)" in text
 
@@ -858,7 +859,7 @@ def test_the_order_of_a_spike_is_that_of_a_run(level):
     driven = assemble(**{**vars(cell), **changed})
     populations = (Population("pre", 1, driven), Population("post", 1, conductance_synapse(lif(), "exc", "I", "V")))
     projections = (Projection("W", "pre", "post.S_exc", Constant("4*nS")),)
-    circuit = Circuit("pair", populations, projections, Protocol((Phase("on", "30*ms"),), dt="0.1*ms"))
+    circuit = Circuit("pair", Fragment(populations, projections), Protocol((Phase("on", "30*ms"),), dt="0.1*ms"))
     text = " ".join(neurosim.describe(circuit).split())
     for wanted in (
         "weights; states; thresholds; resets",

@@ -17,6 +17,7 @@ from neurosim import (
     Circuit,
     Constant,
     Dense,
+    Fragment,
     Given,
     Gram,
     InverseCorrelation,
@@ -65,7 +66,7 @@ def circuit(
     projections = kwargs.pop("projections", (wire(rule=rule), *more))
     phases = kwargs.pop("phases", (Phase("free", "5*ms", plastic=(rule.name,) if rule else ()),))
     protocol = Protocol(phases, kwargs.pop("clamps", {"inp.r": "image"}), kwargs.pop("shared", {}))
-    return Circuit("test", populations, projections, protocol, **kwargs)
+    return Circuit("test", Fragment(populations, projections), protocol, **kwargs)
 
 
 def refused(*parts: str, error: type[Exception] = CircuitError):
@@ -835,7 +836,7 @@ def test_inputs_of_the_last_phase_do_not_reach_the_next_trial(level):
     cell = leaky("dv/dt = (-v + I + y)/tau : 1\nr = tanh(v) : 1\nI : 1\ny : 1", inputs=("y",))
     phases = (Phase("a", "200*ms"), Phase("b", "200*ms", clamps={"p.y": "target"}))
     lasting = Circuit(
-        "lasting", (Population("inp", 2, SOURCE), Population("p", 3, cell)), (wire(),),
+        "lasting", [Population("inp", 2, SOURCE), Population("p", 3, cell), wire()],
         Protocol(phases, {"inp.r": "image"}, reset=False),
     )  # fmt: skip
     engine = engine_class(level)(lasting.plan, lasting.initial_weights(), Options(dt=DT, progress=False))

@@ -27,6 +27,7 @@ from neurosim import (
     Constant,
     Dense,
     FeedForward,
+    Fragment,
     Given,
     Glorot,
     Gram,
@@ -101,10 +102,15 @@ GIVEN = {
         parameters={"eta": np.array(2.0), "x": "1*ms"}, bounds=[np.array(0.0), 1.0],
     )),
     "Circuit": lambda: (Circuit, dict(
-        name="net", populations=[A_POPULATION, Population("inp", 2, SOURCE)],
-        projections=[Projection("W", "inp", "p.I", Constant(1.0))],
+        name="net",
+        fragment=Fragment((A_POPULATION, Population("inp", 2, SOURCE)),
+            (Projection("W", "inp", "p.I", Constant(1.0)),)),
         protocol=Protocol((A_PHASE,), {"inp.r": "image"}),
         measures={"m": Ratio(("p.u",), ("p.I",), "one")},
+    )),
+    "Fragment": lambda: (Fragment, dict(
+        populations=[A_POPULATION, Population("inp", 2, SOURCE)],
+        projections=[Projection("W", "inp", "p.I", Constant(1.0))],
     )),
     "FeedForward": lambda: (FeedForward,
         dict(weights=["W", "V"], biases=["b", ""], transfer=["tanh(u)", "u"])),
@@ -442,7 +448,7 @@ def test_replace_builds_another_description():
     """`dataclasses.replace` changes one field; the circuit checks itself again and runs with it."""
     c = cell("du/dt = (-u + k)/tau : 1; r = u : 1", tau="10*ms", k=1.0)
     net = alone(c, 2)
-    other = replace(net, populations=(replace(net.populations[0], parameters={"k": 3.0}),))
+    other = replace(net, fragment=[replace(net.populations[0], parameters={"k": 3.0})])
     longer = replace(
         net,
         protocol=replace(net.protocol, phases=(replace(net.protocol.phases[0], duration="5*ms"),)),
@@ -452,16 +458,16 @@ def test_replace_builds_another_description():
             expected, rel=1e-12
         )  # fmt: skip
     with pytest.raises(CircuitError, match="kk"):
-        replace(net, populations=(replace(net.populations[0], parameters={"kk": 3.0}),))
+        replace(net, fragment=[replace(net.populations[0], parameters={"kk": 3.0})])
     with pytest.raises(CircuitError, match="'p'"):
         replace(
             net,
-            populations=(
+            fragment=[
                 replace(
                     net.populations[0],
                     cell=replace(c, equations="du/dt = (-u + z)/tau : 1\nr = u : 1"),
-                ),
-            ),
+                )
+            ],
         )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from circuits import assemble
 
-from neurosim import cli, registry
+from neurosim import Fragment, cli, registry
 from neurosim.errors import NeurosimError
 
 ROOT = Path(__file__).parent.parent
@@ -287,8 +287,7 @@ def provoked() -> Iterator[str]:
         cell = assemble("cell", equations, ports=("I", "J"), parameters={"tau": "0.1*ms"}, initial={"u": 2.0}, **more)
         wiring = [("W", "inp", "cell.I"), ("loop", "cell", "cell.J")]
         return Circuit(
-            "runaway", (Population("inp", 1, SOURCE), Population("cell", 1, cell)),
-            tuple(Projection(*names, Constant(3)) for names in wiring),
+            "runaway", Fragment((Population("inp", 1, SOURCE), Population("cell", 1, cell)), tuple(Projection(*names, Constant(3)) for names in wiring)),
             Protocol((Phase("free", "200*ms"),), clamps={"inp.r": "image"}),
         )  # fmt: skip
 

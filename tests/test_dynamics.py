@@ -20,6 +20,7 @@ from neurosim import (
     Circuit,
     Constant,
     Dense,
+    Fragment,
     Given,
     Glorot,
     Like,
@@ -55,7 +56,7 @@ GROW = Cell("grow", "dv/dt = (k - v)/tau : 1", rate="v", parameters={"tau": "4*m
 
 def alone(cell: Cell, n: int = 1, duration: str = "5*ms", **protocol) -> Circuit:
     """One population without input."""
-    return Circuit("alone", (Population("p", n, cell),), (), Protocol((Phase("f", duration),), **protocol))
+    return Circuit("alone", [Population("p", n, cell)], Protocol((Phase("f", duration),), **protocol))
 
 
 def raises(make, *parts: str, error: type[Exception] = CircuitError) -> None:
@@ -94,12 +95,14 @@ def noisy_circuit() -> Circuit:
     """Two noisy populations, a loop between them, learning on."""
     return Circuit(
         "noisy",
-        (Population("inp", 2, SOURCE), Population("p", 3, TWO_NOISES), Population("q", 4, TWO_NOISES)),
-        (
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 3, TWO_NOISES),
+            Population("q", 4, TWO_NOISES),
             Projection("W", "inp", "p.I", Glorot(), HEBB),
             Projection("V", "p", "q.I", Glorot(), HEBB),
             Projection("B", "q", "p.I", Glorot()),
-        ),
+        ],
         Protocol((Phase("a", "5*ms"), Phase("b", "8*ms", plastic=("hebb",))), {"inp.r": "image"}),
     )
 
@@ -147,7 +150,7 @@ def increments(circuit: Circuit, names, level: str = "torch:trajectory", dt: flo
 
 def test_populations_cells_samples_and_steps_are_independent():
     populations = (Population("p", 6, OU), Population("q", 6, OU))
-    circuit = Circuit("two", populations, (), Protocol((Phase("f", "150*ms"),)))
+    circuit = Circuit("two", Fragment(populations), Protocol((Phase("f", "150*ms"),)))
     p, q = increments(circuit, ["p.v", "q.v"], batch_size=2)
     everything = np.concatenate([p, q], axis=1)  # 24 streams
     limit = 5 / np.sqrt(len(everything))
@@ -216,9 +219,8 @@ def test_two_presentations_go_on_with_the_stream(level):
 def test_noise_of_single_cells_may_differ():
     circuit = Circuit(
         "ou",
-        (Population("p", 3, Cell("ou", "dv/dt = -v/tau + k*s*xi : 1", rate="v",
-                                      parameters={**OU.parameters, "k": 1.0}), {"k": np.array([0.0, 1.0, 2.0])}),),
-        (),
+        [Population("p", 3, Cell("ou", "dv/dt = -v/tau + k*s*xi : 1", rate="v",
+                                      parameters={**OU.parameters, "k": 1.0}), {"k": np.array([0.0, 1.0, 2.0])})],
         Protocol((Phase("f", "100*ms"),)),
     )  # fmt: skip
     (x,) = increments(circuit, ["p.v"])
@@ -237,8 +239,11 @@ TAU, R, REST, V_T, V_RESET, REFRACTORY = 10.0, 0.1, -70.0, -50.0, -60.0, 2.0  # 
 def lif_circuit(n: int = 4, duration: str = "100*ms", cell: Cell | None = None, **protocol) -> Circuit:
     return Circuit(
         "lif",
-        (Population("el", n, ELECTRODE), Population("p", n, cell or lif())),
-        (Projection("I", "el", "p.I", connectivity=OneToOne()),),
+        [
+            Population("el", n, ELECTRODE),
+            Population("p", n, cell or lif()),
+            Projection("I", "el", "p.I", connectivity=OneToOne()),
+        ],
         Protocol((Phase("f", duration),), {"el.I": "image"}, **protocol),
     )
 
@@ -349,9 +354,7 @@ FROZEN = Cell(
 @every_level
 def test_reset_statements_refractory_states_and_lastspike(level):
     """A loop over FROZEN: resets run in their order, `free` moves on while `v` stands still, lastspike keeps the last time."""
-    circuit = Circuit(
-        "frozen", (Population("p", 2, FROZEN),), (), Protocol((Phase("f", "30*ms"),), {"p.drive": "image"})
-    )
+    circuit = Circuit("frozen", [Population("p", 2, FROZEN)], Protocol((Phase("f", "30*ms"),), {"p.drive": "image"}))
     names = ["v", "free", "lastspike", "spike_train"]
     traces = run(circuit, np.array([[1.6, 3.0]]), level=level, record=[f"p.{n}" for n in names]).traces
     for cell, drive in enumerate((1.6, 3.0)):
@@ -381,7 +384,7 @@ def test_threshold_of_single_cells_and_no_refractoriness(level):
         threshold="v > theta and v < 10", reset="v = 0",
     )  # fmt: skip
     circuit = Circuit(
-        "c", (Population("p", 3, cell, {"theta": np.array([0.05, 0.35, 20.0])}),), (), Protocol((Phase("f", "2*ms"),))
+        "c", [Population("p", 3, cell, {"theta": np.array([0.05, 0.35, 20.0])})], Protocol((Phase("f", "2*ms"),))
     )
     spikes = run(circuit, level=level).spikes["p"]
     assert np.rint(spikes.of(0) * 1e4).astype(int).tolist() == list(range(20))
@@ -395,16 +398,14 @@ def loop_circuit(duration: str = "45*ms") -> Circuit:
     excited = conductance_synapse(lif(), "exc", "I", "V", "AMPA")
     return Circuit(
         "loop",
-        (
+        [
             Population("el", 2, ELECTRODE),
             Population("pyr", 2, inhibited),
             Population("basket", 1, excited),
-        ),
-        (
             Projection("in", "el", "pyr.I_s", connectivity=OneToOne()),
             Projection("E", "pyr", "basket.S_exc", Given(np.array([[6e-9], [9e-9]]))),
             Projection("I", "basket", "pyr.S_inh", Given(np.array([[4e-9, 7e-9]]))),
-        ),
+        ],
         Protocol((Phase("f", duration),), {"el.I": "image"}, dt="0.05*ms"),
     )
 
@@ -474,13 +475,15 @@ def test_a_second_synapse_on_one_compartment():
     cell = conductance_synapse(conductance_synapse(lif(), "a", "I", "V"), "b", "I", "V", "GABA")
     circuit = Circuit(
         "two",
-        (Population("el", 1, ELECTRODE), Population("pre", 1, lif()), Population("p", 1, cell)),
-        (
+        [
+            Population("el", 1, ELECTRODE),
+            Population("pre", 1, lif()),
+            Population("p", 1, cell),
             Projection("x", "el", "pre.I", connectivity=OneToOne()),
             Projection("y", "el", "p.I_electrode", Constant(0.1), connectivity=OneToOne()),
             Projection("A", "pre", "p.S_a", Constant(2e-9)),
             Projection("B", "pre", "p.S_b", Constant(5e-9)),
-        ),
+        ],
         Protocol((Phase("f", "40*ms"),), {"el.I": "image"}),
     )
     names = ["p.V", "p.g_a", "p.g_b", "p.I"]
@@ -513,8 +516,7 @@ def test_trials_begin_anew_unless_the_protocol_says_otherwise(level):
     circuit = lif_circuit(1, "13.5*ms")
     circuit = replace(
         circuit,
-        populations=(*circuit.populations, Population("q", 1, reader)),
-        projections=(*circuit.projections, Projection("W", "p", "q.S", Constant(1.0))),
+        fragment=[*circuit.fragment, Population("q", 1, reader), Projection("W", "p", "q.S", Constant(1.0))],
     )
     _, steps = lif_loop(400.0, 0.1, 135)
     anew = run(circuit, image, level=level, record=["q.g"])
@@ -541,8 +543,12 @@ def test_a_spike_in_the_last_step_is_kept_and_does_not_reach_the_next_trial(leve
     for reset, expected in ((True, [0.0, 0.0]), (False, [1.0, 2.0])):
         circuit = Circuit(
             "c",
-            (Population("inp", 1, SOURCE), Population("p", 1, cell), Population("q", 1, reader)),
-            (Projection("W", "p", "q.S", Constant(1.0)),),
+            [
+                Population("inp", 1, SOURCE),
+                Population("p", 1, cell),
+                Population("q", 1, reader),
+                Projection("W", "p", "q.S", Constant(1.0)),
+            ],
             Protocol((Phase("f", "1*ms"),), {"inp.r": "image"}, reset=reset),
         )
         result = run(circuit, np.zeros((3, 1)), level=level, record=["q.g"])
@@ -555,12 +561,12 @@ def test_an_electrode_counts_from_the_beginning_of_each_trial():
     """A step between 2 and 5 ms comes in both trials of 10 ms."""
     circuit = Circuit(
         "t",
-        (
+        [
             Population("inp", 1, SOURCE),
             Population("el", 1, current_step("1*pA", "2*ms", "3*ms")),
             Population("p", 1, lif()),
-        ),
-        (Projection("I", "el", "p.I", connectivity=OneToOne()),),
+            Projection("I", "el", "p.I", connectivity=OneToOne()),
+        ],
         Protocol((Phase("f", "10*ms"),), {"inp.r": "image"}),
     )
     step = np.arange(200)
@@ -574,8 +580,11 @@ def spike_rule(text: str = "eta*spike_train_post*r_pre") -> Circuit:
     rule = PlasticityRule("h", f"dw/dt = {text}", {"eta": 0.1})
     return Circuit(
         "c",
-        (Population("inp", 2, SOURCE), Population("p", 3, cell)),
-        (Projection("W", "inp", "p.I", Given(np.array([[0.5, 0.3, 0.1], [0.2, 0.4, 0.9]])), rule),),
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 3, cell),
+            Projection("W", "inp", "p.I", Given(np.array([[0.5, 0.3, 0.1], [0.2, 0.4, 0.9]])), rule),
+        ],
         Protocol((Phase("f", "10*ms", plastic=("h",)),), {"inp.r": "image"}),
     )
 
@@ -621,8 +630,11 @@ def test_a_rule_whose_post_factor_is_a_variable_itself(factor, level, batch, cel
     w, v = rng.normal(0, 0.1, (cells + 2, cells)), np.zeros((batch, cells))
     circuit = Circuit(
         "c",
-        (Population("inp", cells + 2, SOURCE), Population("p", cells, cell)),
-        (Projection("W", "inp", "p.I", Given(w), rule),),
+        [
+            Population("inp", cells + 2, SOURCE),
+            Population("p", cells, cell),
+            Projection("W", "inp", "p.I", Given(w), rule),
+        ],
         Protocol((Phase("f", "2*ms", plastic=("h",)),), {"inp.r": "image", "p.y": "target"}),
     )
     result = run(circuit, image, target, level=level, batch_size=batch, record=["p.v"])
@@ -642,11 +654,13 @@ def test_a_rule_of_spikes_on_both_sides():
     )
     circuit = Circuit(
         "stdp",
-        (Population("inp", 2, SOURCE), Population("p", 3, cell), Population("q", 2, cell)),
-        (
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 3, cell),
+            Population("q", 2, cell),
             Projection("W", "inp", "p.I", Uniform(0.5, 2)),
             Projection("V", "p", "q.I", Uniform(0.5, 2), rule),
-        ),
+        ],
         Protocol((Phase("f", "40*ms", plastic=("stdp",)),), {"inp.r": "image"}),
     )
     names = ["p.x", "q.x", "q.v"]
@@ -660,7 +674,7 @@ def test_a_rule_of_spikes_on_both_sides():
 def test_spikes_are_counted_by_a_pool():
     """Each spike in the population takes 0.1 from every potential, one step later."""
     cell = Cell("c", "dv/dt = (-v + drive)/tau - 0.1*count : 1\ndrive : 1 (input)\ncount = pool(spike_train) : Hz", rate="v", parameters={"tau": "10*ms"}, threshold="v > 0.3", reset="v = 0")  # fmt: skip
-    circuit = Circuit("c", (Population("p", 3, cell),), (), Protocol((Phase("f", "10*ms"),), {"p.drive": "image"}))
+    circuit = Circuit("c", [Population("p", 3, cell)], Protocol((Phase("f", "10*ms"),), {"p.drive": "image"}))
     drive, v, train, rows = np.array([1.0, 2.5, 4.0]), np.zeros(3), np.zeros(3), []
     for _ in range(100):
         rows.append(v)
@@ -736,7 +750,7 @@ def test_a_threshold_on_parameters_alone(level):
 @pytest.mark.parametrize("name", ["spikes", "phases", "time"])
 def test_any_name_of_a_population_can_be_saved_or_is_refused(name, tmp_path):
     try:
-        circuit = Circuit("c", (Population(name, 2, GROW),), (), Protocol((Phase("f", "1*ms"),)))
+        circuit = Circuit("c", [Population(name, 2, GROW)], Protocol((Phase("f", "1*ms"),)))
     except CircuitError:
         return
     result = run(circuit, record=[f"{name}.v"])
@@ -749,8 +763,7 @@ def test_an_electrode_does_not_fill_the_memory():
     source = Cell("s", "r = sin(t/tau) : 1", parameters={"tau": "3*ms"})
     circuit = Circuit(
         "c",
-        (Population("s", 40, source), Population("p", 2, cell)),
-        (Projection("W", "s", "p.I", Constant(1.0)),),
+        [Population("s", 40, source), Population("p", 2, cell), Projection("W", "s", "p.I", Constant(1.0))],
         Protocol((Phase("f", "100*ms"),)),
     )
     run(circuit, level="brian2:dense", batch_size=25)
@@ -789,11 +802,12 @@ def test_derivative_is_that_of_the_previous_step(level):
     )
     circuit = Circuit(
         "d",
-        (Population("inp", 2, SOURCE), Population("p", 2, cell)),
-        (
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 2, cell),
             Projection("W", "inp", "p.I", Constant(0.5)),
             Projection("R", "p", "p.I", Given(np.array([[0.2, -0.4], [0.1, 0.3]]))),
-        ),
+        ],
         Protocol((Phase("a", "3*ms"), Phase("b", "2*ms")), {"inp.r": "image"}),
     )
     names = ["p.v", "p.slope", "p.r"]
@@ -841,8 +855,7 @@ def filtered(
     plasticity = PlasticityRule("h", f"dw/dt = {text}", {"eta": f"{ETA}*Hz"}, filter=low_pass, **rule)
     return Circuit(
         "filtered",
-        (Population("inp", 2, SOURCE), Population("p", 3, STILL)),
-        (Projection("W", "inp", "p.I", Given(W0), plasticity),),
+        [Population("inp", 2, SOURCE), Population("p", 3, STILL), Projection("W", "inp", "p.I", Given(W0), plasticity)],
         Protocol(phases, {"inp.r": "image", "p.y": "target"}, reset=reset),
     )
 
@@ -927,8 +940,7 @@ def test_the_trace_decays_where_the_product_is_gone(level):
     plasticity = PlasticityRule("h", "dw/dt = eta*y_post*r_pre", {"eta": f"{ETA}*Hz"}, filter="6*ms")
     circuit = Circuit(
         "tail",
-        (Population("inp", 2, SOURCE), Population("p", 3, STILL)),
-        (Projection("W", "inp", "p.I", Given(W0), plasticity),),
+        [Population("inp", 2, SOURCE), Population("p", 3, STILL), Projection("W", "inp", "p.I", Given(W0), plasticity)],
         Protocol(
             (
                 Phase("on", "4*ms", clamps={"p.y": "target"}, plastic=("h",)),
@@ -1006,14 +1018,16 @@ def learning_network(**rule) -> Circuit:
     plain = PlasticityRule("low", "dw/dt = eta*r_post*r_pre", {"eta": "20*Hz"}, **rule)
     return Circuit(
         "net",
-        (Population("inp", 2, SOURCE), Population("p", 3, LEAKY), Population("q", 2, LEAKY)),
-        (
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 3, LEAKY),
+            Population("q", 2, LEAKY),
             Projection("W", "inp", "p.I", Glorot(2), low),
             Projection("b", "one", "p.I", Constant(0.1), bias),
             Projection("V", "p", "q.I", Glorot(2), low),
             Projection("B", "q", "p.I", Tied("V", transpose=True)),
             Projection("R", "q", "q.I", Glorot(), plain),
-        ),
+        ],
         Protocol(
             (
                 Phase("a", "4*ms", plastic=("low",)),
@@ -1063,7 +1077,9 @@ def drawn_by(*projections: Projection, sizes=(2, 3), seed: int = 4) -> dict[str,
     a, b = sizes
     cell = Cell("c", "dv/dt = (-v + I)/tau : 1\nI : 1 (optional port)", rate="v", parameters={"tau": "10*ms"})
     circuit = Circuit(
-        "like", (Population("a", a, cell), Population("b", b, cell)), projections, Protocol((Phase("f", "1*ms"),))
+        "like",
+        Fragment((Population("a", a, cell), Population("b", b, cell)), projections),
+        Protocol((Phase("f", "1*ms"),)),
     )
     return circuit.initial_weights(seed)
 
@@ -1123,11 +1139,12 @@ def test_like_is_a_start_and_no_tie():
     rule = PlasticityRule("hebb", "dw/dt = eta*r_pre*r_post", {"eta": "50*Hz"})
     circuit = Circuit(
         "like",
-        (Population("inp", 2, SOURCE), Population("p", 3, LEAKY)),
-        (
+        [
+            Population("inp", 2, SOURCE),
+            Population("p", 3, LEAKY),
             Projection("W", "inp", "p.I", Glorot(), rule),
             Projection("V", "inp", "p.I", Like("W")),
-        ),
+        ],
         Protocol((Phase("f", "5*ms", plastic=("hebb",)),), {"inp.r": "image"}),
     )
     start = circuit.initial_weights(0)
@@ -1189,8 +1206,7 @@ def cell_of(equations: str = "dv/dt = (-v + I)/tau : 1", **kwargs) -> Circuit:
     cell = assemble("c", f"{equations}\nI : 1", **{"ports": ("I",), "rate": "v", "parameters": parameters, **kwargs})
     return Circuit(
         "c",
-        (Population("inp", 2, SOURCE), Population("p", 3, cell)),
-        (Projection("W", "inp", "p.I", Constant(0.5), rule),),
+        [Population("inp", 2, SOURCE), Population("p", 3, cell), Projection("W", "inp", "p.I", Constant(0.5), rule)],
         Protocol((Phase("f", "5*ms", plastic=(rule.name,) if rule else ()),), {"inp.r": "image"}),
     )
 

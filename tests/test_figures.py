@@ -17,6 +17,7 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
+    Fragment,
     Given,
     Glorot,
     Like,
@@ -400,7 +401,7 @@ def test_fi_of_a_spiking_cell_rises():
         "soma", 4, current_step("0*pA", "0*ms", "200*ms"), {"amplitude": np.array([0, 500, 900, 1300]) * pA}
     )
     circuit = Circuit(
-        "cells", (Population("cell", 4, bac_pyramidal()), soma), (Projection("into", "soma", "cell.I_s", connectivity=OneToOne()),),
+        "cells", [Population("cell", 4, bac_pyramidal()), soma, Projection("into", "soma", "cell.I_s", connectivity=OneToOne())],
         Protocol((Phase("current", "200*ms"),), dt="0.05*ms"),
     )  # fmt: skip
     traces = simulate(circuit, record=["cell.I_s"], progress=False).traces
@@ -784,7 +785,9 @@ def test_weights_below_zero_subtract_and_a_port_that_subtracts_turns_them(projec
         Projection("turned", "a", "b.J", **projection),
     )
     circuit = Circuit(
-        "pair", (Population("a", 2, cell), Population("b", 2, cell)), projections, Protocol((Phase("p", "10*ms"),))
+        "pair",
+        Fragment((Population("a", 2, cell), Population("b", 2, cell)), projections),
+        Protocol((Phase("p", "10*ms"),)),
     )
     arrows = diagram(circuit).arrows
     assert (arrows["plus"].effect, arrows["turned"].effect) == (effect, -effect)

@@ -14,6 +14,7 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
+    Fragment,
     Phase,
     Population,
     Projection,
@@ -143,9 +144,9 @@ def test_an_arrow_subtracts_where_its_source_lowers_the_rate_in_a_run(name):
     (cell, port), weight, effect = SIGNS[name]
     populations = Population("s", 1, SOURCE), Population("a", 2, cell)
     projection = Projection("P", "s", f"a.{port}", Constant(weight))
-    circuit = Circuit("net", populations, (projection,), Protocol((Phase("p", "40*ms"),)))
+    circuit = Circuit("net", Fragment(populations, (projection,)), Protocol((Phase("p", "40*ms"),)))
     nothing = 0.0 if isinstance(weight, float) else f"0*{weight.partition('*')[2]}"
-    without = replace(circuit, projections=(replace(projection, weights=Constant(nothing)),))
+    without = replace(circuit, fragment=[*circuit.populations, replace(projection, weights=Constant(nothing))])
     rates = [
         simulate(c, record=[f"a.{cell.rate}"], level="torch:trajectory", progress=False).traces[f"a.{cell.rate}"][
             -1, 0, 0
@@ -161,8 +162,7 @@ def test_a_threshold_that_rises_subtracts():
     projections = [Projection(port, "s", f"a.{port}", Constant(1.0)) for port in ("I", "J")]
     circuit = Circuit(
         "net",
-        (Population("s", 1, SOURCE), Population("a", 2, cell)),
-        tuple(projections),
+        Fragment((Population("s", 1, SOURCE), Population("a", 2, cell)), projections),
         Protocol((Phase("p", "40*ms"),)),
     )
     assert {name: arrow.effect for name, arrow in diagram(circuit).arrows.items()} == {"I": 1, "J": -1}
@@ -182,7 +182,9 @@ def test_panels_of_weights_with_other_prefixes_say_so():
     limits = {"U": ("5*pA", "20*pA"), "B": ("50*nA", "200*nA"), "X": ("50*nA", "200*nA")}
     projections = tuple(Projection(name, "s", "a.I", Uniform(*pair)) for name, pair in limits.items())
     circuit = Circuit(
-        "m", (Population("s", 3, SOURCE), Population("a", 3, cell)), projections, Protocol((Phase("p", "5*ms"),))
+        "m",
+        Fragment((Population("s", 3, SOURCE), Population("a", 3, cell)), projections),
+        Protocol((Phase("p", "5*ms"),)),
     )
     traces = simulate(circuit, record=list(limits), level="torch:trajectory", progress=False).traces
     figure = plot.weights_figure(traces)
@@ -305,7 +307,7 @@ def test_the_result_is_there_though_the_picture_fails(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize("name", ["cost_$x_$", r"a $\frac$ b", "50 % & #1", "$"])
 def test_names_are_drawn_as_they_are(tmp_path, name):
     traces = replace(few_rows({0: 4, 1: 4}, 2), metadata={"model": name})
-    network = Circuit(name, (Population("s", 1, SOURCE),), (), Protocol((Phase("p", "5*ms"),)))
+    network = Circuit(name, [Population("s", 1, SOURCE)], Protocol((Phase("p", "5*ms"),)))
     rows = [{"epoch": k, "train_loss": 1.0 + k} for k in range(3)]
     evolved = [{"generation": k, "best": 1.0 + k, "mean": 0.5} for k in range(3)]
     figures = {

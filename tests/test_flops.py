@@ -68,13 +68,10 @@ def two_streams(shape, up, down, **windows):
     )
     return Circuit(
         "two_streams",
-        (
+        [
             Population("F0", (2, 4, 4), SOURCE), Population("F1", shape, cell), Population("D1", shape, cell), Population("D2", 5, SOURCE),
-        ),
-        (
             Projection("U", "F0", "F1.I", Uniform(-1, 1), LEARN, connectivity=up), Projection("V", "D2", "D1.I", Uniform(-1, 1), LEARN, connectivity=down),
-            Projection("P", "D1", "F1.I_partner", connectivity=OneToOne()), Projection("Q", "F1", "D1.I_partner", connectivity=OneToOne()),
-        ),
+            Projection("P", "D1", "F1.I_partner", connectivity=OneToOne()), Projection("Q", "F1", "D1.I_partner", connectivity=OneToOne())],
         Protocol(
             (
                 Windows(
@@ -109,15 +106,12 @@ def test_operations_of_a_reference_with_convolutions_by_hand():
     cell = Cell("cell", "du/dt = (-u + I + I_bias)/tau : 1\nr = tanh(u) : 1\nI : 1 (port)\nI_bias : 1 (optional port)", parameters={"tau": "10*ms"})  # fmt: skip
     circuit = Circuit(
         "net",
-        (
+        [
             Population("inp", (1, 6, 6), SOURCE), Population("p1", (4, 3, 3), cell), Population("p2", (2, 6, 6), cell), Population("p3", 3, cell),
-        ),
-        (
             Projection("W1", "inp", "p1.I", Uniform(-1, 1), connectivity=Conv2d(3, padding=1, pool=2)),
             Projection("b1", "one", "p1.I_bias", Uniform(-1, 1), connectivity=PerMap()),
             Projection("W2", "p1", "p2.I", Uniform(-1, 1), connectivity=Conv2d(3, padding=1, upsample=2)),
-            Projection("W3", "p2", "p3.I", Glorot()),
-        ),
+            Projection("W3", "p2", "p3.I", Glorot())],
         Protocol((Phase("free", "100*ms"),), {"inp.r": "image"}),
         Readout("p3.r", "free"), FeedForward(("W1", "W2", "W3"), ("b1",), "tanh(u)"),
     )  # fmt: skip
@@ -139,8 +133,8 @@ def test_a_circuit_with_loops_counts_its_sweeps():
 def test_drives_of_tied_weights_from_one_source_are_computed_once():
     cell = Cell("cell", "r = tanh(I) : 1\nI : 1 (port)")
     circuit = Circuit(
-        "tied", (Population("inp", 4, SOURCE), Population("a", 3, cell), Population("b", 3, cell)),
-        (Projection("W", "inp", "a.I", Glorot()), Projection("T", "inp", "b.I", Tied("W"))),
+        "tied", [Population("inp", 4, SOURCE), Population("a", 3, cell), Population("b", 3, cell),
+         Projection("W", "inp", "a.I", Glorot()), Projection("T", "inp", "b.I", Tied("W"))],
         Protocol((Phase("free", "1*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     assert total(flops.steady(circuit, 2)) == 2 * 4 * 3

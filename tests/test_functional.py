@@ -19,6 +19,7 @@ from neurosim import (
     Cell,
     Circuit,
     Conv2d,
+    Fragment,
     Given,
     Glorot,
     OneToOne,
@@ -133,7 +134,7 @@ def zoo() -> Circuit:
         (Phase("one_", "30*ms", plastic=("maps",)), Phase("two", "10*ms", plastic=("hebb", "maps")), Phase("three", "5*ms", plastic=("hebb",))),
         {"inp.r": "image", "y.r": "target"},
     )  # fmt: skip
-    return Circuit("zoo", populations, projections, protocol)
+    return Circuit("zoo", Fragment(populations, projections), protocol)
 
 
 @pytest.mark.parametrize("samples", [1, 4])
@@ -193,7 +194,7 @@ def small(
         clamps or {"inp.r": "image", "y.r": "target"},
     )
     return Circuit(
-        "small", tuple(populations), tuple(replace(p, evolved=p.name in ("B1", "Y1")) for p in projections), protocol, Readout("o.r", protocol.phases[0].name, loss="mean_squared"),
+        "small", Fragment(populations, tuple(replace(p, evolved=p.name in ("B1", "Y1")) for p in projections)), protocol, Readout("o.r", protocol.phases[0].name, loss="mean_squared"),
     )  # fmt: skip
 
 
@@ -351,8 +352,8 @@ def test_a_circle_is_refused_where_it_is_read():
     near(trial(weights, stimuli, ["inp.r"], learn=False)[0]["inp.r"], stimuli["image"], 0.0)
     own = Population("own", 3, LEAKY)
     loops = Circuit(
-        "loops", (Population("inp", 4, SOURCE), own),
-        (Projection("W", "inp", "own.I", Glorot()), Projection("R", "own", "own.I", Glorot())),
+        "loops", [Population("inp", 4, SOURCE), own,
+         Projection("W", "inp", "own.I", Glorot()), Projection("R", "own", "own.I", Glorot())],
         Protocol((Phase("free", "20*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     with pytest.raises(UnsupportedError, match="depends on itself"):

@@ -78,8 +78,7 @@ def mixed():
     )  # fmt: skip
     return replace(
         net,
-        populations=(*net.populations, *more.populations),
-        projections=(*net.projections, *more.projections),
+        fragment=[*net.fragment, *more.fragment],
         reference=None,
     )
 

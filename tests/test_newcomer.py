@@ -16,8 +16,7 @@ def slow(tau: str, reset: bool) -> Circuit:
     cell = Cell("c", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1 (port)", rate="r", parameters={"tau": tau})
     return Circuit(
         "running_mean",
-        [Population("inp", 1, SOURCE), Population("p", 1, cell)],
-        [Projection("W", "inp", "p.I", Constant(1.0))],
+        [Population("inp", 1, SOURCE), Population("p", 1, cell), Projection("W", "inp", "p.I", Constant(1.0))],
         Protocol((Phase("shown", "50*ms"),), clamps={"inp.r": "image"}, dt="1*ms", reset=reset),
     )
 

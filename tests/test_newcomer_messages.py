@@ -20,6 +20,7 @@ from neurosim import (
     Constant,
     Dense,
     FeedForward,
+    Fragment,
     Given,
     Glorot,
     Gram,
@@ -63,8 +64,8 @@ def circuit(
 ) -> Circuit:
     """inp (2 cells) -> pyr (3 cells)."""
     return Circuit(
-        "first", (Population("inp", 2, SOURCE), Population("pyr", 3, of or cell())),
-        (Projection("W", "inp", target, Constant(0.5), rule),),
+        "first", [Population("inp", 2, SOURCE), Population("pyr", 3, of or cell()),
+         Projection("W", "inp", target, Constant(0.5), rule)],
         Protocol((Phase("free", "5*ms", plastic=plastic),), {"inp.r": "image"}), **more,
     )  # fmt: skip
 
@@ -75,8 +76,8 @@ def membrane(
     of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS, initial=initial or {}, **more)
     kind = OneToOne() if one_to_one else Dense()
     return Circuit(
-        "membrane", (Population("inp", n, SOURCE), Population("pyr", n, of)),
-        (Projection("W", "inp", "pyr.I", Constant(0) if weights is None else weights, connectivity=kind),),
+        "membrane", [Population("inp", n, SOURCE), Population("pyr", n, of),
+         Projection("W", "inp", "pyr.I", Constant(0) if weights is None else weights, connectivity=kind)],
         Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
 
@@ -284,7 +285,7 @@ def test_a_weight_has_the_ports_unit_over_that_of_what_is_sent():
 
     def sending(weight: Any) -> Circuit:
         return Circuit(
-            "loop", (Population("pyr", 3, of),), (Projection("W", "pyr.V", "pyr.I", Constant(weight)),),
+            "loop", [Population("pyr", 3, of), Projection("W", "pyr.V", "pyr.I", Constant(weight))],
             Protocol((Phase("free", "5*ms"),)),
         )  # fmt: skip
 
@@ -297,7 +298,7 @@ def test_weights_without_a_unit_take_texts_too():
     described = circuit()
     for text, number in (("0.25", 0.25), ("2*mV/(8*mV)", 0.25)):
         other = Circuit(
-            "first", described.populations, (Projection("W", "inp", "pyr.I_dend", Constant(text)),),
+            "first", Fragment(described.populations, (Projection("W", "inp", "pyr.I_dend", Constant(text)),)),
             described.protocol,
         )  # fmt: skip
         assert np.all(other.initial_weights()["W"] == number)
@@ -367,8 +368,8 @@ def test_divisive_normalisation_says_which_units_it_takes():
 
 def test_a_ready_made_cell_with_weights_in_picoampere():
     described = Circuit(
-        "spikes", (Population("inp", 1, SOURCE), Population("lif", 1, lif())),
-        (Projection("W", "inp", "lif.I", Constant("300*pA")),),
+        "spikes", [Population("inp", 1, SOURCE), Population("lif", 1, lif()),
+         Projection("W", "inp", "lif.I", Constant("300*pA"))],
         Protocol((Phase("on", "20*ms"),), {"inp.r": "image"}),
     )  # fmt: skip
     assert described.initial_weights()["W"].item() == float(300 * pA)
@@ -382,8 +383,8 @@ def limited(bounds: Any) -> Circuit:
     grows = PlasticityRule("grow", "dw/dt = eta*r_pre", {"eta": "1*nA/second"}, bounds=bounds)
     of = assemble("membrane", MEMBRANE, ("I",), parameters=CONSTANTS)
     return Circuit(
-        "limited", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
-        (Projection("W", "inp", "pyr.I", Constant("20*pA"), grows),),
+        "limited", [Population("inp", 2, SOURCE), Population("pyr", 3, of),
+         Projection("W", "inp", "pyr.I", Constant("20*pA"), grows)],
         Protocol((Phase("free", "5*ms", plastic=("grow",)),), {"inp.r": "image"}),
     )  # fmt: skip
 
@@ -432,13 +433,13 @@ def test_a_membrane_without_a_capacitance():
     of = assemble("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "C": "0*pF"})
     with refused("divides by zero: C = 0. Give another value"):
         _ = Circuit(
-            "none", (Population("inp", 2, SOURCE), Population("pyr", 3, of)),
-            (Projection("W", "inp", "pyr.I", Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+            "none", [Population("inp", 2, SOURCE), Population("pyr", 3, of),
+             Projection("W", "inp", "pyr.I", Constant(0))], Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
         ).plan  # fmt: skip
     resting = assemble("membrane", MEMBRANE, ("I",), parameters={**CONSTANTS, "E_L": "1*mV"}, initial={"V": "0*mV"})
     _ = Circuit(
-        "fine", (Population("inp", 2, SOURCE), Population("pyr", 3, resting)),
-        (Projection("W", "inp", "pyr.I", Constant(0)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
+        "fine", [Population("inp", 2, SOURCE), Population("pyr", 3, resting),
+         Projection("W", "inp", "pyr.I", Constant(0))], Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}),
     ).plan  # fmt: skip
 
 
@@ -505,7 +506,7 @@ def test_states_in_powers_of_units(unit, level):
         "area", f"dx/dt = (k - x)/tau : {unit}\ny = 2*x : {unit}\nz = x*x*s : {unit}", rate="y",
         parameters={"tau": "10*ms", "k": f"2*{unit}", "s": f"3/({unit})"},
     )  # fmt: skip
-    of = Circuit("area", (Population("a", 2, area),), (), Protocol((Phase("free", "2*ms"),), dt="0.1*ms"))
+    of = Circuit("area", [Population("a", 2, area)], Protocol((Phase("free", "2*ms"),), dt="0.1*ms"))
     traces = simulate(of, level=level, record=["a.x", "a.y", "a.z"], progress=False).traces
     assert traces is not None
     exact = 2 * (1 - (1 - 0.01) ** np.arange(20))
@@ -526,6 +527,6 @@ def test_pools_of_what_is_the_same_in_all_cells(level, pools, rest):
         "pv", "du/dt = (1 - u - S)/tau : 1\nI_inh : 1", optional_ports=("I_inh",), rate="u", pools=pools,
         parameters={"tau": "10*ms", "k": 0.5},
     )  # fmt: skip
-    made = Circuit("pv", (Population("a", 3, of),), (), Protocol((Phase("free", "300*ms"),)))
+    made = Circuit("pv", [Population("a", 3, of)], Protocol((Phase("free", "300*ms"),)))
     got = simulate(made, level=level, dt="1*ms", progress=False).ends["free"]["a.u"]
     np.testing.assert_allclose(got, rest, atol=1e-6)

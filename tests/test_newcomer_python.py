@@ -14,6 +14,7 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
+    Fragment,
     Phase,
     PlasticityRule,
     Population,
@@ -36,7 +37,7 @@ LEAK = Cell("leak", "du/dt = (I - u)/tau : 1\nr = u : 1\nI : 1 (port)", paramete
 
 def leak() -> Circuit:
     return Circuit(
-        "leak", (Population("inp", 1, SOURCE), Population("p", 1, LEAK)), (Projection("W", "inp", "p.I", Constant(1.0)),),
+        "leak", [Population("inp", 1, SOURCE), Population("p", 1, LEAK), Projection("W", "inp", "p.I", Constant(1.0))],
         Protocol((Phase("shown", "5*ms"),), {"inp.r": "image"}, dt="1*ms"),
     )  # fmt: skip
 
@@ -47,7 +48,7 @@ def spiking() -> Circuit:
         "lif", "dV/dt = (V_rest - V)/tau : volt\nr = V/V_rest : 1", parameters={"tau": "5*ms", "V_rest": "2*volt", "V_th": "1*volt"},
         threshold="V > V_th", reset="V = 0*V_th",
     )  # fmt: skip
-    return Circuit("lif", (Population("exc", 2, lif),), (), Protocol((Phase("run", "10*ms"),), dt="1*ms"))
+    return Circuit("lif", [Population("exc", 2, lif)], Protocol((Phase("run", "10*ms"),), dt="1*ms"))
 
 
 def recorded(samples: int = 1, cells: int = 1, unit: str = "1") -> Traces:
@@ -132,7 +133,7 @@ def test_levels_left_out_for_a_rule_are_told_with_its_reason():
     rule = PlasticityRule("odd", "dw/dt = eta*exp(r_post*r_pre)", {"eta": "1*Hz"})
     projection = Projection("W", "inp", "p.I", Constant(1.0), rule)
     protocol = Protocol((Phase("shown", "5*ms", plastic=("odd",)),), {"inp.r": "image"}, dt="1*ms")
-    circuit = replace(leak(), projections=(projection,), protocol=protocol)
+    circuit = replace(leak(), fragment=Fragment(leak().populations, (projection,)), protocol=protocol)
     comparison = compare(circuit, np.ones((1, 1)), progress=False)
     assert comparison.report["levels"] == ["brian2:equations"]
     text = comparison.markdown()

@@ -18,6 +18,7 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
+    Fragment,
     Given,
     Like,
     OneToOne,
@@ -141,7 +142,7 @@ def bench(form: Form, duration: str = "100*ms", low_high: tuple[float, float] = 
     )
     clamps = {"inp.r": "image", "low.x": "image", "out.y": "target"}
     phases = (Phase("free", duration), Phase("taught", duration, shared={"teach": 1}))
-    return Circuit("bench", populations, projections, Protocol(phases, clamps, {"teach": 0}))
+    return Circuit("bench", Fragment(populations, projections), Protocol(phases, clamps, {"teach": 0}))
 
 
 def settled(form: Form, teach: int, low_high=(-0.7, 1.3), lk=LK, gb=GB, ga=GA, gd=GD, som=SOM) -> dict[str, np.ndarray]:
@@ -214,7 +215,10 @@ def test_the_default_target_potentials_are_minus_one_and_one():
     circuit = bench(Form(), "20*ms", low_high=(-1.0, 1.0))
     default = replace(
         circuit,
-        populations=tuple(replace(p, cell=output_pyramidal()) if p.name == "out" else p for p in circuit.populations),
+        fragment=Fragment(
+            tuple(replace(p, cell=output_pyramidal()) if p.name == "out" else p for p in circuit.populations),
+            circuit.projections,
+        ),
     )
     ends = simulate(default, X, Y, level="torch:steady", progress=False).ends["taught"]
     np.testing.assert_allclose(ends["out.u"], settled(Form(), 1, (-1.0, 1.0))["out.u"], rtol=0, atol=1e-9)
@@ -229,7 +233,7 @@ def test_transfer_functions(name):
         protocol = Protocol(
             (Phase("p", "1*ms"),), {f"q.{n}": "image" for n in parse_cell(tested.equations, "probe").inputs}
         )
-        circuit = Circuit("t", (Population("q", 6, tested),), (), protocol)
+        circuit = Circuit("t", [Population("q", 6, tested)], protocol)
         result = simulate(circuit, u[None], level="torch:trajectory", progress=False)
         np.testing.assert_allclose(result.ends["p"]["q.r"][0], PHI[name](argument), rtol=1e-14, atol=1e-15)
 
@@ -263,7 +267,7 @@ def network(form: Form, wrap=lambda cell: cell, rules: bool = False) -> Circuit:
     plastic = ("predict", "silence") if rules else ()
     phases = (Phase("free", "8*ms", plastic=plastic), Phase("taught", "8*ms", shared={"teach": 1}, plastic=plastic))
     return Circuit(
-        "net", populations, projections, Protocol(phases, {"low.x": "image", "out.y": "target"}, {"teach": 0})
+        "net", Fragment(populations, projections), Protocol(phases, {"low.x": "image", "out.y": "target"}, {"teach": 0})
     )
 
 
@@ -406,7 +410,7 @@ def test_decay_of_instantaneous_cells_is_the_exact_euler_factor():
             Phase("off", "3*ms", shared={"teach": 0}),
             Phase("held", "3*ms", shared={"teach": 1}),  # taught to rest: g_som counts
         )
-        circuit = Circuit("decay", populations, projections, Protocol(phases))
+        circuit = Circuit("decay", Fragment(populations, projections), Protocol(phases))
         variables = ["pyr.u", "out.u", "sst.u", "low.r"]
         result = simulate(
             circuit, X, Y, level="torch:trajectory", dt="0.05*ms", batch_size=2, record=variables, progress=False
@@ -449,8 +453,7 @@ def test_decay_with_slow_dendrites_is_a_matrix_power(units, back):
     )
     circuit = Circuit(
         "c",
-        (Population("inp", 1, SOURCE), Population("p", 1, cell)),
-        (wire("W", "inp", "p.I_basal", np.ones((1, 1))),),
+        [Population("inp", 1, SOURCE), Population("p", 1, cell), wire("W", "inp", "p.I_basal", np.ones((1, 1)))],
         Protocol((Phase("f", "6*ms"),)),
     )
     eigenvalues, vectors = np.linalg.eig(a)
@@ -539,8 +542,12 @@ def test_noise_is_white_with_the_given_sigma(units):
     form, dt = Form(units), 0.1
     circuit = Circuit(
         "noise",
-        (Population("inp", 3, SOURCE), Population("p", 40, noisy(form.pyramidal(), text))),
-        (wire("B", "inp", "p.I_basal", drawn(3, 40)), wire("A", "inp", "p.I_apical", drawn(3, 40, seed=9))),
+        [
+            Population("inp", 3, SOURCE),
+            Population("p", 40, noisy(form.pyramidal(), text)),
+            wire("B", "inp", "p.I_basal", drawn(3, 40)),
+            wire("A", "inp", "p.I_apical", drawn(3, 40, seed=9)),
+        ],
         Protocol((Phase("f", "50*ms"),), {"inp.r": "image"}),
     )
     traces = simulate(circuit, X[:1], level="torch:trajectory", record=["p.u"], progress=False, seed=3).traces
@@ -561,8 +568,11 @@ def test_noise_scales_with_sigma_and_sigma_is_a_parameter_of_the_population():
     def run(sigma: str) -> np.ndarray:
         circuit = Circuit(
             "noise",
-            (Population("inp", 3, SOURCE), Population("p", 2, cell, {"sigma_u": sigma})),
-            (wire("B", "inp", "p.I_basal", weights),),
+            [
+                Population("inp", 3, SOURCE),
+                Population("p", 2, cell, {"sigma_u": sigma}),
+                wire("B", "inp", "p.I_basal", weights),
+            ],
             Protocol((Phase("f", "5*ms"),), {"inp.r": "image"}),
         )
         return simulate(circuit, X[:1], level="torch:trajectory", record=["p.u"], progress=False).traces["p.u"]
@@ -576,8 +586,7 @@ def test_noise_on_another_state():
     cell = noisy(pyramidal("linear", tau_dendrite="2*ms"), "0.2*ms**-0.5", state="v_A")
     circuit = Circuit(
         "noise",
-        (Population("inp", 3, SOURCE), Population("p", 2, cell)),
-        (wire("B", "inp", "p.I_basal", np.ones((3, 2))),),
+        [Population("inp", 3, SOURCE), Population("p", 2, cell), wire("B", "inp", "p.I_basal", np.ones((3, 2)))],
         Protocol((Phase("f", "5*ms"),)),
     )
     traces = simulate(circuit, level="torch:trajectory", record=["p.v_B", "p.v_A", "p.u"], progress=False).traces
@@ -590,8 +599,7 @@ def test_noise_on_two_states_is_independent_with_a_sigma_each():
     cell = noisy(noisy(pyramidal("linear", tau_dendrite="2*ms"), "0.1*ms**-0.5"), "0.3*ms**-0.5", state="v_A")
     circuit = Circuit(
         "noise",
-        (Population("inp", 3, SOURCE), Population("p", 200, cell)),
-        (wire("B", "inp", "p.I_basal", np.ones((3, 200))),),
+        [Population("inp", 3, SOURCE), Population("p", 200, cell), wire("B", "inp", "p.I_basal", np.ones((3, 200)))],
         Protocol((Phase("f", "5*ms"),)),
     )
     traces = simulate(circuit, level="torch:trajectory", record=["p.u", "p.v_A"], progress=False).traces
@@ -611,12 +619,14 @@ def step_circuit(cell: Cell, source: str = "p", duration: str = "2*ms") -> Circu
     reader = Cell("reader", "r = I : 1\nI : 1 (port)")
     return Circuit(
         "step",
-        (Population("inp", 3, SOURCE), Population("p", 3, cell), Population("reader", 3, reader)),
-        (
+        [
+            Population("inp", 3, SOURCE),
+            Population("p", 3, cell),
+            Population("reader", 3, reader),
             wire("B", "inp", "p.I_basal", W_B),
             wire("A", "inp", "p.I_apical", W_A),
             Projection("read", source, "reader.I", connectivity=OneToOne()),
-        ),
+        ],
         Protocol((Phase("silent", "1*ms"), Phase("step", duration, clamps={"inp.r": "image"}))),
     )
 
@@ -660,8 +670,7 @@ def test_a_prospective_cell_does_not_lag_behind_a_slow_wave():
     ):
         circuit = Circuit(
             "wave",
-            (Population("inp", 1, SOURCE), Population("p", 1, cell)),
-            (wire("B", "inp", "p.I_basal", np.ones((1, 1))),),
+            [Population("inp", 1, SOURCE), Population("p", 1, cell), wire("B", "inp", "p.I_basal", np.ones((1, 1)))],
             Protocol((Phase("piece", "0.5*ms"),), {"inp.r": "image"}, reset=False),
         )
         result = simulate(circuit, pieces, level="torch:trajectory", record=["p.r"], progress=False)
@@ -704,11 +713,13 @@ def test_a_rate_that_is_the_state_looks_ahead():
     reader = Cell("reader", "s = I : 1\nI : 1 (port)", rate="s")
     circuit = Circuit(
         "low",
-        (Population("low", 3, cell), Population("q", 3, reader), Population("q2", 3, reader)),
-        (
+        [
+            Population("low", 3, cell),
+            Population("q", 3, reader),
+            Population("q2", 3, reader),
             Projection("W", "low", "q.I", connectivity=OneToOne()),
             Projection("V", "low.r", "q2.I", connectivity=OneToOne()),
-        ),
+        ],
         Protocol((Phase("f", "4*ms"),), {"low.x": "image"}),
     )
     traces = simulate(circuit, X[:1], level="torch:trajectory", record=["q.I", "q2.I"], progress=False).traces
@@ -784,7 +795,9 @@ def test_electrodes_against_their_formulas():
         Projection("x", "step", "a.I", connectivity=OneToOne()),
         Projection("y", "psc", "b.I", connectivity=OneToOne()),
     )
-    circuit = Circuit("electrodes", populations, projections, Protocol((Phase("f", "10*ms"), Phase("g", "10*ms"))))
+    circuit = Circuit(
+        "electrodes", Fragment(populations, projections), Protocol((Phase("f", "10*ms"), Phase("g", "10*ms")))
+    )
     for level in LEVELS:
         traces = simulate(circuit, level=level, dt="0.05*ms", record=["a.I", "b.I"], progress=False).traces
         step = np.arange(400)
@@ -822,7 +835,6 @@ def test_sigma_of_the_wrong_unit_is_refused():
     with pytest.raises(CircuitError, match="Population 'p'"):
         Circuit(
             "noise",
-            (Population("inp", 3, SOURCE), Population("p", 2, cell)),
-            (Projection("B", "inp", "p.I_basal", Constant(1)),),
+            [Population("inp", 3, SOURCE), Population("p", 2, cell), Projection("B", "inp", "p.I_basal", Constant(1))],
             Protocol((Phase("f", "5*ms"),)),
         )

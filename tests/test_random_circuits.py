@@ -24,6 +24,7 @@ from neurosim import (
     SOURCE,
     Circuit,
     Dense,
+    Fragment,
     Given,
     OneToOne,
     Phase,
@@ -539,9 +540,7 @@ def circuit_of(
         shared={"beta": 0.0, "mod": 1.0},
         reset=drawn.reset,
     )
-    return Circuit(
-        f"random {drawn.seed}", tuple(populations), tuple(projections), protocol, Readout(f"p{top}.r", "first")
-    )
+    return Circuit(f"random {drawn.seed}", Fragment(populations, projections), protocol, Readout(f"p{top}.r", "first"))
 
 
 # ------------------------------------------------------------------ the oracle

@@ -50,8 +50,8 @@ LEAKY = Cell("leaky", "du/dt = (I - u)/tau : 1\n r = 2*u : 1\n I : 1 (port)\n", 
 def relaxation(n: int = N, names: tuple[str, str] = ("inp", "c"), steps: dict[str, int] = STEPS) -> Circuit:
     """Leaky cells, each under the current that is its pixel."""
     return Circuit(
-        "relaxation", (Population(names[0], n, SOURCE), Population(names[1], n, LEAKY)),
-        (Projection("W", names[0], f"{names[1]}.I", Given(np.eye(n))),),
+        "relaxation", [Population(names[0], n, SOURCE), Population(names[1], n, LEAKY),
+         Projection("W", names[0], f"{names[1]}.I", Given(np.eye(n)))],
         Protocol(tuple(Phase(p, f"{k}*ms") for p, k in steps.items()), {f"{names[0]}.r": "image"}, dt="1*ms"),
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_spikes_have_a_selection_of_their_own(tmp_path, level):
     A cell spikes in each n-th step, n the first with I (1 - (1 - dt/tau)^n) > theta, and its potential begins at 0 again."""
     cell = Cell("lif", "dv/dt = (I - v)/tau : 1\n I : 1 (port)\n", rate="spike_train", threshold="v > 1", reset="v = 0", parameters={"tau": "10*ms"})  # fmt: skip
     circuit = Circuit(
-        "lif", (Population("inp", 3, SOURCE), Population("p", 3, cell)), (Projection("W", "inp", "p.I", connectivity=OneToOne()),),
+        "lif", [Population("inp", 3, SOURCE), Population("p", 3, cell), Projection("W", "inp", "p.I", connectivity=OneToOne())],
         Protocol((Phase("one", "50*ms"), Phase("two", "70*ms")), {"inp.r": "image"}, dt="1*ms"),
     )  # fmt: skip
     weights = {"W": np.ones(3)}
@@ -336,7 +336,7 @@ def test_a_population_of_20000_cells(tmp_path):
     small, cells = relaxation(steps={"rise": 3}), np.arange(0, 20_000, 2)
     image = np.random.default_rng(0).normal(size=(1, 20_000))
     circuit = Circuit(
-        "large", (Population("inp", 20_000, SOURCE), Population("c", 20_000, LEAKY)), (Projection("W", "inp", "c.I", connectivity=OneToOne()),),
+        "large", [Population("inp", 20_000, SOURCE), Population("c", 20_000, LEAKY), Projection("W", "inp", "c.I", connectivity=OneToOne())],
         small.protocol,
     )  # fmt: skip
     recorder = Recorder(["c.u", "inp.r"], cells={"c": cells}, path=tmp_path / "t.h5")  # type: ignore[arg-type]
@@ -951,7 +951,7 @@ def test_divergence_keeps_the_rows_before_it(tmp_path, level, where):
     """du/dt = (I + 30 u^2)/tau grows beyond all numbers; Euler in NumPy says when."""
     cell = Cell("grow", "du/dt = (I + 30*u*u)/tau : 1\n I : 1 (port)\n", rate="u", parameters={"tau": "10*ms"})
     circuit = Circuit(
-        "grow", (Population("inp", 2, SOURCE), Population("c", 2, cell)), (Projection("W", "inp", "c.I", Given(np.eye(2))),),
+        "grow", [Population("inp", 2, SOURCE), Population("c", 2, cell), Projection("W", "inp", "c.I", Given(np.eye(2)))],
         Protocol((Phase("a", "20*ms"), Phase("b", "500*ms")), {"inp.r": "image"}, dt="1*ms"),
     )  # fmt: skip
     u, wanted = np.zeros(2), []

@@ -17,6 +17,7 @@ from neurosim import (
     Conv2d,
     Dense,
     FeedForward,
+    Fragment,
     PerMap,
     Phase,
     Population,
@@ -71,7 +72,7 @@ def circuit(net, transfer="tanh(u)", loss="cross_entropy", wanted="target"):
         if f"b{l}" in biases:
             projections.append(Projection(f"b{l}", "one", f"p{l}.I_bias", Uniform(-0.5, 0.5), connectivity=kind))
     return Circuit(
-        net, tuple(populations), tuple(projections), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
+        net, Fragment(populations, projections), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
         Readout(f"p{len(layers)}.r", "free", wanted=wanted),
         FeedForward(tuple(f"W{l}" for l in range(1, len(layers) + 1)), biases, transfer, loss=loss),
     )  # fmt: skip
@@ -179,8 +180,8 @@ def test_the_drive_is_the_sum_over_positions_that_the_connectivity_states(connec
     c, picture = connectivity, (2, 4, 4)
     shape = (3, *c.maps(picture))
     built = Circuit(
-        "loops", (Population("inp", picture, SOURCE), Population("p1", shape, CELL)),
-        (Projection("W1", "inp", "p1.I", Uniform(-1, 1), connectivity=c),), Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
+        "loops", [Population("inp", picture, SOURCE), Population("p1", shape, CELL),
+         Projection("W1", "inp", "p1.I", Uniform(-1, 1), connectivity=c)], Protocol((Phase("free", "10*ms"),), {"inp.r": "image"}),
         reference=FeedForward(("W1",), (), "1*u"),
     )  # fmt: skip
     rng = np.random.default_rng(0)

@@ -299,8 +299,8 @@ def circuit():
     rule = PlasticityRule("delta", "dw/dt = eta/T*error_post*r_pre", {"eta": 1e9, "T": "20*ms"})
     phases = (Phase("free", "60*ms"), Phase("learn", "20*ms", plastic=("delta",)))
     return Circuit(
-        "delta", (Population("inp", 64, SOURCE), Population("out", 10, cell)),
-        (Projection("W", "inp", "out.I", Dense(), Constant(0), rule),),
+        "delta",
+        [Population("inp", 64, SOURCE), Population("out", 10, cell), Projection("W", "inp", "out.I", Constant(0), rule)],
         Protocol(phases, {"inp.r": "image", "out.y": "target"}), readout=Readout("out.r", "free"),
     )
 ''')  # fmt: skip

@@ -197,8 +197,7 @@ CELL = Cell("leaky", "dv/dt = (-v + I)/tau : 1\nr = tanh(v) : 1\nI : 1 (port)\ny
 HEBB = PlasticityRule("hebb", "dw/dt = eta*r_post*r_pre", {"eta": "1*Hz"})
 CIRCUIT = Circuit(
     "tiny",
-    (Population("inp", 2, SOURCE), Population("p", 3, CELL)),
-    (Projection("W", "inp", "p.I", Constant(0.1), HEBB),),
+    [Population("inp", 2, SOURCE), Population("p", 3, CELL), Projection("W", "inp", "p.I", Constant(0.1), HEBB)],
     Protocol((Phase("free", "2*ms", plastic=("hebb",)),), {"inp.r": "image"}, dt="1*ms"),
     Readout("p.r", "free"),
 )
@@ -269,7 +268,7 @@ def test_a_list_of_texts_is_one_value_for_each_cell():
         parameters={"E_L": "-70*mV", "tau": "1*ms", "v_0": "1*mV"},
     )
     circuit = Circuit(
-        "rest", (Population("p", 2, cell, {"E_L": ["-70*mV", "-60*mV"]}),), (), Protocol((Phase("free", "50*ms"),))
+        "rest", [Population("p", 2, cell, {"E_L": ["-70*mV", "-60*mV"]})], Protocol((Phase("free", "50*ms"),))
     )
     result = neurosim.simulate(circuit, level="torch:trajectory", progress=False)
     np.testing.assert_allclose(result.ends["free"]["p.v"][0], [-0.07, -0.06], rtol=1e-12)

@@ -18,6 +18,7 @@ from neurosim import (
     SOURCE,
     Cell,
     Circuit,
+    Fragment,
     Given,
     OneToOne,
     Phase,
@@ -117,9 +118,8 @@ def looped(
     )  # fmt: skip
     return Circuit(
         "looped",
-        (Population("x", PIXELS, SOURCE), Population("l", K, SOURCE), Population("F", N, stream), Population("D", N, stream),
-         Population("P", 2, MEET), Population("s", K, SEEN)),
-        tuple(projections), Protocol((*first, windows), reset=reset), readout=readout,
+        Fragment((Population("x", PIXELS, SOURCE), Population("l", K, SOURCE), Population("F", N, stream), Population("D", N, stream),
+         Population("P", 2, MEET), Population("s", K, SEEN)), projections), Protocol((*first, windows), reset=reset), readout=readout,
     )  # fmt: skip
 
 
@@ -463,9 +463,9 @@ def plain(
     )  # fmt: skip
     phases = phases or (Phase("settle", "400*ms"), Phase("learn", "50*ms", plastic=("q",)))
     return Circuit(
-        "plain", (Population("x", PIXELS, SOURCE), Population("l", K, SOURCE), Population("c", n, cell, values or {})),
-        (Projection("U", "x", "c.I", Uniform(-1, 1), PlasticityRule("q", rule, {"eta": "1*Hz"}, apply="trial")),
-         Projection("V", "l", "c.A", Uniform(-1, 1))),
+        "plain", [Population("x", PIXELS, SOURCE), Population("l", K, SOURCE), Population("c", n, cell, values or {}),
+         Projection("U", "x", "c.I", Uniform(-1, 1), PlasticityRule("q", rule, {"eta": "1*Hz"}, apply="trial")),
+         Projection("V", "l", "c.A", Uniform(-1, 1))],
         Protocol((Windows(phases, clamps={"x.r": "image", "l.r": "label", "c.R": "same", **(clamps or {})}),), shared=shared or {}),
     )  # fmt: skip
 
@@ -630,8 +630,7 @@ def chain(cell, phases, *, sent="", clamps=None, loop=False):
     if loop:
         projections.append(Projection("L", "p", "p.I", Uniform(-0.3, 0.3)))
     return Circuit(
-        "chain", (Population("x", PIXELS, SOURCE), Population("s", PIXELS, cell), Population("p", 3, LEAKY), Population("q", 2, LEAKY)),
-        tuple(projections), Protocol(phases, clamps={"x.r": "image", **(clamps or {})}),
+        "chain", Fragment((Population("x", PIXELS, SOURCE), Population("s", PIXELS, cell), Population("p", 3, LEAKY), Population("q", 2, LEAKY)), projections), Protocol(phases, clamps={"x.r": "image", **(clamps or {})}),
     )  # fmt: skip
 
 
@@ -690,9 +689,7 @@ def test_a_sent_variable_that_no_state_reaches(loop):
     """s sends its rate and, to p, a variable of an input and of a shared value."""
     cell = Cell("s", "du/dt = (-u + I)/tau : 1\nr = tanh(u) : 1\ng = gain*y**2 : 1\nI : 1 (port)\ny : 1 (input)\ngain : 1 (shared)", parameters=TAUS)  # fmt: skip
     circuit = chain(cell, two(gain=(0.5, 2.0)), sent=".g", clamps={"s.y": "image"}, loop=loop)
-    circuit = dataclasses.replace(
-        circuit, projections=(*circuit.projections, Projection("T", "s", "q.I", Uniform(0, 0)))
-    )
+    circuit = dataclasses.replace(circuit, fragment=[*circuit.fragment, Projection("T", "s", "q.I", Uniform(0, 0))])
     stimuli = stimuli_of(3)
     x = stimuli["image"]
     assert_settled(circuit, stimuli, {"first": 0.5 * x**2, "second": 2.0 * x**2}, loop)
@@ -715,7 +712,7 @@ LABELS_AND_PICTURE = (Population("l", K, SOURCE), Population("x", PIXELS, SOURCE
 
 
 def small(windows, *more, populations=LABELS_AND_PICTURE):
-    return Circuit("small", populations, (), Protocol((*more, windows)))
+    return Circuit("small", Fragment(populations), Protocol((*more, windows)))
 
 
 @pytest.mark.parametrize(

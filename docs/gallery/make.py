@@ -25,6 +25,7 @@ from PIL import Image
 
 from neurosim import (
     Circuit,
+    Fragment,
     OneToOne,
     Phase,
     Population,
@@ -95,7 +96,7 @@ def bac_cells() -> Traces:
             Projection(f"into_{name}_apical", f"{name}_apical", f"{name}.I_a", OneToOne()),
         ]
     phases = (Phase("rest", "40*ms"), Phase("current", on), Phase("after", "60*ms"))
-    circuit = Circuit("bac_cells", tuple(populations), tuple(projections), Protocol(phases, dt="0.05*ms"))
+    circuit = Circuit("bac_cells", Fragment(populations, projections), Protocol(phases, dt="0.05*ms"))
     return simulate(circuit, record=["active.V_a", "passive.V_a"], stride=20, progress=False).traces
 
 
@@ -113,7 +114,7 @@ def fi_traces() -> Traces:
         Projection("into_soma", "soma", "cell.I_s", OneToOne()),
         Projection("into_apical", "apical", "cell.I_a", OneToOne()),
     )
-    circuit = Circuit("bac_cells", populations, projections, Protocol((Phase("current", on),), dt="0.05*ms"))
+    circuit = Circuit("bac_cells", Fragment(populations, projections), Protocol((Phase("current", on),), dt="0.05*ms"))
     return simulate(circuit, record=["cell.I_s", "cell.I_a"], stride=200, progress=False).traces
 
 

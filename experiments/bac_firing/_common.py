@@ -49,15 +49,13 @@ def cells_with_electrodes(
     """
     return Circuit(
         "bac_cells",
-        (
+        [
             Population("cell", n, bac_pyramidal(), parameters or {}),
             Population("soma", n, *soma),
             Population("apical", n, *apical),
-        ),
-        (
             Projection("into_soma", "soma", "cell.I_s", connectivity=OneToOne()),
             Projection("into_apical", "apical", "cell.I_a", connectivity=OneToOne()),
-        ),
+        ],
         Protocol((Phase("trial", duration),), dt=DT),
     )
 

@@ -165,19 +165,17 @@ def inhibition_circuit(onsets: np.ndarray, conductances: np.ndarray) -> Circuit:
     pyramidal = conductance_synapse(bac_pyramidal(), "inh", "I_a", "V_a", kind="GABA")
     return Circuit(
         "dendritic_inhibition",
-        (
+        [
             Population("cell", n, pyramidal),
             Population("interneuron", n, lif()),
             Population("soma", n, current_step("1700*pA", f"{ONSET}*ms", "5*ms")),
             Population("apical", n, epsc("600*pA", f"{ONSET + 5}*ms")),
             Population("drive", n, current_step("600*pA", duration="10*ms"), {"onset": (ONSET + onsets) * ms}),
-        ),
-        (
             Projection("into_soma", "soma", "cell.I_s", connectivity=OneToOne()),
             Projection("into_apical", "apical", "cell.I_a_electrode", connectivity=OneToOne()),
             Projection("into_interneuron", "drive", "interneuron.I", connectivity=OneToOne()),
             Projection("gaba", "interneuron", "cell.S_inh", Given(conductances[None] * 1e-9), connectivity=OneToOne()),
-        ),
+        ],
         Protocol((Phase("trial", "300*ms"),), dt=DT),
     )
 
@@ -272,9 +270,7 @@ def driven(duration: str = "1000*ms") -> Circuit:
         (current_step(duration=duration), {"amplitude": apical * pA}),
         duration,
     )
-    return replace(
-        base, populations=base.populations + more.populations, projections=base.projections + more.projections
-    )
+    return replace(base, fragment=[*base.fragment, *more.fragment])
 
 
 def levels() -> dict[str, Any]:

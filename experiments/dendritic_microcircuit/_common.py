@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim import Circuit
+from neurosim import Circuit, Fragment
 from neurosim.analysis import command_line
 from neurosim.analysis.command_line import parse
 from neurosim.models import dendritic_microcircuit
@@ -45,7 +45,7 @@ def with_rates(circuit: Circuit, rates: Mapping[str, float]) -> Circuit:
                 rule = replace(p.rule, parameters={**p.rule.parameters, "eta": f"{eta!r}/ms"}) if eta else None
                 p = replace(p, rule=rule)
         changed.append(p)
-    return replace(circuit, projections=tuple(changed))
+    return replace(circuit, fragment=Fragment(circuit.populations, tuple(changed)))
 
 
 class Unseen:

@@ -3,6 +3,7 @@
 from neurosim.description.cell import ONE, SOURCE, Cell
 from neurosim.description.citation import Citation
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
+from neurosim.description.fragment import Fragment
 from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
 from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
 from neurosim.description.phase import Phase, RandomSign
@@ -39,6 +40,7 @@ __all__ = [
     "Conv2d",
     "Dense",
     "FeedForward",
+    "Fragment",
     "FrozenDict",
     "Given",
     "Glorot",

@@ -23,8 +23,6 @@ def check_names(populations: Sequence[Population], projections: Sequence[Project
                 )
             if what == "Population" and item.name in RESERVED_POPULATIONS:
                 raise CircuitError(f"Population '{item.name}': files of traces use this name; choose another.")
-    check_unique("population", [p.name for p in populations])
-    check_unique("projection", [p.name for p in projections])
     check_unique("phase", [phase.name for phase in described_phases(protocol)])
 
 

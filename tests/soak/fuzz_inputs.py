@@ -1025,7 +1025,7 @@ def build(words: dict[str, Any], simulated: bool = False) -> None:
     populations = neurosim.Population("inp", 3, neurosim.SOURCE), neurosim.Population(words["name"], words["n"], cell)
     projection = neurosim.Projection("W", "inp", f"{words['name']}.I", weights, rule)
     protocol = neurosim.Protocol((phase,), dt=words["dt"])
-    circuit = neurosim.Circuit("net", populations, (projection,), protocol)
+    circuit = neurosim.Circuit("net", neurosim.Fragment(populations, (projection,)), protocol)
     neurosim.describe(circuit)
     if simulated:
         neurosim.simulate(circuit, np.zeros((1, 3)), level="torch:steady", progress=False)

@@ -68,7 +68,7 @@ def circuit(cells: int) -> Circuit:
     """Leaky cells, each under the current that is its pixel."""
     cell = Cell("leaky", "du/dt = (I - u)/tau : 1\n I : 1 (port)\n", rate="u", parameters={"tau": "10*ms"})
     return Circuit(
-        "leaky", (Population("inp", cells, SOURCE), Population("c", cells, cell)), (Projection("W", "inp", "c.I", connectivity=OneToOne()),),
+        "leaky", [Population("inp", cells, SOURCE), Population("c", cells, cell), Projection("W", "inp", "c.I", connectivity=OneToOne())],
         Protocol((Phase("rise", f"{RISE}*ms"), Phase("hold", f"{HOLD}*ms")), {"inp.r": "image"}, dt="1*ms"),
     )  # fmt: skip
 
