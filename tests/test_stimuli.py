@@ -261,7 +261,7 @@ def test_one_field_for_populations_of_two_sizes():
 def test_a_misspelt_field_of_windows_is_named_at_the_call():
     windows = Windows((Phase("a", "1*ms"),), clamps={"l.r": "label", "x.r": "sam"})
     populations = (Population("l", 3, SOURCE), Population("x", 1, SOURCE))
-    net = Circuit("small", populations, (), Protocol((windows,)))
+    net = Circuit("small", populations, Protocol((windows,)))
     for stimuli in ({"target": [0, 1]}, X):
         with pytest.raises(NeurosimError, match=r"'x.r'.* Did you mean 'same'\?"):
             run(net, "torch:steady", stimuli)
@@ -312,8 +312,8 @@ from neurosim import *
 def circuit():
     source = Cell("source", "r : 1 (input)")
     output = Cell("output", "du/dt = (-u + I)/tau : 1\\nI : 1 (port)", {"tau": "1*ms"}, rate="u")
-    return Circuit("other", (Population("inp", 64, source), Population("out", 10, output)),
-        (Projection("W", "inp", "out.I", Constant(0)),),
+    return Circuit("other", [Population("inp", 64, source), Population("out", 10, output),
+        Projection("W", "inp", "out.I", Constant(0))],
         Protocol((Phase("only", "5*ms"),), {"inp.r": "current"}), Readout("out.u", "only"))
 """
 
