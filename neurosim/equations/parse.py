@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -232,7 +232,7 @@ def _word(node: ast.AST) -> str:
 def _read_marked(name: str, call: ast.Call, shown: str, where: str) -> Reduced | Hold | Derivative:
     word, arguments = _word(call), [_one_line(ast.unparse(a)) for a in call.args]
     row = REDUCTIONS.get(word)
-    axes: Sequence[str] = row.axes if row else ()
+    axes = list(row.axes) if row else []
     most = 2 if word == "hold" or len(axes) > 1 else 1
     if call.keywords or not (2 if word == "hold" else 1) <= len(arguments) <= most:
         form = {"hold": "hold(variable, phase)", "derivative": "derivative(state)"}.get(word)
