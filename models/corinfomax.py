@@ -344,9 +344,9 @@ def _protocol(p: dict[str, Any], top: int, step: float, random_sign: bool, inter
     lateral = ("lateral",) if interneurons else ()
 
     def phase(name: str, steps: int, nudge: float, contrast: float, plastic: tuple[str, ...]) -> Phase:
-        """A phase in whose last step the rules read the rates."""
+        """A phase in whose last published step the rules read the rates."""
         shared = {"nudge": nudge, "contrast": contrast}
-        return Phase(name, _ms(steps * step), shared, plastic=plastic, gate="dt" if plastic else None)
+        return Phase(name, _ms(steps * step), shared, plastic=plastic, gate=_ms(step) if plastic else None)
 
     if p["nudging"] == "one_sided":
         phases = (

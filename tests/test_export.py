@@ -135,7 +135,7 @@ def test_hdf5_neo_nwb_and_back(name, recordings, tmp_path):
 def test_the_recordings_hold_what_the_tests_are_about(recordings):
     with Traces.load(recordings["float32"]) as traces:
         assert traces["pyr1.u"].dtype == np.float32 and traces["pyr1.u"].shape == (1200, 2, 8)
-        assert len(traces.weight_trials) == 3 and len(traces.phases) == 6
+        assert len(traces.weight_trials) == 3 and len(traces.phases) == 4
     with Traces.load(recordings["chosen"]) as traces:
         assert list(traces.cells["pyr1"]) == [1, 5, 2] and layout.spacing(traces.time) is None
     with Traces.load(recordings["spikes"]) as traces:

@@ -112,8 +112,8 @@ def test_contrast_of_rates_is_biased():
 
 
 def target_free(circuit):
-    """The circuit with trials of the free phases only: ghosts learn, W stays."""
-    protocol = dataclasses.replace(circuit.protocol, phases=circuit.protocol.phases[:2])
+    """The circuit with trials of the free phase only: ghosts learn, W stays."""
+    protocol = dataclasses.replace(circuit.protocol, phases=circuit.protocol.phases[:1])
     return dataclasses.replace(circuit, protocol=protocol)
 
 
