@@ -44,7 +44,7 @@ from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, Population, 
 
 def circuit():
     cell = Cell(
-        "exploding", "du/dt = (1 + u**2 + I)/tau : 1\\nr = u : 1\\nI : 1", ports=("I",), parameters={"tau": "10*ms"}
+        "exploding", "du/dt = (1 + u**2 + I)/tau : 1\\nr = u : 1\\nI : 1 (port)", {"tau": "10*ms"}
     )
     return Circuit(
         "exploding",
@@ -253,11 +253,11 @@ def test_simulate_with_a_circuit_of_ones_own(cli, tmp_path, model):
 OWN_INPUT = """
 from neurosim import SOURCE, Cell, Circuit, OneToOne, Phase, Population, Projection, Protocol
 
-relay = Cell("relay", "du/dt = (-u + I)/tau : 1\\nI : 1", rate="u", ports=("I",), parameters={"tau": "10*ms"}, initial={"u": 0.0})
+relay = Cell("relay", "du/dt = (-u + I)/tau : 1\\nI : 1 (port)", {"tau": "10*ms"}, rate="u", initial={"u": 0.0})
 
 def circuit(target=False, clamped=True):
     populations = [Population("inp", 3, SOURCE), Population("out", 3, relay)]
-    projections = [Projection("P", "inp", "out.I", OneToOne())]
+    projections = [Projection("P", "inp", "out.I", connectivity=OneToOne())]
     clamps = {"inp.r": "image"} if clamped else {}
     if target:
         populations.append(Population("goal", 2, SOURCE))

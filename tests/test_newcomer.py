@@ -50,13 +50,12 @@ from neurosim.description import SOURCE
 def circuit():
     """A layer that learns by a rule of another name."""
     cell = Cell(
-        "c", "du/dt = (I - u)/tau : 1\\nr = u : 1\\nerr = on*(y - u) : 1\\ny : 1\\non : 1 (shared)\\nI : 1", rate="r", ports=("I",),
-        inputs=("y",), parameters={"tau": "5*ms"},
+        "c", "du/dt = (I - u)/tau : 1\\nr = u : 1\\nerr = on*(y - u) : 1\\ny : 1 (input)\\non : 1 (shared)\\nI : 1 (port)",
+        {"tau": "5*ms"},
     )
     rule = PlasticityRule("delta_rule", "dw/dt = eta*err_post*r_pre", parameters={"eta": "1*Hz"})
     return Circuit(
-        "own", [Population("inp", 64, SOURCE), Population("out", 10, cell)],
-        [Projection("W", "inp", "out.I", Dense(), Glorot(), rule)],
+        "own", [Population("inp", 64, SOURCE), Population("out", 10, cell), Projection("W", "inp", "out.I", Glorot(), rule)],
         Protocol([Phase("free", "50*ms", clamps={"inp.r": "image"}, shared={"on": 0}),
                   Phase("taught", "50*ms", clamps={"inp.r": "image", "out.y": "target"}, shared={"on": 1}, plastic=("delta_rule",))], dt="1*ms"),
         readout=Readout("out.u", "free"),

@@ -293,9 +293,9 @@ def circuit():
         du/dt = (-u + I)/tau : 1
         r = u : 1
         error = y - u : 1
-        I : 1
-        y : 1
-    """, ports=("I",), inputs=("y",), parameters={"tau": "10*ms"})
+        I : 1 (port)
+        y : 1 (input)
+    """, {"tau": "10*ms"})
     rule = PlasticityRule("delta", "dw/dt = eta/T*error_post*r_pre", {"eta": 1e9, "T": "20*ms"})
     phases = (Phase("free", "60*ms"), Phase("learn", "20*ms", plastic=("delta",)))
     return Circuit(
