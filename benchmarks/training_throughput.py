@@ -82,12 +82,10 @@ def peak(settings: Settings) -> float:
 
 def fetching(run: Trainer) -> float:
     """Seconds that fetching the batches of one turn takes."""
-    batch, rows = run.config.batch_size, torch.randperm(len(run.splits["train"]["image"])).numpy()
+    batch, rows = run.config.batch_size, torch.randperm(run.splits.samples).numpy()
     started = time.perf_counter()
     for first in range(0, len(rows), batch):
-        fields = {name: values[rows[first : first + batch]] for name, values in run.splits["train"].items()}
-        if run.augment is not None:
-            fields["image"] = run.augment(fields["image"], [0, first])
+        fields = run.splits.training(rows[first : first + batch], epoch=0, first=first)
     float(fields["image"][0, 0])
     return time.perf_counter() - started
 

@@ -209,7 +209,7 @@ def test_crops_padded_by_the_edge_equal_numpys(shape, padding):
 def test_padding_is_a_key_of_a_training(tmp_path):
     """It reaches the augmentation, stands in config.toml, gives way without crop, is checked."""
     config = resolve("ghost_units", {"sizes": (64, 8, 10), "crop": 2, "padding": "edge"})
-    assert Trainer(config, progress=False).augment.padding == "edge"
+    assert Trainer(config, progress=False).splits.augment.padding == "edge"
     (tmp_path / "config.toml").write_text(config.to_toml())
     assert TrainConfig.from_toml(tmp_path / "config.toml") == config
     assert resolve("ghost_units", crop=2).padding == "black"
@@ -490,7 +490,7 @@ def test_the_keys_are_checked_and_written_down(tmp_path):
     assert TrainConfig.from_text(config.to_toml(), "x") == config
     trainer = Trainer(replace(config, batch_size=1000), progress=False)
     assert len(trainer.splits["validation"]["image"]) == 359
-    assert len(trainer.splits["train"]["image"]) == 1078 and (trainer.batches, trainer.rest) == (
+    assert len(trainer.splits["train"]["image"]) == 1078 and (trainer.batches, trainer.splits.rest) == (
         2,
         78,
     )

@@ -40,13 +40,13 @@ from neurosim import (
     registry,
 )
 from neurosim.cli import main
-from neurosim.cli.common import disk_problem
 from neurosim.describe import FORMATS, maths, quantities
 from neurosim.describe.content import report
 from neurosim.describe.document import Maths, Name, Paragraph, Table
 from neurosim.describe.latex import LETTERS, _formula, letters
 from neurosim.equations import parse_cell, quantity
 from neurosim.errors import NeurosimError
+from neurosim.exits import disk_problem
 from neurosim.models import dendritic_microcircuit
 from neurosim.parts import conductance_synapse, lif
 

@@ -3,57 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 
 from neurosim import _start
 from neurosim._version import __version__
 from neurosim.cli import data, describe, evolve, export, plot, simulate, sweep, train, trust
-from neurosim.cli.common import Commands, disk_problem
-from neurosim.errors import NeurosimError
+from neurosim.cli.common import Commands
+from neurosim.exits import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 done, 1 error, 2 wrong usage, 130 Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal of latin-1 gets what it lacks as \u2013
     arguments = argparse.Namespace()
-    try:
+
+    def command() -> None:
         _start.take_over()
         _check_model_first(argv)
-        arguments = parser().parse_args(argv)
+        parser().parse_args(argv, arguments)
         arguments.command_line = "neurosim " + shlex.join(argv)
         arguments.run(arguments)
-        return 0
-    except KeyboardInterrupt as interrupt:
-        if debug:
-            traceback.print_exc()
-        print(f"\nStopped by Ctrl-C.{' ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
-        return _start.INTERRUPTED
-    except BrokenPipeError:
-        return 1
-    except NeurosimError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        option = next((f"--{name}" for name in ("to", "out") if hasattr(arguments, name)), None)
-        print(f"error: {disk_problem(error, option)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error} (unexpected; --debug shows where)", file=sys.stderr)
-        return 1
+
+    def option() -> str | None:
+        return next((f"--{name}" for name in ("to", "out") if hasattr(arguments, name)), None)
+
+    try:
+        return exit_status(command, option, debug="--debug" in argv)
     finally:
         _start.hand_back()
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurosim.errors import NeurosimError, StoppedError
-from neurosim.files import LOCK, check_owner, check_replaceable, locked, meant, user_text
+from neurosim.errors import NeurosimError
+from neurosim.files import LOCK, check_owner, check_replaceable, locked, user_text
 
 #: Recordings of `neurosim simulate` and `neurosim train` in their folders.
 RECORDINGS = ("traces.h5", "recording.h5")
@@ -287,43 +286,3 @@ def check_files(files: Iterable[Path], overwrite: bool, suffixes: Sequence[str],
                 f"--overwrite replaces files that end in {', '.join(suffixes)}, and '{file}' is there; give another --to."
             )
         check_replaceable(file)
-
-
-@contextlib.contextmanager
-def goes_on(how: Callable[[], str]) -> Iterator[None]:
-    """After Ctrl-C, a full disk or the death of another process: what is kept and how to go on (empty: nothing was begun yet)."""
-    try:
-        yield
-    except (KeyboardInterrupt, OSError, StoppedError) as error:
-        text = how()
-        if not text:
-            raise
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"{error} {text}".strip()) from None
-        said = disk_problem(error) if isinstance(error, OSError) else str(error)
-        raise NeurosimError(f"{said} {text}") from error
-
-
-def how_to_go_on(command: str, out: Path) -> str:
-    """The command that goes on with a run that was stopped."""
-    together = " under torchrun, as before" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-    return f"`neurosim {command} --resume {out}` goes on{together}."
-
-
-def disk_problem(error: OSError, option: str | None = "--out") -> str:
-    """What went wrong with a file, and what to do; `option` is the one that says where a command writes, None where there is none."""
-    where = f" '{meant(error.filename)}'" if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    elsewhere = f"write elsewhere with {option}" if option else ""
-    cures = {
-        errno.ENOSPC: ("The disk is full (or has as many files as it can hold)", "free some space"),
-        errno.EDQUOT: ("The quota is used up", "free some space"),
-        errno.EFBIG: ("A limit on the size of files was reached (ulimit -f)", "raise it"),
-        errno.EROFS: ("The file system is read-only", ""),
-        errno.EACCES: ("No permission there", ""),
-    }
-    text = f"{error.strerror or error}{where}."
-    if error.errno not in cures:
-        return text
-    what, cure = cures[error.errno]
-    advice = ", or ".join(filter(None, (cure, elsewhere)))
-    return f"{text} {what}{': ' + advice if advice else ''}."

@@ -7,8 +7,9 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from neurosim.cli.common import Commands, goes_on, how_to_go_on, model_argument, output_folder
+from neurosim.cli.common import Commands, model_argument, output_folder
 from neurosim.errors import NeurosimError
+from neurosim.exits import goes_on, how_to_go_on
 from neurosim.files import user_text
 
 

@@ -12,7 +12,6 @@ from neurosim.cli.common import (
     Commands,
     circuit_of,
     dynamics_arguments,
-    goes_on,
     options_of,
     output_folder,
     recorder_options,
@@ -21,6 +20,7 @@ from neurosim.cli.common import (
     shared_arguments,
 )
 from neurosim.errors import DivergenceError
+from neurosim.exits import goes_on
 from neurosim.files import write_whole
 
 

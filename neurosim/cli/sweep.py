@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from neurosim.cli.common import TEXTS, Commands, check_files, goes_on
+from neurosim.cli.common import TEXTS, Commands, check_files
 from neurosim.errors import NeurosimError
+from neurosim.exits import goes_on
 from neurosim.files import user_text, write_whole
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from neurosim.cli.common import (
     Commands,
-    goes_on,
-    how_to_go_on,
     output_folder,
     recorder_options,
     recording_arguments,
     shared_arguments,
 )
 from neurosim.errors import NeurosimError
+from neurosim.exits import goes_on
 from neurosim.files import user_text
 
 
@@ -59,62 +57,54 @@ def add(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from neurosim.backends.torch.workers import is_first, leave
-    from neurosim.training import resolve, resume
-    from neurosim.training.run import CONFIG, RECORDING, RESULT, accuracy_text, remarks
+    from neurosim.backends.torch.workers import is_first
+    from neurosim.training import resolve
+    from neurosim.training.report import go_on, kept, tell
+    from neurosim.training.run import CONFIG
     from neurosim.training.start import start
 
     if arguments.resume:
-        if arguments.model:
-            raise NeurosimError(
-                f"--resume {arguments.resume} goes on with the run of that folder; leave '{arguments.model}' out."
-            )
-        given = {
-            name: value
-            for name, value in vars(arguments).items()
-            if name not in ("command", "run", "debug", "command_line", "resume", "model")
-        }
-        if beside := [
-            f"--{'set' if name == 'settings' else name.replace('_', '-')}"
-            for name, value in given.items()
-            if value not in (None, [], False)
-        ]:
-            raise NeurosimError(
-                f"--resume {arguments.resume} goes on with the run of that folder, as its config.toml says; leave {', '.join(beside)} out. A longer or "
-                f"changed run is a new one: --weights {arguments.resume} begins from its weights."
-            )
-        out = Path(arguments.resume)
-        finished = (out / RESULT).is_file()
-        with goes_on(lambda: _kept(out)):
-            run: Any = resume(out)
-    else:
-        values, weights, named_by = _experiment(arguments)
-        config = resolve(
-            values.pop("model"), values.pop("settings"), named_by, **values
-        )  # complain before a folder is made
-        arguments.model = config.model
-        finished = False
-        place = (  # under torchrun one process makes it
-            output_folder(arguments, CONFIG) if is_first() else contextlib.nullcontext(Path(arguments.out or "runs"))
+        _check_alone(arguments)
+        go_on(Path(arguments.resume))
+        return
+    values, weights, named_by = _experiment(arguments)
+    # Complain before a folder is made.
+    config = resolve(values.pop("model"), values.pop("settings"), named_by, **values)
+    arguments.model = config.model
+    place = contextlib.nullcontext(Path(arguments.out or "runs"))
+    if is_first():  # which makes the folder, under torchrun too
+        place = output_folder(arguments, CONFIG)
+    with place as out, goes_on(lambda: kept(out)):
+        run: Any = start(
+            config,
+            out,
+            arguments.data_dir,
+            weights,
+            command=arguments.command_line,
+            overwrite=arguments.overwrite,
+            track=arguments.track,
         )
-        with place as out, goes_on(lambda: _kept(out)):
-            run = start(
-                config, out, arguments.data_dir, weights, command=arguments.command_line, overwrite=arguments.overwrite,
-                track=arguments.track,
-            )  # fmt: skip
-    leave()
-    if not is_first():
-        return
-    result = run.result
-    if finished:
-        print(f"the run in {out} has finished already: {accuracy_text(result)}")
-        return
-    print(f"{accuracy_text(result)} after {len(run.metrics)} epochs, {result['seconds']:.1f} s")
-    for line in remarks(run):
-        print(line, file=sys.stderr if line.startswith("warning") else sys.stdout)
-    best = ", best.safetensors" if (out / "best.safetensors").is_file() else ""
-    recording = f", {RECORDING}" if run.config.recorder else ""
-    print(f"wrote config.toml, metrics.jsonl, result.json, weights.safetensors{best}{recording} in {out}")
+    tell(run, out)
+
+
+def _check_alone(arguments: argparse.Namespace) -> None:
+    """Refuse other options beside ``--resume``."""
+    resumed = arguments.resume
+    goes = f"--resume {resumed} goes on with the run of that folder"
+    if arguments.model:
+        raise NeurosimError(f"{goes}; leave '{arguments.model}' out.")
+    own = ("command", "run", "debug", "command_line", "resume", "model")
+    given = [
+        "set" if name == "settings" else name.replace("_", "-")
+        for name, value in vars(arguments).items()
+        if name not in own and value not in (None, [], False)
+    ]
+    if given:
+        raise NeurosimError(
+            f"{goes}, as its config.toml says; leave {', '.join(f'--{name}' for name in given)} "
+            f"out. A longer or changed run is a new one: --weights {resumed} begins from its "
+            "weights."
+        )
 
 
 def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any, str | None]:
@@ -157,12 +147,3 @@ def _experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any, str
     if arguments.credits is not None:
         values["settings"]["credits"] = arguments.credits
     return values, weights, arguments.model if arguments.model.endswith(".toml") else None
-
-
-def _kept(out: Path) -> str:
-    """What is kept of a run that was stopped, and how to go on; empty where nothing is."""
-    from neurosim.training.run import CONFIG
-
-    if not (out / CONFIG).exists():
-        return ""
-    return f"Metrics and weights of the epochs that ended are kept in {out}; {how_to_go_on('train', out)}"

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from neurosim.training.config import TrainConfig, resolve
+from neurosim.training.config import TrainConfig
+from neurosim.training.resolve import resolve
 from neurosim.training.run import Run, load
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ held values of a circuit start anew in each trial and checkpoints fall between t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,17 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     everything = {name: values for name, values in tensors.items() if name != "optimiser/updates"}  # that is a count
     files.check_finite(path, everything, MEND)
     return tensors, state
+
+
+def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of a checkpoint with their names under a prefix: ``weights/W1``."""
+    return {f"{prefix}/{name}": values for name, values in arrays.items()}
+
+
+def part(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of a checkpoint's arrays that `under` put under a prefix."""
+    start = f"{prefix}/"
+    return {n.removeprefix(start): values for n, values in arrays.items() if n.startswith(start)}
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from neurosim.errors import NeurosimError, unknown
+from neurosim.plan import Plan
 from neurosim.training.config import TrainConfig
 
 #: Where `Transform.state` keeps the number of updates so far, beside moments by projection.
@@ -126,3 +128,40 @@ class Transform:
             name, _, moment = key.rpartition("/")
             device = "cpu" if moment == "step" else self.parameters[name].device  # where torch keeps them
             self.optimiser.state[self.parameters[name]][moment] = torch.tensor(value, device=device)
+
+
+def transform_of(
+    config: TrainConfig,
+    plan: Plan,
+    weights: dict[str, torch.Tensor],
+) -> Transform | None:
+    """The transform that a configuration asks for, if any.
+
+    `weights` are those that the engine changes: of a reference net, all of them are optimised.
+    """
+    if config.optimiser == "none":
+        return None
+    if config.is_reference:  # it has no rules
+        return Transform(config, weights, dict.fromkeys(weights, ""))
+    chosen = _chosen(config, plan)
+    rules = {p.name: rule.name for p, rule in plan.plastic()}
+    return Transform(config, weights, {name: r for name, r in rules.items() if r in chosen})
+
+
+def _chosen(config: TrainConfig, plan: Plan) -> tuple[str, ...]:
+    """The names of the rules to optimise."""
+    rules = {p.name: rule for p, rule in plan.plastic()}
+    names = {rule.name for rule in rules.values()}
+    chosen = config.optimise
+    if chosen == ("feedforward",) and "feedforward" not in names:  # a model of the user's own
+        chosen = tuple(rule.name for rule in rules.values() if rule.exact is None)
+    for name in chosen:
+        if name not in names:
+            raise unknown("plasticity rule to optimise", name, sorted(names))
+    for name, rule in rules.items():
+        if rule.exact is not None and rule.name in chosen:
+            raise NeurosimError(
+                f"optimise names '{rule.name}', whose exact form gives the weights of '{name}' and "
+                "no change that an optimiser could transform; leave it out."
+            )
+    return chosen

@@ -28,7 +28,7 @@ from neurosim.checks import checked
 from neurosim.circuit import Circuit
 from neurosim.description import Silent
 from neurosim.errors import NeurosimError
-from neurosim.files import user_path
+from neurosim.files import user_path, write_whole
 from neurosim.reading import damaged, of_types, read_table, read_text, table
 from neurosim.training.config import TrainConfig
 
@@ -161,6 +161,16 @@ def remarks(run: Run) -> list[str]:
         if isinstance(measure, Silent) and last.get(name):
             lines.append(f"warning: {last[name]} cells of {measure.variable} are 0 for every sample: {measure.cure}")
     return lines
+
+
+def write_rows(
+    folder: Path,
+    metrics: list[dict[str, Any]],
+    timing: list[dict[str, Any]],
+) -> None:
+    """Write ``metrics.jsonl`` and ``timing.jsonl``."""
+    write_whole(folder / METRICS, as_lines(metrics).encode())
+    write_whole(folder / TIMING, as_lines(timing).encode())
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:

@@ -24,20 +24,20 @@ from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.files import check_owner, locked, user_path, write_whole
 from neurosim.simulation import versions
 from neurosim.training import checkpoint
-from neurosim.training.config import TrainConfig, resolve
+from neurosim.training.config import TrainConfig
+from neurosim.training.resolve import resolve
 from neurosim.training.run import (
     BEST,
     CONFIG,
-    METRICS,
     ORIGIN,
     RECORDING,
     RESULT,
-    TIMING,
     Run,
     load,
     read_origin,
     read_result,
     save_weights,
+    write_rows,
 )
 from neurosim.training.track import FOLDER as EVENTS
 from neurosim.training.track import Tracker, require_tensorboard
@@ -242,8 +242,7 @@ def _warn_of_round_off(origin: Mapping[str, Any], workers: Workers) -> None:
 
 def _begin(trainer: Trainer, folder: Path) -> None:
     """The files of a run in which nothing was trained yet."""
-    for name in (METRICS, TIMING):
-        write_whole(folder / name, b"")
+    write_rows(folder, [], [])
     (folder / BEST).unlink(missing_ok=True)
     save_weights(folder, trainer.engine.weights())
 

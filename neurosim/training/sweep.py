@@ -27,6 +27,7 @@ from typing import IO, Any, Protocol
 from neurosim.errors import NeurosimError
 from neurosim.files import check_owner, locked, meant, user_path, write_whole
 from neurosim.simulation import versions
+from neurosim.training import worker
 from neurosim.training.config import (
     SWEEP_KEYS,
     TrainConfig,
@@ -36,9 +37,9 @@ from neurosim.training.config import (
     label,
     pair,
     read_toml,
-    resolve,
     table_of,
 )
+from neurosim.training.resolve import resolve
 from neurosim.training.run import CONFIG, ORIGIN, read_result
 
 LOG = "log.txt"
@@ -220,31 +221,21 @@ def _locked(log: IO[bytes], stop: Stop) -> bool:
 def _process(job: Job, log: IO[bytes], stop: Stop) -> int:
     """Run the process of a run to its end; returns its exit status, negative for a signal."""
     process = subprocess.Popen(
-        # -P: like the command `neurosim`, and unlike a bare -c, not to import what happens to lie in the present folder
-        [sys.executable, "-P", "-c", f"import sys; from {__name__} import child; sys.exit(child(sys.argv[1]))", str(job.folder)],
-        stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=job.cwd,
-        start_new_session=True,  # Ctrl-C in the terminal reaches the sweep alone, which passes it on once
+        # -P: as the command `neurosim`, it does not import what happens to lie in the present folder
+        [sys.executable, "-P", "-m", worker.__name__, str(job.folder)],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=job.cwd,
+        start_new_session=True,  # Ctrl-C in the terminal reaches the sweep alone, which passes it on
         env={**os.environ, "OMP_NUM_THREADS": job.threads, "TQDM_MININTERVAL": "10"},
-    )  # fmt: skip
+    )
     assert process.stdin is not None
     with process.stdin:  # closed when the sweep stops, and by the system if this process is killed
         while not stop.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(0.2)
     return process.wait()
-
-
-def child(folder: str) -> int:
-    """Train the run of a folder; the end of standard input counts as Ctrl-C, which writes a checkpoint."""
-    from neurosim.cli import main
-
-    def watch() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=watch, daemon=True).start()
-    return main(["train", "--resume", folder])
 
 
 def _last_words(log: Path, begin: int, code: int) -> str:
