@@ -94,16 +94,21 @@ def checked(function: F) -> F:
             kind = signature.parameters[name].kind
             if name in hints and kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 bound.arguments[name] = check(name, value, hints[name])
-        try:
-            return function(*bound.args, **bound.kwargs)
-        except ArithmeticError as error:  # numbers in their range, with products that are not
-            given = ", ".join(f"{k} = {shown(v)}" for k, v in bound.arguments.items() if isinstance(v, int | float))
-            raise NeurosimError(
-                f"{given}: products of these leave the range of numbers ({error}). Give values nearer to the defaults."
-            ) from error
+        return in_range(lambda: function(*bound.args, **bound.kwargs), bound.arguments)
 
     call.checked = True  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+def in_range(call: Callable[[], Any], given: Mapping[str, Any]) -> Any:
+    """The result of `call`; an error that names the numbers given, where products of them leave the range of floats."""
+    try:
+        return call()
+    except ArithmeticError as error:
+        numbers = ", ".join(f"{k} = {shown(v)}" for k, v in given.items() if isinstance(v, int | float))
+        raise NeurosimError(
+            f"{numbers}: products of these leave the range of numbers ({error}). Give values nearer to the defaults."
+        ) from error
 
 
 def check_fields(item: Any, where: str = "", error: type[NeurosimError] = NeurosimError) -> None:

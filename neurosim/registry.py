@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from neurosim import trusted
-from neurosim.checks import check, hints_of, shown
+from neurosim.checks import check, shown
 from neurosim.circuit import Circuit
 from neurosim.errors import NeurosimError, suggest, unknown
 from neurosim.files import user_text
+from neurosim.settings import preset_of, settings_hints
 
 
 def names() -> list[str]:
@@ -43,8 +44,8 @@ class Model:
         return dict(inspect.signature(self.build).parameters)
 
     def checked(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings as the builder's annotations want them; see `neurosim.checks.checked`."""
-        hints = hints_of(self.build) if hasattr(self.build, "checked") else {}
+        """The settings as the builder's annotations want them; see `neurosim.settings`, `neurosim.checks.checked`."""
+        hints = settings_hints(self.build)
         return {key: check(key, value, hints.get(key, Any)) for key, value in settings.items()}
 
     def circuit(self, settings: Mapping[str, Any] | None = None) -> Circuit:
@@ -186,7 +187,7 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 
 def _model(name: str, module: Any, build: Callable[..., Circuit]) -> Model:
-    preset = getattr(module, "training", lambda settings, dataset: {})
+    preset = getattr(module, "training", None) or (lambda settings, dataset: preset_of(module.__file__, dataset))
     return Model(name, build, preset, (inspect.getdoc(module) or name).partition("\n")[0])
 
 

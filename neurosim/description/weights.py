@@ -118,6 +118,7 @@ class Tied(Value):
     """`factor` times the weights of another projection, straight or transposed, at every step.
 
     Of one connectivity with it: `Dense` to `Dense`, `OneToOne` to `OneToOne`. Tied weights have no rule of their own.
+    Weights may be tied to tied ones.
     """
 
     projection: str

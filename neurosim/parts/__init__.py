@@ -2,23 +2,27 @@
 
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
+* `ghosts`: ghost units that predict a feedback, or follow and hold it
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
 * `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
 * `dynamics`: prospective coding and white noise, for any rate cell
-* `transfer`: transfer functions by name
+* `transfer`: transfer functions and their slopes by name
 """
 
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
+from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
 from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
 from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
-from neurosim.parts.transfer import TRANSFER, transfer
+from neurosim.parts.transfer import SLOPES, TRANSFER, slope, transfer
 
 __all__ = [
+    "CENTRED",
     "CONDUCTANCES",
+    "SLOPES",
     "TRANSFER",
     "bac_pyramidal",
     "conductance_synapse",
@@ -26,6 +30,7 @@ __all__ = [
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "ghost_unit",
     "lif",
     "low_pass_input",
     "noisy",
@@ -33,6 +38,8 @@ __all__ = [
     "prospective",
     "pyramidal",
     "release_sites",
+    "slope",
     "sst_interneuron",
+    "tracking_ghost",
     "transfer",
 ]

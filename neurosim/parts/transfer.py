@@ -1,4 +1,4 @@
-"""Transfer functions by name, as Brian2 text."""
+"""Transfer functions and their slopes by name, as Brian2 text."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ TRANSFER = {
     "soft_relu": f"0.1*({substitute(SOFTPLUS, {'u': '(u - 3)'})})",
     "linear": "u",
 }
+#: slope of the rate in the potential u, in terms of the rate r where that is possible
+SLOPES = {
+    "logistic": "r*(1 - r)",
+    "tanh": "1 - r**2",
+    "hard_sigmoid": "int(u >= 0)*int(u <= 1)",
+    "relu": "int(u > 0)",
+    "softplus": "1/(1 + exp(-u))",
+    "linear": "1",
+}
 
 
 def transfer(name: str, of: str = "u") -> str:
@@ -25,3 +34,11 @@ def transfer(name: str, of: str = "u") -> str:
     if name not in TRANSFER:
         raise unknown("transfer function", name, TRANSFER)
     return substitute(TRANSFER[name], {"u": of if of.isidentifier() else f"({of})"})
+
+
+def slope(name: str, of: str = "u", rate: str = "r") -> str:
+    """The slope of the transfer function `name` at the expression `of`, where its value is `rate`, as text."""
+    if name not in SLOPES:
+        raise unknown("transfer function with a slope", name, SLOPES)
+    parts = {"u": of, "r": rate}
+    return substitute(SLOPES[name], {k: v if v.isidentifier() else f"({v})" for k, v in parts.items()})

@@ -12,7 +12,7 @@ from neurosim.plan.population import PopulationPlan
 from neurosim.plan.projection import ProjectionPlan
 from neurosim.plan.rules import SharedUnits, lower_rule
 from neurosim.plan.units import same_unit
-from neurosim.plan.weights import check_given, follow_like, lower_start, weight_shape
+from neurosim.plan.weights import check_given, follow_like, lower_start, owner, weight_shape
 
 
 def lower_projections(
@@ -59,7 +59,7 @@ def _projection(
     n_pre, n_post, kind = source.n, target.n, projection.connectivity
     if isinstance(kind, OneToOne) and n_pre != n_post:
         raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
-    tie = projection.tie or Tied(projection.name)
+    tie = owner(projection, by_name) if projection.tie else Tied(projection.name)
     if projection.tie:
         _check_tie(projection, tie, (n_pre, n_post), by_name, plans, where)
     elif isinstance(kind, Dense | Conv2d | PerMap) and projection.weights is None:
@@ -94,12 +94,10 @@ def _check_tie(
     plans: Mapping[str, ProjectionPlan],
     where: str,
 ) -> None:
-    """Refuse a tie to weights that are not there, or of another kind or shape."""
+    """Refuse a tie to weights of another kind or shape; `tie` is to their owner."""
     root, transpose = tie.projection, tie.transpose
-    if root not in by_name:
-        raise CircuitError(f"{where}: tied to an unknown projection. {unknown('projection', root, by_name)}")
     other = by_name[root]
-    if other.tie or not isinstance(other.connectivity, Dense | OneToOne):
+    if not isinstance(other.connectivity, Dense | OneToOne):
         raise CircuitError(
             f"{where}: tied to '{root}', which has no dense or one-to-one weights of its own; tie to their owner."
         )

@@ -90,6 +90,32 @@ def weight_shape(projection: Projection, source: PopulationPlan, target: Populat
     return (source.maps * kind.size**2, target.maps)
 
 
+def owner(projection: Projection, by_name: Mapping[str, Projection]) -> Tied:
+    """The tie to the projection that owns the weights, through ties to ties; factor and transpose are those in all.
+
+    Raises
+    ------
+    CircuitError
+        A tie to a projection that is not there, or to itself.
+    """
+    tie, name, seen = projection.tie, projection.name, [projection.name]
+    factor, transpose = 1.0, False
+    while tie:
+        if tie.projection not in by_name:
+            raise CircuitError(
+                f"Projection '{name}': tied to an unknown projection. {unknown('projection', tie.projection, by_name)}"
+            )
+        factor, transpose, name = factor * tie.factor, transpose != tie.transpose, tie.projection
+        if name in seen:
+            raise CircuitError(
+                f"Projection '{projection.name}': tied to {' to '.join(map(repr, [*seen[1:], name]))}, which owns no "
+                "weights; tie to the projection that owns them."
+            )
+        seen.append(name)
+        tie = by_name[name].tie
+    return Tied(name, factor, transpose)
+
+
 def follow_like(
     projection: Projection,
     shape: tuple[int, int],
@@ -104,13 +130,9 @@ def follow_like(
     if name not in by_name:
         raise CircuitError(f"{where}: starts like an unknown projection. {unknown('projection', name, by_name)}")
     other = by_name[name]
-    if other.tie and other.tie.projection not in by_name:
-        raise CircuitError(
-            f"Projection '{name}': tied to an unknown projection. {unknown('projection', other.tie.projection, by_name)}"
-        )
     if other.tie:
-        transpose, factor = transpose != other.tie.transpose, factor * other.tie.factor
-        other = by_name[other.tie.projection]
+        tie = owner(other, by_name)
+        transpose, factor, other = transpose != tie.transpose, factor * tie.factor, by_name[tie.projection]
     if other.name in (*seen, projection.name):
         raise CircuitError(f"{where}: it and '{name}' each start like the other; draw one of them.")
     if not isinstance(other.connectivity, Dense) or not isinstance(projection.connectivity, Dense):
