@@ -142,9 +142,9 @@ def preset_of(module_file: str | None, dataset: str) -> dict[str, Any]:
 def _whole(name: str, tables: Mapping[str, Any], file: Path, after: tuple[str, ...] = ()) -> dict[str, Any]:
     """A table with those that it continues; lists as tuples."""
     own = {k: tuple(v) if isinstance(v, list) else v for k, v in tables[name].items()}
-    base = own.pop("base", None)
-    if base is None:
+    if "base" not in own:
         return own
+    base = str(own.pop("base"))
     if base not in tables or base in (name, *after):
         raise NeurosimError(f"'{file}': [{name}] has base = '{base}'; expected another of {', '.join(tables)}.")
     return _whole(base, tables, file, (name, *after)) | own

@@ -851,9 +851,9 @@ def test_inputs_of_the_last_phase_do_not_reach_the_next_trial(level):
     [
         (
             Angle("W", "W"),
-            r"weights of 2 x 3 \('W'\) and 2 x 3 \('W'\); wanted one shape, once the second is transposed",
+            r"weights of 2 x 3 \('W'\) and 2 x 3 \('W'\); expected one shape, once the second is transposed",
         ),
-        (SmallestEigenvalue("W", ""), r"wanted square weights"),
+        (SmallestEigenvalue("W", ""), r"expected square weights"),
         (
             Silent("p.r", "late", ""),
             r"taken in phase 'late'; to evaluate, a trial ends with the readout's phase, 'free'",

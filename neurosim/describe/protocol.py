@@ -16,7 +16,7 @@ from neurosim.describe.pieces import (
     listing,
     named,
 )
-from neurosim.description import WINDOW_FIELDS, Angle, Ratio, Silent
+from neurosim.description import WINDOW_FIELDS
 from neurosim.equations import seconds, unit_text
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ONE_STEP, Plan
@@ -140,28 +140,9 @@ def measurement_table(circuit: Circuit) -> Table:
     if circuit.readout is not None:
         rows.append(("Loss reported", (loss[circuit.readout.loss],)))
     for name, measure in circuit.measures.items():
-        match measure:
-            case Ratio(of, to, phase, limit):
-                text: Text = (
-                    "rms of ",
-                    *named(of),
-                    " over rms of ",
-                    *named(to),
-                    " at the end of phase ",
-                    Name(phase),
-                )
-                text += (f"; training stops above {limit:g}",) if limit is not None else ()
-            case Silent(variable, phase):
-                text = (
-                    "number of cells with ",
-                    Name(variable),
-                    " = 0 for every sample, at the end of phase ",
-                    Name(phase),
-                )
-            case Angle(of, to):
-                text = ("angle between the weights ", Name(of), " and ", Name(to), " transposed (Frobenius)")
-            case _:
-                text = ("smallest eigenvalue of the symmetric part of ", Name(measure.of))
+        text = tuple(
+            Name(part) if number % 2 else part for number, part in enumerate(measure.text().split("`")) if part
+        )
         rows.append(((Name(name),), text))
     net = circuit.reference
     if net is not None:

@@ -5,7 +5,7 @@ from neurosim.description.citation import Citation
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
 from neurosim.description.fragment import Fragment
 from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
-from neurosim.description.measures import Angle, Measure, Ratio, Silent, SmallestEigenvalue
+from neurosim.description.measures import Angle, Measure, Ratio, Reads, Silent, SmallestEigenvalue
 from neurosim.description.phase import Phase, RandomSign
 from neurosim.description.population import Population
 from neurosim.description.projection import Projection
@@ -60,6 +60,7 @@ __all__ = [
     "RandomSign",
     "Ratio",
     "Readout",
+    "Reads",
     "Relaxation",
     "Silent",
     "SmallestEigenvalue",

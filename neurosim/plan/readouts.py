@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neurosim.description import Angle, Ratio, Silent
+from neurosim.description import Measure
 from neurosim.equations import seconds
 from neurosim.errors import CircuitError, unknown
 from neurosim.plan.plan import Plan
@@ -16,35 +16,37 @@ def check_readout(plan: Plan) -> None:
         if readout.phase not in [p.name for p in plan.phases]:
             raise CircuitError(f"Readout: {unknown('phase', readout.phase, [p.name for p in plan.phases])}")
     for name, measure in plan.circuit.measures.items():
-        if isinstance(measure, Ratio | Silent):
-            for variable in (*measure.of, *measure.to) if isinstance(measure, Ratio) else (measure.variable,):
-                plan.variable(variable)
-            names = [p.name for p in plan.phases]
-            if measure.phase not in names:
-                raise CircuitError(f"Measure '{name}': {unknown('phase', measure.phase, names)}")
-            if readout is not None and names.index(measure.phase) > names.index(readout.phase):
-                raise CircuitError(
-                    f"Measure '{name}' is taken in phase '{measure.phase}'; to evaluate, a trial ends with the readout's phase, "
-                    f"'{readout.phase}'. Take it there or before."
-                )
-            continue
-        owners = [p.name for p in plan.projections.values() if p.root == p.name]
-        for projection in (measure.of, measure.to) if isinstance(measure, Angle) else (measure.of,):
-            if projection not in owners:
-                raise CircuitError(
-                    f"Measure '{name}': {unknown('projection with weights of its own', projection, owners)}"
-                )
-        of = plan.projections[measure.of]
-        to = plan.projections[measure.to] if isinstance(measure, Angle) else of
-        if of.weight_shape != to.weight_shape[::-1]:
-            what = "one shape, once the second is transposed" if isinstance(measure, Angle) else "square weights"
-            raise CircuitError(
-                f"Measure '{name}': weights of {' x '.join(map(str, of.weight_shape))} ('{of.name}') and {' x '.join(map(str, to.weight_shape))} ('{to.name}'); wanted {what}."
-            )
+        _check_measure(name, measure, plan)
     if plan.circuit.reference is not None:
         for name in (*plan.circuit.reference.weights, *plan.circuit.reference.biases):
             if name and name not in plan.projections:
                 raise CircuitError(f"Reference: {unknown('projection', name, plan.projections)}")
+
+
+def _check_measure(name: str, measure: Measure, plan: Plan) -> None:
+    """Refuse a measure of what is not there, or is not there in time."""
+    reads, readout = measure.reads(), plan.circuit.readout
+    if reads.phase is None:
+        owners = {p.name: p.weight_shape for p in plan.projections.values() if p.root == p.name}
+        for projection in reads.names:
+            if projection not in owners:
+                raise CircuitError(
+                    f"Measure '{name}': {unknown('projection with weights of its own', projection, owners)}"
+                )
+        if expected := measure.misfit({n: owners[n] for n in reads.names}):
+            got = " and ".join(f"{' x '.join(map(str, owners[n]))} ('{n}')" for n in reads.names)
+            raise CircuitError(f"Measure '{name}': weights of {got}; expected {expected}.")
+        return
+    for variable in reads.names:
+        plan.variable(variable)
+    names = [p.name for p in plan.phases]
+    if reads.phase not in names:
+        raise CircuitError(f"Measure '{name}': {unknown('phase', reads.phase, names)}")
+    if readout is not None and names.index(reads.phase) > names.index(readout.phase):
+        raise CircuitError(
+            f"Measure '{name}' is taken in phase '{reads.phase}'; to evaluate, a trial ends with the readout's phase, "
+            f"'{readout.phase}'. Take it there or before."
+        )
 
 
 def check_relaxation(plan: Plan) -> None:

@@ -26,7 +26,6 @@ import numpy as np
 from neurosim import registry, tensors
 from neurosim.checks import checked
 from neurosim.circuit import Circuit
-from neurosim.description import Silent
 from neurosim.errors import NeurosimError
 from neurosim.files import user_path, write_whole
 from neurosim.reading import damaged, of_types, read_table, read_text, table
@@ -158,8 +157,8 @@ def remarks(run: Run) -> list[str]:
             f"distance from the fixed point left by the published relaxation (largest of the last epoch): {residuals}"
         )
     for name, measure in run.circuit.measures.items():
-        if isinstance(measure, Silent) and last.get(name):
-            lines.append(f"warning: {last[name]} cells of {measure.variable} are 0 for every sample: {measure.cure}")
+        if remark := measure.remark(last.get(name)):
+            lines.append(f"warning: {remark}")
     return lines
 
 

@@ -93,7 +93,7 @@ class Evaluator:
         row: dict[str, Any] = {"accuracy": right / total} if classifies(self.readout) else {}
         row["loss"] = loss / total
         if ends:
-            row |= self.measures.read_states(result.ends, len(own), self.workers)
+            row |= self.measures.read_states(result.ends, len(own))
         return row
 
     def _rows(self, total: int) -> tuple[np.ndarray, np.ndarray]:

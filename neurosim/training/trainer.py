@@ -111,7 +111,7 @@ class Trainer:
             self.engine.transform = self.transform
         if config.level.startswith("torch"):
             self.splits.convert(self.engine.arrays.asarray)
-        self.measures = Measures(self.circuit, states=not config.is_reference)
+        self.measures = Measures(self.circuit, not config.is_reference, self.workers)
         self._evaluator = Evaluator(
             config,
             self.circuit,
