@@ -40,7 +40,6 @@ from neurosim import (
     Fragment,
     Glorot,
     Gram,
-    InverseCorrelation,
     OneToOne,
     Phase,
     PlasticityRule,
@@ -56,6 +55,7 @@ from neurosim import (
 )
 from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
 from neurosim.equations import seconds
+from neurosim.parts import InverseCorrelation
 from neurosim.errors import NeurosimError
 
 #: The paper.
@@ -335,7 +335,7 @@ def _lateral(lateral: str, lam: float, gamma: float, window: dict[str, Any]) -> 
     share = "" if lateral == "published" else "/(1 + gamma_pre*power_pre)"
     return PlasticityRule(
         "lateral", f"dw/dt = gamma/T_gate*(w - z_post*z_pre{share}/lam)", {"gamma": gamma, "lam": lam} | window, apply="trial",
-        symmetric=lateral != "woodbury", exact=InverseCorrelation("r", lam) if lateral == "woodbury" else None,
+        symmetric=lateral != "woodbury", batch=InverseCorrelation("r", lam) if lateral == "woodbury" else None,
     )  # fmt: skip
 
 
@@ -395,7 +395,7 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     built = circuit(**{**own, "preset": name})  # complains of settings that make no circuit
     rules = [rule for _, rule in built.plan.plastic()]
     chosen["optimise"] = tuple(n for n in chosen["optimise"] if n in {rule.name for rule in rules})
-    if any(rule.exact is not None for rule in rules):
+    if any(rule.batch is not None for rule in rules):
         chosen["dtype"] = "float64"  # an inverse that grows where nothing is seen
     chosen["dt"] = built.protocol.dt  # the published step
     return chosen

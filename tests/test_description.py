@@ -20,7 +20,6 @@ from neurosim import (
     Fragment,
     Given,
     Gram,
-    InverseCorrelation,
     OneToOne,
     Phase,
     PlasticityRule,
@@ -37,6 +36,7 @@ from neurosim import (
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
+from neurosim.parts import InverseCorrelation
 
 LEVELS = ("brian2:equations", "brian2:dense", "torch:trajectory")
 LEAK = """
@@ -670,8 +670,8 @@ def test_gram_weights_are_symmetric_and_positive():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"symmetric": True}, r"symmetric with apply = 'now' between 2 and 3 cells; wanted square weights"),
-        ({"exact": InverseCorrelation("r", 0.9)}, r"exact with apply = 'now' between 2 and 3 cells"),
+        ({"symmetric": True}, r"symmetric with apply = 'now' between 2 and 3 cells; expected square weights"),
+        ({"batch": InverseCorrelation("r", 0.9)}, r"batch with apply = 'now' between 2 and 3 cells"),
     ],
 )
 def test_rules_of_whole_matrices(rule, message):
@@ -682,8 +682,8 @@ def test_rules_of_whole_matrices(rule, message):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"apply": "phase", "exact": InverseCorrelation("r", 0.9)}, r"takes apply='trial', no filter and no bounds"),
-        ({"apply": "trial", "exact": InverseCorrelation("q", 0.9)}, r"no variable of inp 'q'"),
+        ({"apply": "phase", "batch": InverseCorrelation("r", 0.9)}, r"takes apply='trial', no filter and no bounds"),
+        ({"apply": "trial", "batch": InverseCorrelation("q", 0.9)}, r"no variable of inp 'q'"),
     ],
 )
 def test_rules_of_an_inverse(rule, message):

@@ -31,7 +31,6 @@ from neurosim import (
     Given,
     Glorot,
     Gram,
-    InverseCorrelation,
     Orthogonal,
     Phase,
     PlasticityRule,
@@ -59,6 +58,7 @@ from neurosim.models import (
     tdca_control,
     tdca_search,
 )  # fmt: skip
+from neurosim.parts import InverseCorrelation
 
 STEADY = LEVELS[3]
 # `brian2:equations` takes longest: where the others say the same, it waits for the slow tests.

@@ -16,7 +16,6 @@ from neurosim import (
     Cell,
     Circuit,
     Constant,
-    InverseCorrelation,
     Phase,
     PlasticityRule,
     Population,
@@ -30,6 +29,7 @@ from neurosim.checks import Amount, Count, In, NotNegative, Positive, PositiveTi
 from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.models import ghost_units
+from neurosim.parts import InverseCorrelation
 from neurosim.training import resolve
 from neurosim.training.config import TrainConfig
 from neurosim.training.evolution.config import EvolveConfig
@@ -207,7 +207,7 @@ WORKS: dict[str, dict[str, Any]] = {
     "Angle": {"of": "W", "to": "V"}, "Cell": {"name": "c", "equations": "r = 1 : 1"},
     "Circuit": {"name": "c", "populations": CIRCUIT.populations, "projections": CIRCUIT.projections, "protocol": CIRCUIT.protocol},
     "Conv2d": {"size": 3}, "FeedForward": {"weights": ("W",), "biases": (), "transfer": "u"},
-    "Given": {"values": [[1.0]]}, "InverseCorrelation": {"rate": "r", "forgetting": 0.5},
+    "Given": {"values": [[1.0]]}, 
     "Like": {"projection": "W"}, "Phase": {"name": "a", "duration": "1*ms"},
     "PlasticityRule": {"name": "h", "equation": "dw/dt = 1*Hz"},
     "Population": {"name": "p", "n": 2, "cell": CELL}, "Projection": {"name": "W", "source": "inp", "target": "p.I"},

@@ -30,6 +30,11 @@ def named(names: Iterable[str]) -> Text:
     return tuple(spans)
 
 
+def backticked(text: str) -> Text:
+    """A text with names in backticks."""
+    return tuple(Name(part) if number % 2 else part for number, part in enumerate(text.split("`")) if part)
+
+
 def joined(texts: Iterable[Text], between: str = "; ") -> Text:
     """Texts with something between; empty ones are left out."""
     spans: list[Span] = []

@@ -9,6 +9,7 @@ from neurosim.describe import maths, quantities
 from neurosim.describe.document import Block, Maths, Name, Paragraph, Table, Text
 from neurosim.describe.pieces import (
     NOTHING,
+    backticked,
     counted,
     duration,
     grouped,
@@ -140,10 +141,7 @@ def measurement_table(circuit: Circuit) -> Table:
     if circuit.readout is not None:
         rows.append(("Loss reported", (loss[circuit.readout.loss],)))
     for name, measure in circuit.measures.items():
-        text = tuple(
-            Name(part) if number % 2 else part for number, part in enumerate(measure.text().split("`")) if part
-        )
-        rows.append(((Name(name),), text))
+        rows.append(((Name(name),), backticked(measure.text())))
     net = circuit.reference
     if net is not None:
         biases = named(b for b in net.biases if b)

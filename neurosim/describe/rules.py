@@ -7,9 +7,9 @@ from typing import Any
 
 from neurosim.circuit import Circuit
 from neurosim.describe import maths, quantities
-from neurosim.describe.document import Maths, Name, Section, Text
+from neurosim.describe.document import Maths, Section, Text
 from neurosim.describe.pieces import (
-    IDENTITY,
+    backticked,
     grouped,
     joined,
     listing,
@@ -18,7 +18,6 @@ from neurosim.describe.pieces import (
     parameter_table,
     weight_unit,
 )
-from neurosim.equations.units import DIMENSIONLESS
 from neurosim.plan import ProjectionPlan
 
 
@@ -27,7 +26,7 @@ def rule_variants(circuit: Circuit) -> dict[str, list[ProjectionPlan]]:
 
     def described(q: ProjectionPlan) -> Hashable:
         rule = circuit.plan.rules[q.name]
-        return (rule.name, rule.rhs, rule.apply, rule.bounds, rule.filter, rule.symmetric, rule.exact)
+        return (rule.name, rule.rhs, rule.apply, rule.bounds, rule.filter, rule.symmetric, rule.batch)
 
     order = [circuit.plan.projections[p.name] for p in circuit.projections]
     return numbered(grouped([q for q in order if q.rule], described), lambda q: circuit.plan.rules[q.name].name)
@@ -70,23 +69,17 @@ def rule_section(circuit: Circuit, label: str, projections: list[ProjectionPlan]
     bounds = joined(
         (shown if len(limits) == 1 else (*shown, " (", *named(whose), ")") for shown, whose in limits.items()), ", "
     )
-    exact: Text = ()
-    if rule.exact is not None:
-        exact = (
-            Maths(
-                "W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/lambda",
-                (r"W \leftarrow \frac{1}{\lambda} \left( W - Z^{\mathsf{T}} \left( \frac{b}{\gamma} \mathbf{I} + R Z^{\mathsf{T}} \right)^{-1} Z \right)",),
-            ),
-            ", Z = R W, R the rows ", Name(rule.exact.rate), " of the b samples, ", *IDENTITY, ", ", maths.symbol("lambda"), " = ",
-            quantities.of_number(rule.exact.forgetting, DIMENSIONLESS), ", ",
-            Maths("gamma = (1 - lambda)/lambda", (r"\gamma = ( 1 - \lambda ) / \lambda",)), "; in place of the equation, which is that of one synapse",
-        )  # fmt: skip
+    batch: Text = ()
+    if rule.batch is not None:
+        plain, latex = rule.batch.formula()
+        batch = (Maths(plain, (latex,)), ", ", *backticked(rule.batch.text()))
+        batch += ("; in place of the equation, which is that of one synapse",)
     shared = any(q.shared_kernel for q in projections)
     facts = [
         ("Projections", named(q.name for q in projections)),
         ("Equation", (equation,)),
         ("Low-pass", low_pass),
-        ("Exact form", exact),
+        ("For a batch", batch),
         ("On in", named(on) or ("no phase",)),
         ("Applied", (f"{when}; mean over the samples of a batch{'; summed over the positions of a map' if shared else ''}",)),
         ("Limits of w", bounds),

@@ -1,5 +1,6 @@
 """The description of a circuit: plain data without an engine."""
 
+from neurosim.description.batch_rule import BatchRule
 from neurosim.description.cell import ONE, SOURCE, Cell
 from neurosim.description.citation import Citation
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
@@ -12,7 +13,7 @@ from neurosim.description.projection import Projection
 from neurosim.description.protocol import Protocol
 from neurosim.description.readout import FeedForward, Readout
 from neurosim.description.relaxation import Relaxation
-from neurosim.description.rule import InverseCorrelation, PlasticityRule
+from neurosim.description.rule import PlasticityRule
 from neurosim.description.value import FrozenDict, Value, frozen
 from neurosim.description.weights import (
     Constant,
@@ -33,6 +34,7 @@ __all__ = [
     "SOURCE",
     "WINDOW_FIELDS",
     "Angle",
+    "BatchRule",
     "Cell",
     "Citation",
     "Connectivity",
@@ -46,7 +48,6 @@ __all__ = [
     "Glorot",
     "Gram",
     "Initialiser",
-    "InverseCorrelation",
     "Like",
     "Measure",
     "OneToOne",

@@ -4,36 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-from annotated_types import Gt, Lt
+from typing import ClassVar, Literal
 
 from neurosim.checks import Amount, Time
+from neurosim.description.batch_rule import BatchRule
 from neurosim.description.value import Value
-
-
-@dataclass(frozen=True)
-class InverseCorrelation(Value):
-    """The exact change of weights W that are the inverse of a forgetting correlation of the source's rates r.
-
-    With ``C <- forgetting*C + (1 - forgetting)*mean_s r_s r_s^T`` over the b samples of a trial, ``W = C^-1`` becomes, by
-    Woodbury's identity with Z = R W (R: samples x cells) and gamma = (1 - forgetting)/forgetting,
-
-        W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/forgetting
-
-    computed in float64 and symmetrised. W starts symmetric (`Gram`, or a symmetric `Given`) and stays positive definite; directions in which r
-    never points grow by 1/forgetting a trial. No optimiser transforms it.
-
-    Parameters
-    ----------
-    rate
-        Variable of the source population that is r, as it stands at the end of the rule's last phase.
-    forgetting
-        The factor of the old correlation, above 0 and below 1.
-    """
-
-    rate: str
-    forgetting: Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -63,9 +38,9 @@ class PlasticityRule(Value):
     symmetric
         Add the symmetric part of a collected change only (square weights, `apply` "phase" or "trial"): rounding then leaves
         symmetric weights symmetric.
-    exact
-        The form that the rule takes for a batch of samples where that is no sum of outer products. It replaces the equation, which
-        stays beside it as what one synapse does; `brian2:equations`, which has synapses only, refuses it by name.
+    batch
+        The form that the rule takes for a batch of samples where that is not a sum of outer products, a `BatchRule`. It replaces
+        the equation, which stays beside it as what one synapse does.
     """
 
     name: str
@@ -75,4 +50,6 @@ class PlasticityRule(Value):
     bounds: tuple[Amount | None, Amount | None] = (None, None)
     filter: Time | None = None
     symmetric: bool = False
-    exact: InverseCorrelation | None = None
+    batch: BatchRule | None = None
+
+    former: ClassVar[Mapping[str, str]] = {"exact": "write batch=neurosim.parts.InverseCorrelation(rate, forgetting)."}

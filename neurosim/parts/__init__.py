@@ -3,6 +3,7 @@
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
+* `inverse_correlation`: a rule that keeps weights the inverse of a correlation
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
 * `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
@@ -15,6 +16,7 @@ from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
 from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
+from neurosim.parts.inverse_correlation import InverseCorrelation
 from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
 from neurosim.parts.transfer import SLOPES, TRANSFER, slope, transfer
@@ -24,6 +26,7 @@ __all__ = [
     "CONDUCTANCES",
     "SLOPES",
     "TRANSFER",
+    "InverseCorrelation",
     "bac_pyramidal",
     "conductance_synapse",
     "current_step",

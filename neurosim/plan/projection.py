@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from neurosim.description import Connectivity, Conv2d, Initialiser, InverseCorrelation, Like, PerMap, PlasticityRule
+from neurosim.description import BatchRule, Connectivity, Conv2d, Initialiser, Like, PerMap, PlasticityRule
 from neurosim.equations import Term
 from neurosim.equations.units import Dimension
 from neurosim.errors import UnsupportedError
@@ -31,7 +31,7 @@ class RulePlan:
     bounds: tuple[float | None, float | None]
     filter: float | None  # s
     symmetric: bool
-    exact: InverseCorrelation | None
+    batch: BatchRule | None
     written: PlasticityRule  # as the description has it
 
     def added(self, change: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.description import Conv2d, Dense, Given, Gram, PerMap, PlasticityRule, Projection
+from neurosim.description import Conv2d, Dense, PerMap, PlasticityRule, Projection
 from neurosim.equations import (
     TIMES,
     NotSeparable,
@@ -108,7 +108,7 @@ def lower_rule(
         bounds=bounds,
         filter=low_pass,
         symmetric=rule.symmetric,
-        exact=rule.exact,
+        batch=rule.batch,
         written=rule,
     )
 
@@ -116,28 +116,22 @@ def lower_rule(
 def _check_whole_matrix(
     rule: PlasticityRule, projection: Projection, source: PopulationPlan, target: PopulationPlan, where: str
 ) -> None:
-    """What `symmetric` and `exact` ask of a rule."""
-    for name, asked in (("symmetric", rule.symmetric), ("exact", rule.exact is not None)):
+    """What `symmetric` and `batch` ask of a rule."""
+    for name, asked in (("symmetric", rule.symmetric), ("batch", rule.batch is not None)):
         square = source.n == target.n and isinstance(projection.connectivity, Dense)
         if asked and (not square or rule.apply == "now"):
             raise CircuitError(
-                f"{where}: {name} with apply = '{rule.apply}' between {source.n} and {target.n} cells; wanted square weights and "
+                f"{where}: {name} with apply = '{rule.apply}' between {source.n} and {target.n} cells; expected square weights and "
                 "apply='phase' or 'trial'."
             )
-    if rule.exact is None:
+    if rule.batch is None:
         return
     if rule.apply != "trial" or rule.filter is not None or rule.bounds != (None, None):
-        raise CircuitError(f"{where}: an exact form takes apply='trial', no filter and no bounds.")
-    start = projection.weights
-    if not (
-        isinstance(start, Gram)
-        or (isinstance(start, Given) and np.array_equal(start.values, np.transpose(start.values)))
-    ):
-        raise CircuitError(
-            f"{where}: an inverse correlation is symmetric; start its weights from Gram() or a symmetric Given(...)."
-        )
-    if rule.exact.rate not in source.dimensions:
-        raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', rule.exact.rate, source.dimensions)}")
+        raise CircuitError(f"{where}: a batch rule takes apply='trial', no filter and no bounds.")
+    if expected := rule.batch.misfit(projection.weights):
+        raise CircuitError(f"{where}: {expected}.")
+    if rule.batch.reads() not in source.dimensions:
+        raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', rule.batch.reads(), source.dimensions)}")
 
 
 def _bounds(bounds: Any, weight: Dimension, where: str) -> tuple[float | None, float | None]:

@@ -154,14 +154,14 @@ def _chosen(config: TrainConfig, plan: Plan) -> tuple[str, ...]:
     names = {rule.name for rule in rules.values()}
     chosen = config.optimise
     if chosen == ("feedforward",) and "feedforward" not in names:  # a model of the user's own
-        chosen = tuple(rule.name for rule in rules.values() if rule.exact is None)
+        chosen = tuple(rule.name for rule in rules.values() if rule.batch is None)
     for name in chosen:
         if name not in names:
             raise unknown("plasticity rule to optimise", name, sorted(names))
     for name, rule in rules.items():
-        if rule.exact is not None and rule.name in chosen:
+        if rule.batch is not None and rule.name in chosen:
             raise NeurosimError(
-                f"optimise names '{rule.name}', whose exact form gives the weights of '{name}' and "
+                f"optimise names '{rule.name}', whose batch rule gives the weights of '{name}' and "
                 "no change that an optimiser could transform; leave it out."
             )
     return chosen

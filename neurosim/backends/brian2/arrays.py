@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
 from neurosim.backends.stepping.reductions import reductions
+from neurosim.description import BatchRule
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.plan import ProjectionPlan
 
@@ -92,13 +93,8 @@ class NumpyArrays:
     def gram(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a @ b.T
 
-    def inverse_correlation(self, weights: np.ndarray, rates: np.ndarray, forgetting: float) -> np.ndarray:
-        """See `neurosim.description.InverseCorrelation`."""
-        z = rates @ weights
-        gamma = (1.0 - forgetting) / forgetting
-        small = np.eye(len(rates)) * (len(rates) / gamma) + rates @ z.T
-        new = (weights - z.T @ np.linalg.solve(small, z)) / forgetting
-        return 0.5 * (new + new.T)
+    def batch_update(self, rule: BatchRule, weights: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        return rule.update(weights, rates, np)
 
     def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
         return shared_kernel(q)

@@ -43,11 +43,11 @@ class Plasticity:
         self.memory, self.plan, self.level, self.learn = memory, memory.plan, level, learn
         self.collected: dict[str, Any] = {}
         self._traces: dict[str, Any] = {}  # of filtered rules
-        self._rates: dict[str, Any] = {}  # that an exact rule waits with
+        self._rates: dict[str, Any] = {}  # that a batch rule waits with
         for q, rule in self.plan.plastic() if learn != "off" else ():
             if rule.filter is not None:
                 self._traces[q.name] = memory.arrays.zeros(*q.weight_shape)
-            waits = rule.apply != "now" and rule.exact is None
+            waits = rule.apply != "now" and rule.batch is None
             if learn == "held" or waits:
                 self.collected[q.name] = memory.arrays.zeros(*q.weight_shape)
 
@@ -60,9 +60,9 @@ class Plasticity:
         """What the rules of a phase read of each population, as assignments to be computed last."""
         blocks: dict[str, list[Assignment]] = {name: [] for name in self.plan.populations}
         for q in self._plastic(phase):
-            exact = self.plan.rules[q.name].exact
-            if exact is not None:
-                blocks[q.source].append(Assignment(f"ns_exact_{q.name}", f"1*{exact.rate}"))
+            batch = self.plan.rules[q.name].batch
+            if batch is not None:
+                blocks[q.source].append(Assignment(f"ns_batch_{q.name}", f"1*{batch.reads()}"))
                 continue
             for term, post, pre in self.plan.rule_factors(q, self.level):
                 _add_factor(blocks[q.target], post, term.post)
@@ -71,7 +71,7 @@ class Plasticity:
 
     def begin(self, phase: PhasePlan) -> list[PlasticInPhase]:
         """The projections that learn in each step of a phase."""
-        ordinary = [q for q in self._plastic(phase) if self.plan.rules[q.name].exact is None]
+        ordinary = [q for q in self._plastic(phase) if self.plan.rules[q.name].batch is None]
         terms = {q.name: self._terms(q, phase) for q in ordinary}
         return [
             PlasticInPhase(
@@ -87,10 +87,10 @@ class Plasticity:
         ]
 
     def end(self, phase: PhasePlan) -> None:
-        """In the last step of a stretch: keep the rates of exact rules, apply what waits for a phase."""
+        """In the last step of a stretch: keep the rates of batch rules, apply what waits for a phase."""
         for q in self._plastic(phase):
-            if self.plan.rules[q.name].exact is not None:
-                rates = self.memory.state[q.source][f"ns_exact_{q.name}"]
+            if self.plan.rules[q.name].batch is not None:
+                rates = self.memory.state[q.source][f"ns_batch_{q.name}"]
                 shape = (self.memory.batch, self.plan.populations[q.source].n)
                 self._rates[q.name] = self.memory.expand(rates, shape)
         if phase.last:
@@ -99,7 +99,7 @@ class Plasticity:
     def end_trial(self) -> None:
         """Apply what waits for the end of a trial."""
         self._apply("trial", self.collected)
-        self._apply_exact()
+        self._apply_batch_rules()
 
     def changes(self) -> dict[str, np.ndarray]:
         """Copies of what is collected, as it would be applied."""
@@ -147,13 +147,12 @@ class Plasticity:
                 change[...] = 0.0
                 bound(self.memory, q)
 
-    def _apply_exact(self) -> None:
+    def _apply_batch_rules(self) -> None:
         weights = self.memory.weights
         for name, rates in self._rates.items():
-            exact = self.plan.rules[name].exact
-            assert exact is not None
-            inverse = self.memory.arrays.inverse_correlation
-            new = inverse(weights[name], rates, exact.forgetting)
+            rule = self.plan.rules[name].batch
+            assert rule is not None
+            new = self.memory.arrays.batch_update(rule, weights[name], rates)
             if self.learn == "held":
                 self.collected[name] += new - weights[name]
             else:

@@ -12,6 +12,7 @@ import torch
 from neurosim.backends import DTYPES
 from neurosim.backends.stepping.reductions import reductions
 from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.description import BatchRule
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown
 from neurosim.plan import ProjectionPlan
@@ -132,14 +133,8 @@ class TorchArrays:
     def gram(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a @ b.T
 
-    def inverse_correlation(self, weights: torch.Tensor, rates: torch.Tensor, forgetting: float) -> torch.Tensor:
-        """See `neurosim.description.InverseCorrelation`; float64 inside."""
-        w, r = weights.double(), rates.double()
-        z = r @ w
-        gamma = (1.0 - forgetting) / forgetting
-        small = torch.eye(len(r), dtype=w.dtype, device=w.device).mul_(len(r) / gamma).add_(r @ z.T)
-        new = (w - z.T @ torch.linalg.solve(small, z)) / forgetting
-        return (0.5 * (new + new.T)).to(weights.dtype)
+    def batch_update(self, rule: BatchRule, weights: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        return rule.update(weights.double(), rates.double(), torch).to(weights.dtype)
 
     def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
         return shared_kernel(q)

@@ -94,7 +94,7 @@ class FunctionalTrial:
             if any(a.axis not in ("", "population", "map") for a in p.assignments):
                 what = f"pools of '{p.name}' join samples"
         for q, rule in plan.plastic():
-            if rule.apply != "trial" or rule.filter is not None or rule.exact is not None or rule.symmetric:
+            if rule.apply != "trial" or rule.filter is not None or rule.batch is not None or rule.symmetric:
                 what = f"the rule '{rule.name}' of '{q.name}' is not simply collected over the trial (apply='trial')"
         if what:
             raise UnsupportedError(f"{LEVEL} cannot run '{plan.circuit.name}': {what}. Use torch:steady.")

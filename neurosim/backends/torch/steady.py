@@ -150,7 +150,7 @@ class SteadyEngine:
         self._constants = {p.name: constants_of(p, self.arrays, options.dt) for p in plan.populations.values()}
         self._changes: dict[str, torch.Tensor] = {}
         self._products: dict[str, list[Product]] = {}  # that a trial still has to add
-        self._exact: dict[str, torch.Tensor] = {}  # rates that an exact rule waits with
+        self._waiting_rates: dict[str, torch.Tensor] = {}  # rates that a batch rule waits with
         self._coefficients: dict[tuple[str, int, str], list[tuple[Term, str, str, float]]] = {}
         self._programs: dict[tuple[Any, ...], list[PopulationProgram]] = {}
         self._steps_of: dict[tuple[str, int], list[Step] | None] = {}
@@ -236,7 +236,7 @@ class SteadyEngine:
         if not whole or any(p.window is None or p.window.labels != "all" or p.holds for p in phases):
             return []
         for _, rule in plan.plastic():
-            if rule.apply != "trial" or rule.filter is not None or rule.exact is not None:
+            if rule.apply != "trial" or rule.filter is not None or rule.batch is not None:
                 return []
         for p in plan.populations.values():
             sent = plan.sent(p.name)
@@ -278,9 +278,9 @@ class SteadyEngine:
             factors: dict[str, list[Assignment]] = {p: [] for p in self._order}
             for name in phase.plastic if learn else ():
                 projection = self.plan.projections[name]
-                exact = self.plan.rules[name].exact
-                if exact is not None:
-                    factors[projection.source].append(Assignment(_waiting(name), f"1*{exact.rate}"))
+                rule = self.plan.rules[name].batch
+                if rule is not None:
+                    factors[projection.source].append(Assignment(_waiting(name), f"1*{rule.reads()}"))
                     continue
                 for term, post, pre in self.plan.rule_factors(projection, LEVEL):
                     factors[projection.source].append(Assignment(pre, term.pre))
@@ -436,7 +436,7 @@ class SteadyEngine:
         kept = self._kept(ends)
         self._record = record
         unsettled, unstable = 0, 0
-        self._changes, self._products, self._exact = {}, {}, {}
+        self._changes, self._products, self._waiting_rates = {}, {}, {}
         samples = check_stimuli(self.plan, stimuli, 1) * (1 if stimuli else self.options.batch)
         first = True
         with tqdm(
@@ -919,8 +919,8 @@ class SteadyEngine:
         for name in phase.plastic:
             projection = self.plan.projections[name]
             rule = self.plan.rules[name]
-            if rule.exact is not None:
-                self._exact[name] = self.state[projection.source][_waiting(name)]
+            if rule.batch is not None:
+                self._waiting_rates[name] = self.state[projection.source][_waiting(name)]
                 continue
             weights, open_for = self._weights[name], phase.open_for(name)
             direct = learn == "on" and rule.apply == "now" and self.transform is None
@@ -1101,7 +1101,7 @@ class SteadyEngine:
         elif when == "trial":
             self._add({n: self.transform.rate(n) for n in waiting}, rules)
         if when == "trial":
-            self._apply_exact(learn)
+            self._apply_batch_rules(learn)
 
     def _add(self, rates: dict[str, float | None], rules: Mapping[str, RulePlan]) -> None:
         """Add changes to the weights at these rates; those without one go through the transform."""
@@ -1118,20 +1118,20 @@ class SteadyEngine:
         for name in rates:
             self._changed(self.plan.projections[name])
 
-    def _apply_exact(self, learn: Learn) -> None:
-        for name, rates in self._exact.items():
-            exact = self.plan.rules[name].exact
-            assert exact is not None
+    def _apply_batch_rules(self, learn: Learn) -> None:
+        for name, rates in self._waiting_rates.items():
+            rule = self.plan.rules[name].batch
+            assert rule is not None
             weights = self._weights[name]
             if self.workers is not None:
                 rates = self.workers.gather(rates)
-            new = self.arrays.inverse_correlation(weights, rates, exact.forgetting)
+            new = self.arrays.batch_update(rule, weights, rates)
             if learn == "held":
                 self._collected(name).add_(new - weights)
             else:
                 weights.copy_(new)
                 self._changed(self.plan.projections[name])
-        self._exact.clear()
+        self._waiting_rates.clear()
 
     def _values(self, population: str, variable: str) -> np.ndarray:
         shape, value = (self.batch, self.plan.populations[population].n), self.state[population][variable]
@@ -1146,8 +1146,8 @@ def _place(values: torch.Tensor) -> Place:
 
 
 def _waiting(projection: str) -> str:
-    """Where the rates lie that an exact rule waits with."""
-    return f"ns_exact_{projection}"
+    """Where the rates lie that a batch rule waits with."""
+    return f"ns_batch_{projection}"
 
 
 def _breadth_first(plan: Plan) -> list[str]:

@@ -121,8 +121,8 @@ def _check_rule(q: ProjectionPlan, rule: RulePlan) -> None:
                 f"{cannot}: it lets weights decay, and {unmet} of the kernel's meet no cell of "
                 "these maps, so they have no synapse. Use larger maps or brian2:dense."
             )
-    if rule.exact is not None:
+    if rule.batch is not None:
         raise UnsupportedError(
-            f"{cannot}: its exact form inverts a whole matrix, which no synapse can do by itself. "
-            "Use brian2:dense or a torch level, or a rule without `exact`."
+            f"{cannot}: its batch rule changes a whole matrix at once, which no synapse can do by itself. "
+            "Use brian2:dense or a torch level, or a rule without `batch`."
         )
