@@ -373,3 +373,13 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_the_page_of_what_is_stable_says_the_versions_of_files():
+    page = (ROOT / "docs/stability.md").read_text()
+    for row, file in (
+        ("recordings (`.h5`)", "traces/layout.py"), ("weights, checkpoints", "tensors.py"), ("`to_nwb`", "export/nwb.py")
+    ):  # fmt: skip
+        version = re.search(r"^FORMAT = (\d+)", (ROOT / "neurosim" / file).read_text(), re.MULTILINE)
+        assert version is not None
+        assert re.search(rf"^\| {re.escape(row)}.*\| {version[1]}\b", page, re.MULTILINE), file
