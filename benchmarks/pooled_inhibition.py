@@ -1,7 +1,7 @@
 """Time per Euler step of many three-compartment cells in one group, with and without pooled lateral inhibition.
 
 Three things are timed alternately, trial by trial: the cells without inhibition, the same cells with a shunting inhibition
-in proportion to the population's summed rate (a `Pool`), and Brian2's own `NeuronGroup` of the bare equations with the same
+in proportion to the population's summed rate (a `pool`), and Brian2's own `NeuronGroup` of the bare equations with the same
 code generation target. Ratios are medians of such trials, times are CPU time of the one thread. Where a circuit reads the
 rates anyhow (a projection), the pool costs a sum; where nothing else does, it also costs the rates (10,000 exponentials).
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from neurosim import SOURCE, Cell, Circuit, Fragment, Given, OneToOne, Phase, Pool, Population, Projection, Protocol
+from neurosim import SOURCE, Cell, Circuit, Fragment, Given, OneToOne, Phase, Population, Projection, Protocol
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
 from neurosim.parts import CONDUCTANCES, pyramidal
@@ -53,9 +53,8 @@ def cell(inhibited: bool) -> Cell:
     soma = f"{right_hand_side(bare, 'du/dt')} + g_I*inhibition*(E_I - u)"
     return replace(
         bare,
-        equations=with_right_hand_side(bare, "du/dt", soma),
+        equations=f"{with_right_hand_side(bare, 'du/dt', soma).rstrip()}\n        inhibition = pool(r) : 1\n",
         parameters={**bare.parameters, "g_I": "1e-4/ms", "E_I": -1.0},
-        pools=(Pool("inhibition", "r"),),
     )
 
 

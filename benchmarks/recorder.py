@@ -126,7 +126,7 @@ def main(settings: Settings) -> None:
         f"{VALUES} values per step to a file, B = 1, 784-100-10, microseconds per step (CPU time), median of {settings.repeats} turns\n"
     )
     print(
-        "| circuit | level | without | with | with / without | quartiles | wanted | open and close (ms) |\n|---|---|--:|--:|--:|--:|--:|--:|"
+        "| circuit | level | without | with | with / without | quartiles | goal | open and close (ms) |\n|---|---|--:|--:|--:|--:|--:|--:|"
     )
     rows = []
     with tempfile.TemporaryDirectory() as folder:

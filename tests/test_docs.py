@@ -13,7 +13,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,7 @@ def pattern(message: str) -> re.Pattern[str]:
 
 def provoked() -> Iterator[str]:
     """Messages that are put together from several texts, as they are raised."""
-    from neurosim import SOURCE, Circuit, Constant, Phase, Population, Projection, Protocol, simulate
+    from neurosim import SOURCE, Cell, Circuit, Constant, Phase, Population, Projection, Protocol, simulate
     from neurosim.models import bac_firing
 
     def runaway(equations: str, **more: Any) -> Circuit:
@@ -291,7 +291,9 @@ def provoked() -> Iterator[str]:
             Protocol((Phase("free", "200*ms"),), clamps={"inp.r": "image"}),
         )  # fmt: skip
 
-    image = np.ones((1, 1))
+    image, one_phase = np.ones((1, 1)), Protocol((Phase("free", "10*ms"),))
+    outputs = [Population("inp", 1, SOURCE), Population("out", 2, SOURCE)]
+    taught = Circuit("taught", outputs, replace(one_phase, clamps={"inp.r": "image", "out.r": "target"}))
     growing = "du/dt = (u + I + J)/tau : 1\nr = u : 1\nI : 1\nJ : 1"
     cubic = "du/dt = (-u + I + J)/tau : 1\nr = u**3 : 1\nI : 1\nJ : 1"
     for attempt in (
@@ -300,6 +302,10 @@ def provoked() -> Iterator[str]:
         lambda: simulate(bac_firing.circuit(), level="torch:steady", progress=False),
         lambda: runaway(growing.replace("u + I", "v + I")),
         lambda: runaway(growing, holds=(), rate="rr"),
+        lambda: Circuit("roleless", [Population("cell", 1, Cell("cell", "r = I : 1\nI : 1"))], one_phase),
+        lambda: Cell("cell", "r = I : 1\nI : 1", ports=("I",)),
+        lambda: simulate(runaway(cubic), image * np.nan),
+        lambda: simulate(taught, image, np.array([[np.nan, 0.0]])),
         lambda: simulate(runaway(cubic), image, plasticity="onn"),
         lambda: registry.model("ghost_unit"),
     ):
@@ -367,3 +373,13 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_the_page_of_what_is_stable_says_the_versions_of_files():
+    page = (ROOT / "docs/stability.md").read_text()
+    for row, file in (
+        ("recordings (`.h5`)", "traces/layout.py"), ("weights, checkpoints", "tensors.py"), ("`to_nwb`", "export/nwb.py")
+    ):  # fmt: skip
+        version = re.search(r"^FORMAT = (\d+)", (ROOT / "neurosim" / file).read_text(), re.MULTILINE)
+        assert version is not None
+        assert re.search(rf"^\| {re.escape(row)}.*\| {version[1]}\b", page, re.MULTILINE), file

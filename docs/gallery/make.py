@@ -92,8 +92,8 @@ def bac_cells() -> Traces:
             Population(f"{name}_apical", n, current_step("450*pA", "40*ms", on)),
         ]
         projections += [
-            Projection(f"into_{name}_soma", f"{name}_soma", f"{name}.I_s", OneToOne()),
-            Projection(f"into_{name}_apical", f"{name}_apical", f"{name}.I_a", OneToOne()),
+            Projection(f"into_{name}_soma", f"{name}_soma", f"{name}.I_s", connectivity=OneToOne()),
+            Projection(f"into_{name}_apical", f"{name}_apical", f"{name}.I_a", connectivity=OneToOne()),
         ]
     phases = (Phase("rest", "40*ms"), Phase("current", on), Phase("after", "60*ms"))
     circuit = Circuit("bac_cells", Fragment(populations, projections), Protocol(phases, dt="0.05*ms"))
@@ -111,8 +111,8 @@ def fi_traces() -> Traces:
         Population("apical", n, current_step("0*pA", "0*ms", on), {"amplitude": apical * pA}),
     )
     projections = (
-        Projection("into_soma", "soma", "cell.I_s", OneToOne()),
-        Projection("into_apical", "apical", "cell.I_a", OneToOne()),
+        Projection("into_soma", "soma", "cell.I_s", connectivity=OneToOne()),
+        Projection("into_apical", "apical", "cell.I_a", connectivity=OneToOne()),
     )
     circuit = Circuit("bac_cells", Fragment(populations, projections), Protocol((Phase("current", on),), dt="0.05*ms"))
     return simulate(circuit, record=["cell.I_s", "cell.I_a"], stride=200, progress=False).traces
@@ -206,7 +206,8 @@ def weights() -> Figure:
 @figure
 def cosine() -> Figure:
     settings = (("mode", "learned"),)
-    plastic = [p.name for p in registry.model("ghost_units").circuit(dict(settings)).plan.plastic()]
+    projections = ghost_units.circuit(**dict(settings)).projections
+    plastic = [projection.name for projection in projections if projection.rule]
     run = trained("ghost_units", name="learned", settings=settings, epochs=10, seed=0, recorder=plastic)
     with Traces.load(run.folder / "recording.h5") as traces:
         images, labels = validation(run, 140)

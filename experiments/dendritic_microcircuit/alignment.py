@@ -56,7 +56,7 @@ def measure(label: str, feedback: str, seeds: int) -> list[dict[str, Any]]:
         engine.set_weights(weights)
         result = engine.present(fields, learn="held")
         gradient = ReferenceNet(circuit, weights).gradient(fields["image"], fields["target"])
-        change, free = result.collected, result.ends["free_end"]
+        change, free = result.collected, result.ends["free"]
         rows.append(
             {
                 "set": label,

@@ -35,8 +35,8 @@ def circuit(
         sizes, feedback=feedback, lateral=lateral, eta=eta, eta_lateral=eta_lateral, gain=gain, target=target,
         biases=biases, tau_w=tau_w,
     )  # fmt: skip
-    on = {"free_end": LATERAL, "taught_end": ("feedforward", *(LATERAL if lateral_rules == "always" else ()))}
-    phases = tuple(replace(p, plastic=on.get(p.name, ())) for p in whole.protocol.phases if isinstance(p, Phase))
+    on = {"free": LATERAL, "taught": ("feedforward", *(LATERAL if lateral_rules == "always" else ()))}
+    phases = tuple(replace(p, plastic=on[p.name]) for p in whole.protocol.phases if isinstance(p, Phase))
     return replace(whole, protocol=replace(whole.protocol, phases=phases))
 
 
