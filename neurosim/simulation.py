@@ -13,7 +13,7 @@ from neurosim.backends import DTYPES, LEVELS, SOLVERS, STEADY, TARGETS
 from neurosim.backends.settings import named_overflow, own_settings
 from neurosim.checks import Array, Count, In, PositiveTime, Seed, check, checked
 from neurosim.circuit import Circuit, GivenCircuit
-from neurosim.description import Windows
+from neurosim.description import answering
 from neurosim.equations import seconds
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.stimuli import stimulus_fields
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 PLASTICITY = ("on", "off", "held")
 
 
-def own_labels(circuit: Circuit) -> Circuit:
-    """The circuit with each sample's own label alone in its windows over labels."""
-    protocol = circuit.protocol
-    phases = [replace(p, labels="true") if isinstance(p, Windows) else p for p in protocol.phases]
-    if tuple(phases) == protocol.phases:
+def answering_circuit(circuit: Circuit) -> Circuit:
+    """The circuit for trials whose answer alone is of interest: each sample's own label in its windows over labels."""
+    phases = answering(circuit.protocol.phases)
+    if phases == circuit.protocol.phases:
         return circuit
-    return replace(circuit, protocol=replace(protocol, phases=tuple(phases)))
+    return replace(circuit, protocol=replace(circuit.protocol, phases=phases))
 
 
 def step_size(dt: str) -> float:

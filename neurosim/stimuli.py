@@ -16,7 +16,6 @@ import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Dimension, Quantity
 
 from neurosim.circuit import Circuit
-from neurosim.description import WINDOW_FIELDS
 from neurosim.equations import unit_text
 from neurosim.errors import NeurosimError, suggest
 from neurosim.plan import Plan
@@ -83,7 +82,7 @@ def check_short(circuit: Circuit, who: str, cure: str) -> None:
     """
     for (field, _), variable in circuit.plan.clamped_sizes.items():
         if field not in SHORT:
-            known = SHORT if variable not in _in_windows(circuit.plan) else (*SHORT, *WINDOW_FIELDS)
+            known = (*SHORT, *_of_loops(circuit.plan, variable))
             raise NeurosimError(
                 f"'{circuit.name}' clamps '{variable}' to the field '{field}', and {who} the "
                 f"fields image and target alone.{suggest(field, known, cutoff=0.7)} {cure}"
@@ -102,17 +101,19 @@ def _check_names(circuit: Circuit, stimuli: Mapping[str, Any]) -> None:
             )
     for field, variable in taken.items():
         if field not in stimuli:
-            hint = suggest(field, WINDOW_FIELDS, 0.7) if variable in _in_windows(plan) else ""
+            hint = suggest(field, _of_loops(plan, variable), 0.7)
             raise NeurosimError(
                 f"The stimuli have no field '{field}', which the clamp of '{variable}' needs."
                 f"{hint} Got {', '.join(map(str, stimuli)) or 'none'}; wanted {call(circuit)}."
             )
 
 
-def _in_windows(plan: Plan) -> set[str]:
-    """Return the variables that are clamped inside `Windows`, whose own fields a typo may miss."""
-    phases = (phase for phase in plan.phases if phase.window is not None)
-    return {f"{population}.{variable}" for phase in phases for population, variable in phase.clamps}
+def _of_loops(plan: Plan, variable: str) -> tuple[str, ...]:
+    """Return the fields of the loop in which a variable is clamped, which a typo may miss."""
+    for phase in plan.phases:
+        if phase.turn is not None and tuple(variable.split(".", 1)) in phase.clamps:
+            return phase.turn.loop.names
+    return ()
 
 
 def _short(plan: Plan, images: Any, labels: Any) -> Fields:

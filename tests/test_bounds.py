@@ -47,7 +47,7 @@ def test_equations(text, where):
     elif where == "subexpression":
         lines += f"; a = u*({text}) : 1"
     elif where == "pool":
-        parts["pools"] = {"p": f"u*({text})"}
+        lines += f"; p = pool(u*({text})) : 1"
     elif where == "threshold":
         parts |= {"threshold": f"u > {text}", "reset": "u = 0"}
     elif where == "reset":

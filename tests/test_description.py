@@ -597,8 +597,8 @@ def test_a_description_needs_no_torch():
 import sys
 from neurosim import Cell, Circuit, Constant, Phase, Population, Projection, Protocol, SOURCE
 cell = Cell("leaky", "dv/dt = (-v + I)/tau : 1\\nr = tanh(v) : 1\\nI : 1 (port)", {"tau": "10*ms"})
-circuit = Circuit("c", (Population("inp", 2, SOURCE), Population("p", 3, cell)),
-                  (Projection("W", "inp", "p.I", weights=Constant(1)),), Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}))
+circuit = Circuit("c", [Population("inp", 2, SOURCE), Population("p", 3, cell), Projection("W", "inp", "p.I", Constant(1))],
+                  Protocol((Phase("free", "5*ms"),), {"inp.r": "image"}))
 assert circuit.initial_weights()["W"].shape == (2, 3)
 from neurosim.models import ghost_units
 ghost_units.circuit()

@@ -244,13 +244,13 @@ from neurosim import *
 from neurosim.parts import lif
 
 def populations():
-    return Circuit("nine", tuple(Population(f"p{k}", 1, lif()) for k in range(9)), (), Protocol((Phase("p", "5*ms"),)))
+    return Circuit("nine", [Population(f"p{k}", 1, lif()) for k in range(9)], Protocol((Phase("p", "5*ms"),)))
 
 def compartments():
     text = "\\n".join(f"dV{k}/dt = (E - V{k})/tau : volt" for k in range(9))
     cell = Cell("tree", text, rate="spike_train", threshold="V0 > 0*E", reset="V0 = E",
                 parameters={"tau": "10*ms", "E": "-70*mV"})
-    return Circuit("tree", (Population("a", 2, cell),), (), Protocol((Phase("p", "5*ms"),)))
+    return Circuit("tree", [Population("a", 2, cell)], Protocol((Phase("p", "5*ms"),)))
 """
 
 

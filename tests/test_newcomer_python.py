@@ -70,7 +70,7 @@ from winner import SIZE
 from neurosim import SOURCE, Circuit, Phase, Population, Protocol
 
 def circuit():
-    return Circuit("mine", (Population("inp", SIZE, SOURCE),), (), Protocol((Phase("p", "1*ms"),), {"inp.r": "image"}))
+    return Circuit("mine", [Population("inp", SIZE, SOURCE)], Protocol((Phase("p", "1*ms"),), {"inp.r": "image"}))
 """
 
 

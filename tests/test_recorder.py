@@ -1144,7 +1144,7 @@ def test_a_training_that_stopped_records_as_if_it_had_not(tmp_path, monkeypatch,
             if done <= stop:
                 save(self, folder)
             if done == stop + later:
-                self.recording.flush()  # type: ignore[union-attr]
+                self.recording.open.flush()  # type: ignore[union-attr]
                 raise Stopped
 
         folder = tmp_path / f"stopped{stop}"

@@ -37,7 +37,7 @@ SMALL = {"sizes": SIZES, "t_free": "30*ms", "t_nudged": "30*ms"}
 
 #: A linear delta-rule neuron. With a large eta its weights grow without bound.
 DELTA = '''
-from neurosim import SOURCE, Cell, Circuit, Constant, Dense, Phase, PlasticityRule, Population, Projection, Protocol, Readout
+from neurosim import SOURCE, Cell, Circuit, Constant, Phase, PlasticityRule, Population, Projection, Protocol, Readout
 
 
 def circuit(eta=1.0):
@@ -45,14 +45,13 @@ def circuit(eta=1.0):
         du/dt = (-u + I)/tau : 1
         r = u : 1
         error = y - u : 1
-        I : 1
-        y : 1
-    """, ports=("I",), inputs=("y",), parameters={"tau": "10*ms"})
+        I : 1 (port)
+        y : 1 (input)
+    """, {"tau": "10*ms"})
     rule = PlasticityRule("delta", "dw/dt = eta/T*error_post*r_pre", {"eta": eta, "T": "20*ms"})
     phases = (Phase("free", "60*ms"), Phase("learn", "20*ms", plastic=("delta",)))
     return Circuit(
-        "delta", (Population("inp", 64, SOURCE), Population("out", 10, cell)),
-        (Projection("W", "inp", "out.I", Dense(), Constant(0), rule),),
+        "delta", [Population("inp", 64, SOURCE), Population("out", 10, cell), Projection("W", "inp", "out.I", Constant(0), rule)],
         Protocol(phases, {"inp.r": "image", "out.y": "target"}), readout=Readout("out.r", "free"),
     )
 '''

@@ -30,7 +30,7 @@ PLASTIC = {"sizes": (64, 8, 10), "mode": "learned", "t_free": "30*ms", "t_nudged
 
 #: A linear net of one layer that learns by the delta rule: digits, or the images themselves.
 LINEAR = '''
-from neurosim import SOURCE, Cell, Circuit, Constant, Dense, FeedForward, Phase, PlasticityRule, Population, Projection, Protocol, Readout
+from neurosim import SOURCE, Cell, Circuit, Constant, FeedForward, Phase, PlasticityRule, Population, Projection, Protocol, Readout
 
 PRESET = {preset}
 
@@ -40,14 +40,14 @@ def circuit(eta=0.02):
         du/dt = (-u + I)/tau : 1
         r = {rate} : 1
         error = y - u : 1
-        I : 1
-        y : 1
-    """, ports=("I",), inputs=("y",), parameters={{"tau": "10*ms"}})
+        I : 1 (port)
+        y : 1 (input)
+    """, {{"tau": "10*ms"}})
     rule = PlasticityRule("delta", "dw/dt = eta/T*error_post*r_pre", {{"eta": eta, "T": "20*ms"}})
     phases = (Phase("free", "60*ms"), Phase("learn", "20*ms", plastic=("delta",)))
     return Circuit(
-        "linear", (Population("inp", 64, SOURCE), Population("out", {cells}, cell)),
-        (Projection("W", "inp", "out.I", Dense(), Constant(0.01), rule),),
+        "linear",
+        [Population("inp", 64, SOURCE), Population("out", {cells}, cell), Projection("W", "inp", "out.I", Constant(0.01), rule)],
         Protocol(phases, {{"inp.r": "image", "out.y": "{wanted}"}}), readout=Readout("out.r", "free", "{wanted}", "{loss}"),
         reference=FeedForward(("W",), (), "u"),
     )

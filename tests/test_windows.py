@@ -8,6 +8,9 @@ label meet.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +32,11 @@ from neurosim import (
     Readout,
     Uniform,
     Windows,
+    simulate,
 )
 from neurosim.backends import engine_class
 from neurosim.backends.engine import Options
+from neurosim.description import Loop
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError
 from neurosim.traces import Recorder
 from neurosim.traces.recording import Recording
@@ -753,3 +758,40 @@ def test_labels_that_are_no_classes(labels):
 def test_missing_labels():
     with pytest.raises(NeurosimError, match=r"labels are needed"):
         neurosim.simulate(looped(), stimuli_of(4)["image"], level=STEADY, progress=False)
+
+
+# ---------------------------------------------------------------- loops of one's own
+
+
+@dataclass(frozen=True)
+class Repeat(Loop):
+    """The same phases several times; `turn_number` counts them."""
+
+    times: int
+    phases: tuple[Phase, ...]
+    clamps: Mapping[str, str] = field(default_factory=dict)
+    names = ("turn_number",)
+
+    def count(self, classes: int) -> int:
+        return self.times
+
+    def fields(self, index: int, target: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"turn_number": np.full((1, 1), float(index))}
+
+    def text(self, classes: int) -> str:
+        return f"{self.times} times"
+
+
+@pytest.mark.parametrize("level", ["brian2:equations", "brian2:dense", "torch:trajectory", "torch:steady"])
+def test_a_loop_of_ones_own_runs_on_every_level(level):
+    """Leaky cells that are driven by the turn's number: at its end u = x + k, but for what 20 of 10 ms leave."""
+    text = "du/dt = (-u + x + n)/tau : 1\nx : 1 (input)\nn : 1 (input)"
+    cell = Cell("leaky", text, {"tau": "10*ms"}, rate="u")
+    protocol = Protocol((Repeat(3, (Phase("rest", "20*ms"),)),), {"a.x": "image", "a.n": "turn_number"}, dt="1*ms")
+    circuit = Circuit("repeated", [Population("a", 1, cell)], protocol)
+    ends = simulate(circuit, np.array([[1.0], [2.0]]), level=level, record=["a.u"], progress=False).ends
+    assert list(ends) == ["rest[0]", "rest[1]", "rest[2]"]
+    left, u = 0.9**20 if level != "torch:steady" else 0.0, np.zeros((2, 1))
+    for k in range(3):
+        u = left * u + (1 - left) * (np.array([[1.0], [2.0]]) + k)
+        np.testing.assert_allclose(ends[f"rest[{k}]"]["a.u"], u, atol=1e-6)

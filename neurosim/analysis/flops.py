@@ -84,8 +84,8 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
         Loops without `sweeps`; windows of other labels, or beside other phases; a rule that is no sum of products.
     """
     plan = circuit.plan
-    windows = [phase.window for phase in plan.phases]
-    if any(w is None or w.labels != "all" for w in windows) and any(windows):
+    turns = [phase.turn for phase in plan.phases]
+    if any(t is None or not t.loop.at_once for t in turns) and any(turns):
         raise NeurosimError(
             f"'{circuit.name}': operations are counted for windows that show all labels and make up the whole trial; this trial has others. Give "
             "Windows(labels='all') alone."
@@ -98,7 +98,7 @@ def steady(circuit: Circuit, batch: int, sweeps: int | None = None) -> dict[str,
                 f"'{circuit.name}': the drives {', '.join(dict.fromkeys(error.args[1]))} depend on one another, so the solver repeats them; wanted "
                 "`sweeps`, the number of sweeps of a trial."
             ) from error
-    labels = windows[0].classes if windows[0] is not None else 1
+    labels = turns[0].classes if turns[0] is not None else 1
     known = axes_of_windows(plan)
 
     def rows(axes: Axes) -> float:

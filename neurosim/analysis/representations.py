@@ -10,7 +10,7 @@ import numpy as np
 from neurosim.backends import rate_level
 from neurosim.circuit import Circuit
 from neurosim.errors import unknown
-from neurosim.simulation import own_labels, simulate
+from neurosim.simulation import answering_circuit, simulate
 from neurosim.stimuli import stimulus_fields
 
 
@@ -46,7 +46,7 @@ def activities(
     for name in populations or ():
         if name not in names:
             raise unknown("population", name, names)
-    shown = own_labels(circuit)
+    shown = answering_circuit(circuit)
     plan, fields = shown.plan, stimulus_fields(shown, stimuli, labels)
     result = simulate(
         shown,

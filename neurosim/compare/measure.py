@@ -13,7 +13,7 @@ from neurosim.backends.result import Result, ResultBuilder
 from neurosim.compare.runs import Runs
 from neurosim.equations import unit_text
 from neurosim.plan import Plan
-from neurosim.simulation import own_labels
+from neurosim.simulation import answering_circuit
 from neurosim.traces import Spikes, Traces
 
 
@@ -196,7 +196,7 @@ def _order(runs: Runs, level: str, states: Sequence[str]) -> float | None:
         return None
     shortest = min(p.seconds for p in plan.phases)
     h = shortest / int(np.ceil(shortest / (fastest / 40)))
-    circuit = own_labels(runs.circuit)  # of windows over labels one is enough
+    circuit = answering_circuit(runs.circuit)  # of windows over labels one is enough
     traces = [runs.first(level, circuit, f"{h / k!r}*second", k, states).traces for k in (1, 2, 4)]
     gaps = [max(_gap(a[name], b[name]) for name in states) for a, b in pairwise(traces)]
     return float(np.log2(gaps[0] / gaps[1])) if gaps[1] > 0 else None

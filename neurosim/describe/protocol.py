@@ -32,12 +32,6 @@ FIELDS = {
 }
 #: What any other field of a clamp is.
 OTHER = "a field of the stimulus"
-#: What the windows of a trial show.
-LABELS = {
-    "all": "one window for each of the {} labels",
-    "true_and_random": "two windows: the sample's own label, then a wrong one drawn anew in each trial (of {})",
-    "true": "one window: the sample's own label (of {})",
-}
 
 
 def _gate(gate: float | str | None) -> Text:
@@ -63,7 +57,7 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
     """Clamps, phases, and how trials follow one another."""
     plan = circuit.plan
     blocks: list[Block] = []
-    shown = [(p, m) for p, m in zip(plan.phases, plan.mirrored, strict=True) if p.window is None or p.window.index == 0]
+    shown = [(p, m) for p, m in zip(plan.phases, plan.mirrored, strict=True) if p.turn is None or p.turn.index == 0]
     clamps = dict.fromkeys((f"{p}.{v}", field) for phase, _ in shown for (p, v), field in phase.clamps.items())
 
     def held(clamp: tuple[str, str]) -> tuple[str, ...]:
@@ -86,14 +80,14 @@ def protocol_blocks(circuit: Circuit) -> tuple[Block, ...]:
         values = joined(((Name(n), " = ", _shared(plan, n, v, signs[n])) for n, v in phase.shared.items()), ", ")
         rules = dict.fromkeys((plan.rules[n].name, phase.gates.get(n)) for n in phase.plastic)
         plastic = joined(((Name(rule), *_gate(gate)) for rule, gate in rules), ", ")
-        name = (Name(phase.base), *(("[k]",) if phase.window else ()))
+        name = (Name(phase.base), *(("[k]",) if phase.turn else ()))
         rows.append((name, (duration(phase.seconds),), values or ("-",), plastic or ("nothing",)))
     blocks.append(Table(("Phase", "Duration", "Shared values", "Plastic"), tuple(rows), (0.2, 0.15, 0.35, 0.3)))
-    windows = next((phase.window for phase, _ in shown if phase.window), None)
+    turn = next((phase.turn for phase, _ in shown if phase.turn), None)
     notes: list[Text] = []
-    if windows is not None:
-        inside = named(phase.base for phase, _ in shown if phase.window)
-        notes.append(("Phases ", *inside, " repeat: ", LABELS[windows.labels].format(windows.classes)))
+    if turn is not None:
+        inside = named(phase.base for phase, _ in shown if phase.turn)
+        notes.append(("Phases ", *inside, " repeat: ", turn.loop.text(turn.classes)))
     if random:
         other: Text = (" (", Maths("∓", (r"\mp",)), ": the other one)") if any(v * drawn < 0 for v in random) else ()
         notes.append(("Values with ", Maths("±", (r"\pm",)), " have a sign drawn anew for each trial", *other))

@@ -5,7 +5,7 @@ from neurosim.description.cell import ONE, SOURCE, Cell
 from neurosim.description.citation import Citation
 from neurosim.description.connectivity import Connectivity, Conv2d, Dense, OneToOne, PerMap
 from neurosim.description.fragment import Fragment
-from neurosim.description.loops import LABELS, WINDOW_FIELDS, Windows
+from neurosim.description.loops import Loop, answering
 from neurosim.description.measures import Angle, Measure, Ratio, Reads, Silent, SmallestEigenvalue
 from neurosim.description.phase import Phase, RandomSign
 from neurosim.description.population import Population
@@ -27,6 +27,7 @@ from neurosim.description.weights import (
     Uniform,
     Weights,
 )
+from neurosim.description.windows import LABELS, WINDOW_FIELDS, Windows
 
 __all__ = [
     "LABELS",
@@ -49,6 +50,7 @@ __all__ = [
     "Gram",
     "Initialiser",
     "Like",
+    "Loop",
     "Measure",
     "OneToOne",
     "Orthogonal",
@@ -70,5 +72,6 @@ __all__ = [
     "Value",
     "Weights",
     "Windows",
+    "answering",
     "frozen",
 ]

@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Self
+
+import numpy as np
 
 from neurosim.description.phase import Phase
 from neurosim.description.value import Value
 
-#: Which labels the windows of a trial show.
-LABELS = ("all", "true_and_random", "true")
 
+class Loop(Value, ABC):
+    """Phases that a trial repeats, each turn with fields of its own.
 
-#: Fields that a clamp may name inside `Windows`, beside those of the stimulus.
-WINDOW_FIELDS = ("label", "same", "multiplicity")
-
-
-@dataclass(frozen=True)
-class Windows(Value):
-    """Phases repeated over class labels: one window of a trial shows one label to each sample.
-
-    Inside, clamps may name three further fields: ``label``, the window's label, one-hot (classes,); ``same``, 1 where it is the sample's own
-    class and 0 elsewhere, one number per sample; ``multiplicity``, for how many classes the window stands (one number per sample). The
-    windows follow one another in time, states going on; phase ``settle`` of window k is called ``settle[k]``. On the steady level
-    windows of all labels are run at once, as rows of an axis of their own, where the circuit allows it (windows are the whole trial, rules collect
-    their changes until its end, nothing is held from one to the next); each then starts from the initial states, so that a circuit with
-    several fixed points may settle at another one than in time.
-
-    Parameters
-    ----------
-    phases
-        The phases of one window.
-    labels
-        ``"all"``: window k shows label k. ``"true_and_random"``: two windows, the sample's own label and a wrong one, drawn anew in each
-        trial from the run's seed, with multiplicity (classes - 1). ``"true"``: the sample's own label alone.
-    clamps
-        Clamps of all these phases.
+    The turns follow one another in time, states going on; phase ``settle`` of turn k is called ``settle[k]``, and
+    ``hold(x, settle)`` keeps this turn's value. A loop of one's own is a frozen dataclass with the fields `phases` and
+    `clamps` that says its `count`, its `names` and their `fields`, and its `text`; `Windows` is an example.
     """
 
     phases: tuple[Phase, ...]
-    labels: Literal["all", "true_and_random", "true"] = "all"
-    clamps: Mapping[str, str] = field(default_factory=dict)
+    clamps: Mapping[str, str]
+
+    #: Fields that clamps may name inside the loop, beside those of the stimulus.
+    names: ClassVar[tuple[str, ...]] = ()
+    #: Fields, of the stimulus or the loop, whose length is the number of classes; none where the loop has no classes.
+    sized_by: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def count(self, classes: int) -> int:
+        """How many turns a trial has."""
+
+    @abstractmethod
+    def fields(self, index: int, target: np.ndarray | None, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
+        """The fields of a turn, each (samples, values).
+
+        Parameters
+        ----------
+        index
+            The turn, from 0.
+        target
+            The stimulus's field `target` (samples, classes), None where nothing is clamped to it.
+        rng
+            Random numbers of the trial: the same ones in each of its turns.
+        """
+
+    @abstractmethod
+    def text(self, classes: int) -> str:
+        """What the turns are, in words: ``one window for each of the 10 labels``."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether `torch:steady` may run all turns at once, as rows of an axis beside that of the samples."""
+        return False
+
+    @property
+    def draws(self) -> bool:
+        """Whether the fields are random."""
+        return False
+
+    def answering(self) -> Self:
+        """The loop for trials whose answer alone is of interest."""
+        return self
+
+
+def answering(phases: tuple[Phase | Loop, ...]) -> tuple[Phase | Loop, ...]:
+    """The phases of a protocol for trials whose answer alone is of interest."""
+    return tuple(item.answering() if isinstance(item, Loop) else item for item in phases)

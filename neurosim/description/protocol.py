@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurosim.checks import PositiveTime
-from neurosim.description.loops import Windows
+from neurosim.description.loops import Loop
 from neurosim.description.phase import Phase
 from neurosim.description.value import Value
 
@@ -19,7 +19,7 @@ class Protocol(Value):
     Parameters
     ----------
     phases
-        The phases in their order; `Windows` stands for phases repeated over labels.
+        The phases in their order; a `Loop` such as `Windows` stands for phases repeated.
     clamps
         Clamps of every phase: ``{"population.input": field of the stimulus}``, as in `Phase`.
     shared
@@ -30,7 +30,7 @@ class Protocol(Value):
         The Euler step for which the circuit is meant: the default of `simulate` and `compare`.
     """
 
-    phases: tuple[Phase | Windows, ...]
+    phases: tuple[Phase | Loop, ...]
     clamps: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = True

@@ -10,7 +10,7 @@ Early or late is derived by reachability from the ports, never declared.
 """
 
 from neurosim.plan.lower import lower
-from neurosim.plan.phase import ONE_STEP, PhasePlan, Window
+from neurosim.plan.phase import ONE_STEP, PhasePlan, Turn
 from neurosim.plan.plan import Plan
 from neurosim.plan.population import CLOCK, NEVER, Assignment, PopulationPlan, Spiking
 from neurosim.plan.projection import DriveKey, ProjectionPlan, RulePlan
@@ -27,6 +27,6 @@ __all__ = [
     "ProjectionPlan",
     "RulePlan",
     "Spiking",
-    "Window",
+    "Turn",
     "lower",
 ]

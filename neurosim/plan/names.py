@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from neurosim.description import Phase, Population, Projection, Protocol, Windows
+from neurosim.description import Loop, Phase, Population, Projection, Protocol
 from neurosim.equations import CellEquations
 from neurosim.errors import CircuitError, suggest, unknown
 
@@ -28,7 +28,7 @@ def check_names(populations: Sequence[Population], projections: Sequence[Project
 
 def described_phases(protocol: Protocol) -> list[Phase]:
     """The phases as the protocol lists them, those of windows once."""
-    return [phase for item in protocol.phases for phase in (item.phases if isinstance(item, Windows) else (item,))]
+    return [phase for item in protocol.phases for phase in (item.phases if isinstance(item, Loop) else (item,))]
 
 
 def check_unique(what: str, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.description import WINDOW_FIELDS
+from neurosim.description import Loop
 from neurosim.equations import Hold
 from neurosim.errors import NeurosimError
 
@@ -21,13 +21,13 @@ MOST_STEPS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Window:
-    """Which of a trial's windows a phase belongs to, and what labels they show (see `Windows`)."""
+class Turn:
+    """Which turn of a loop a phase belongs to."""
 
+    loop: Loop
     index: int
     count: int
-    labels: str
-    classes: int
+    classes: int  # 0 of a loop without classes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PhasePlan:
     plastic: tuple[str, ...]  # projections
     holds: tuple[tuple[str, Hold], ...]  # (population, hold) taken at this phase's end
     sign: int = 1  # of the random signs
-    window: Window | None = None
+    turn: Turn | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)  # of projections that are plastic in the phase's end only
     dt: float = 0.0  # the protocol's step (s), which is as long as the gate ONE_STEP
     number: int = 0  # among the phases of a trial
@@ -94,34 +94,22 @@ class PhasePlan:
 
     @property
     def base(self) -> str:
-        """The name without the number of a window."""
-        return self.name.rpartition("[")[0] if self.window is not None else self.name
+        """The name without the number of a turn."""
+        return self.name.rpartition("[")[0] if self.turn is not None else self.name
 
     def fields(self, fields: Mapping[str, Any], seed: int, trial: int) -> Mapping[str, Any]:
-        """The fields that a phase's clamps may name: those of the stimuli (arrays of any library), and in a window those of `Windows`.
+        """The fields that a phase's clamps may name: those of the stimuli (arrays of any library), and in a turn of a loop the loop's.
 
-        The wrong labels of a trial follow from the seed and the trial's number alone.
+        Random fields of a trial follow from the seed and the trial's number alone.
         """
-        window = self.window
-        if window is None or not {*self.clamps.values()} & {*WINDOW_FIELDS}:
+        turn = self.turn
+        if turn is None or not {*self.clamps.values()} & {*turn.loop.names}:
             return fields
-        target = fields["target"]
-        own = np.argmax(target.cpu().numpy() if hasattr(target, "cpu") else target, axis=1)
-        shown = np.full(len(own), window.index)
-        multiplicity = 1.0
-        if window.labels != "all":
-            shown = own
-        if window.labels == "true_and_random" and window.index == 1:
-            shift = np.random.default_rng([seed, 6, trial]).integers(1, window.classes, len(own))
-            shown, multiplicity = (own + shift) % window.classes, window.classes - 1.0
-        rows = {
-            "label": np.eye(window.classes)[shown],
-            "same": (shown == own).astype(float)[:, None],
-            "multiplicity": np.full((len(own), 1), multiplicity),
-        }
-        if hasattr(target, "new_tensor"):
-            rows = {name: target.new_tensor(value) for name, value in rows.items()}
-        return {**fields, **rows}
+        target = fields.get("target")
+        own = target.cpu().numpy() if hasattr(target, "cpu") else target  # type: ignore[union-attr]
+        rows = turn.loop.fields(turn.index, own, np.random.default_rng([seed, 6, trial]))
+        like = next(iter(fields.values()))
+        return {**fields, **{n: like.new_tensor(v) if hasattr(like, "new_tensor") else v for n, v in rows.items()}}
 
 
 def _whole(seconds: float, dt: float, what: str) -> int:

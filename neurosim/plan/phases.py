@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from neurosim.description import WINDOW_FIELDS, Phase, Protocol, RandomSign
+from neurosim.description import WINDOW_FIELDS, Loop, Phase, Protocol, RandomSign
 from neurosim.equations import seconds
 from neurosim.errors import CircuitError, unknown
-from neurosim.plan.phase import ONE_STEP, Gate, PhasePlan, Window
+from neurosim.plan.phase import ONE_STEP, Gate, PhasePlan, Turn
 from neurosim.plan.population import PopulationPlan
 from neurosim.plan.projection import ProjectionPlan
 from neurosim.plan.rules import SharedUnits
@@ -34,7 +34,7 @@ def lower_phases(
                     f"{unknown('phase', hold.phase, [*bases, *names])}"
                 )
     rules = {p.rule.name for p in projections.values() if p.rule}
-    for number, (name_of_phase, phase, window, named) in enumerate(expanded):
+    for number, (name_of_phase, phase, turn, named) in enumerate(expanded):
         length = seconds(phase.duration)
         if length <= 0:
             raise CircuitError(f"Phase '{phase.name}' lasts {phase.duration}; wanted a positive time.")
@@ -53,7 +53,7 @@ def lower_phases(
         clamps: dict[tuple[str, str], str] = {}
         for name, source in named.items():
             population, variable = _input(name, populations)
-            _check_field(name, source, window)
+            _check_field(name, source, turn)
             clamps[population, variable] = source
         for name in phase.plastic:
             if name not in rules:
@@ -63,7 +63,7 @@ def lower_phases(
             (p.name, hold)
             for p in populations.values()
             for hold in p.holds
-            if hold.phase in (name_of_phase, phase.name)  # of this window, or of each
+            if hold.phase in (name_of_phase, phase.name)  # of this turn, or of each
         )
         gates = _gates(phase, length, projections, seconds(protocol.dt))
         yield PhasePlan(
@@ -74,7 +74,7 @@ def lower_phases(
             plastic,
             holds,
             sign,
-            window,
+            turn,
             gates,
             seconds(protocol.dt),
             number,
@@ -112,44 +112,52 @@ def _gates(phase: Phase, length: float, projections: Mapping[str, ProjectionPlan
 
 def _expanded(
     protocol: Protocol, populations: Mapping[str, PopulationPlan]
-) -> Iterator[tuple[str, Phase, Window | None, Mapping[str, str]]]:
-    """The protocol's phases one after another, those of windows once per window, with the window and all clamps."""
+) -> Iterator[tuple[str, Phase, Turn | None, Mapping[str, str]]]:
+    """The protocol's phases one after another, those of a loop once per turn, with the turn and all clamps."""
     everywhere = protocol.clamps
     for item in protocol.phases:
         if isinstance(item, Phase):
             yield item.name, item, None, {**everywhere, **item.clamps}
             continue
+        kind = type(item).__name__
         if not item.phases:
-            raise CircuitError("Windows without a phase; give Windows((Phase('settle', '200*ms'), ...)).")
+            raise CircuitError(f"{kind} without a phase; give {kind}((Phase('settle', '200*ms'), ...)).")
         clamps = [{**everywhere, **item.clamps, **phase.clamps} for phase in item.phases]
-        for c in clamps:  # names first: the labels are counted by what they are clamped to
+        for c in clamps:  # names first: the classes are counted by what is clamped to them
             for name in c:
                 _input(name, populations)
-        shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in ("label", "target")}
-        sizes = {populations[p].n for p in shown}
-        if len(sizes) != 1:
-            got = f"those clamped have {sorted(sizes)} cells" if sizes else "nothing is clamped to it"
-            raise CircuitError(
-                f"Windows show labels: {got}; wanted inputs of one number of cells, the classes, clamped to 'label' (or 'target')."
-            )
-        classes = sizes.pop()
-        if classes < 2:
-            raise CircuitError("Windows over the labels of 1 class; wanted at least two.")
-        count = {"all": classes, "true_and_random": 2, "true": 1}[item.labels]
+        classes = _classes(item, clamps, populations) if item.sized_by else 0
+        count = item.count(classes)
         for index in range(count):
-            window = Window(index, count, item.labels, classes)
+            turn = Turn(item, index, count, classes)
             for phase, named in zip(item.phases, clamps, strict=True):
-                yield f"{phase.name}[{index}]", phase, window, named
+                yield f"{phase.name}[{index}]", phase, turn, named
 
 
-def _check_field(clamp: str, field: str, window: Window | None) -> None:
+def _classes(loop: Loop, clamps: list[dict[str, str]], populations: Mapping[str, PopulationPlan]) -> int:
+    """The number of classes of a loop: cells of what is clamped to the fields that have one value for each."""
+    shown = {n.partition(".")[0] for c in clamps for n, source in c.items() if source in loop.sized_by}
+    sizes, kind = {populations[p].n for p in shown}, type(loop).__name__
+    if len(sizes) != 1:
+        got = f"those clamped have {sorted(sizes)} cells" if sizes else "nothing is clamped to it"
+        first, *others = map(repr, loop.sized_by)
+        raise CircuitError(
+            f"{kind} show labels: {got}; wanted inputs of one number of cells, the classes, clamped to {first}"
+            f"{f' (or {others[0]})' if others else ''}."
+        )
+    if sizes == {1}:
+        raise CircuitError(f"{kind} over the labels of 1 class; wanted at least two.")
+    return sizes.pop()
+
+
+def _check_field(clamp: str, field: str, turn: Turn | None) -> None:
     """Refuse a field that is not an identifier, or that only `Windows` have."""
     if not field.isidentifier():
         raise CircuitError(
             f"The clamp of '{clamp}' names the field '{field}'; wanted letters, digits and _, "
             "without a digit in front, such as 'image'."
         )
-    if field in WINDOW_FIELDS and window is None:
+    if field in WINDOW_FIELDS and (turn is None or field not in turn.loop.names):
         raise CircuitError(
             f"The clamp of '{clamp}' names the field '{field}', which has a value inside Windows "
             "alone (so have label, same and multiplicity). Name another one here."

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurosim.checks import check_memory
-from neurosim.description import WINDOW_FIELDS
 from neurosim.equations import Term
 from neurosim.equations.units import Dimension
 from neurosim.errors import CircuitError, NeurosimError, UnsupportedError, unknown
@@ -85,7 +84,9 @@ class Plan:
     def clamped_fields(self) -> list[str]:
         """Fields of a stimulus that some clamp names, or follows from."""
         named = {source for phase in self.phases for source in phase.clamps.values()}
-        return sorted({"target" if source in WINDOW_FIELDS else source for source in named})
+        made = {name for phase in self.phases if phase.turn for name in phase.turn.loop.names}
+        classes = any(phase.turn.classes for phase in self.phases if phase.turn)
+        return sorted({*(named - made), *(("target",) if named & made and classes else ())})
 
     @cached_property
     def clamped_sizes(self) -> dict[tuple[str, int], str]:
@@ -94,8 +95,10 @@ class Plan:
         for phase in self.phases:
             for (population, variable), source in phase.clamps.items():
                 key = (source, self.populations[population].n)
-                if phase.window is not None and source in WINDOW_FIELDS:
-                    key = ("target", phase.window.classes)
+                if phase.turn is not None and source in phase.turn.loop.names:
+                    if not phase.turn.classes:
+                        continue
+                    key = ("target", phase.turn.classes)
                 sizes.setdefault(key, f"{population}.{variable}")
         return sizes
 

@@ -1073,9 +1073,9 @@ def _circuit() -> neurosim.Circuit:
 def python_arguments(rng: random.Random, box: Box, turn: int) -> Input:
     """Arguments of wrong types and values, in Python."""
     circuit = _circuit()
-    stimuli = {"images": np.zeros((1, 64)), "labels": [1]}
+    shown = {"stimuli": np.zeros((1, 64)), "labels": [1]}
     functions: list[tuple[Callable[..., Any], dict[str, Any]]] = [
-        (neurosim.simulate, {"circuit": circuit, **stimuli, "level": "torch:steady", "progress": False}),
+        (neurosim.simulate, {"circuit": circuit, **shown, "level": "torch:steady", "progress": False}),
         (neurosim.Recorder, {"variables": ["pyr1.u"]}),
         (neurosim.describe, {"circuit": circuit}),
         (registry.model("ghost_units").build, {"sizes": (64, 4, 10)}),
@@ -1085,9 +1085,9 @@ def python_arguments(rng: random.Random, box: Box, turn: int) -> Input:
     parameters = inspect.signature(function).parameters
     name, odd = rng.choice([p for p in parameters if p not in ("device", "codegen")]), rng.choice(OBJECTS)
     if function is neurosim.simulate and rng.random() < 0.3:
-        name, odd = "images", np.zeros((1, 64))
+        name, odd = "stimuli", np.zeros((1, 64))
         odd[0, rng.randrange(64)] = rng.choice((np.nan, np.inf))
-    infinite = name == "images" and np.shape(odd) == (1, 64) and bool(np.isnan(odd).any() or np.isinf(odd).any())
+    infinite = name == "stimuli" and np.shape(odd) == (1, 64) and bool(np.isnan(odd).any() or np.isinf(odd).any())
     infinite |= _is_number(parameters[name].default) and _not_finite(odd)
     return Input(lambda: function(**{**given, name: odd}), f"{function.__name__}({name}={odd!r:.60})", infinite)
 

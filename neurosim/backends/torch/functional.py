@@ -84,7 +84,7 @@ class FunctionalTrial:
             or plan.mirrored is not plan.phases
         ):
             what = "its phases differ in clamps or shared values"
-        elif any(p.window is not None for p in plan.phases):
+        elif any(p.turn is not None for p in plan.phases):
             what = "its protocol has windows"
         elif any(p.holds for p in plan.phases):
             what = "its cells hold values from one phase to the next"

@@ -43,7 +43,7 @@ from neurosim.backends.torch.order import numbers_in, order_of_states, steady_st
 from neurosim.backends.torch.relaxation import Sweeps, Visit, compile_sweeps
 from neurosim.backends.torch.stability import CellStability
 from neurosim.backends.torch.workers import Workers
-from neurosim.description import WINDOW_FIELDS, OneToOne
+from neurosim.description import OneToOne
 from neurosim.equations import NotSeparable, compile_block, evaluate, linear_terms, names_in, seconds
 from neurosim.equations.separate import Term
 from neurosim.errors import DivergenceError, UnsupportedError, unknown
@@ -170,7 +170,7 @@ class SteadyEngine:
         if (
             any(a.reduction and a.reduction.all_samples for a in gathered)
             and not self._labels
-            and any(p.window is not None for p in plan.phases)
+            and any(p.turn is not None for p in plan.phases)
         ):
             raise UnsupportedError(
                 f"'{plan.circuit.name}' has overlaps and windows that {LEVEL} runs one after another, so the labels to be compared are not there at "
@@ -230,10 +230,10 @@ class SteadyEngine:
         the next.
         """
         plan, phases = self.plan, self.plan.phases
-        labels = sorted({p.window.index for p in phases if p.window is not None})
+        labels = sorted({p.turn.index for p in phases if p.turn is not None})
         bases = list(dict.fromkeys(p.base for p in phases))
         whole = [f"{base}[{k}]" for k in labels for base in bases] == [p.name for p in phases]
-        if not whole or any(p.window is None or p.window.labels != "all" or p.holds for p in phases):
+        if not whole or any(p.turn is None or not p.turn.loop.at_once or p.holds for p in phases):
             return []
         for _, rule in plan.plastic():
             if rule.apply != "trial" or rule.filter is not None or rule.batch is not None:
@@ -475,9 +475,9 @@ class SteadyEngine:
             self._record.begin_trial(lambda name: self.arrays.to_numpy(self._weights[name]))
         relax = self._relax if self.options.method != "relaxation" else self._follow
         for phase in self.plan.trial_phases(self.options.seed, self.trial):
-            if self._labels and phase.window is not None and phase.window.index != self._labels[0]:
+            if self._labels and phase.turn is not None and phase.turn.index != self._labels[0]:
                 continue  # run as rows of the first window
-            if self.workers is not None and phase.window is not None and phase.window.labels == "true_and_random":
+            if self.workers is not None and phase.turn is not None and phase.turn.loop.draws:
                 raise UnsupportedError(
                     "Windows with labels = 'true_and_random' draw wrong labels for a whole batch, and several workers have shares of it. Use "
                     "labels = 'all', or one process."
@@ -562,7 +562,7 @@ class SteadyEngine:
         scheme = self.plan.circuit.relaxation
         if scheme is not None and self.options.method == "relaxation" and phase.name in scheme.sweeps:
             return False
-        if phase.clamps != before.clamps or before.holds or phase.window != before.window:
+        if phase.clamps != before.clamps or before.holds or phase.turn != before.turn:
             return False
         if any(phase.shared[n] != before.shared[n] for n in self._read):
             return False
@@ -596,7 +596,8 @@ class SteadyEngine:
 
     def _enter(self, phase: PhasePlan, before: PhasePlan | None, fields: Mapping[str, torch.Tensor]) -> None:
         clamped = before.clamps if before else {}
-        again = before is not None and phase.window != before.window  # other labels under the same names
+        # Other values under the same names.
+        changed = phase.turn.loop.names if phase.turn and before and phase.turn != before.turn else ()
         if before is None:  # states that outlive a trial may have inputs left from its last phase
             clamped = dict.fromkeys([(p.name, x) for p in self.plan.populations.values() for x in p.inputs], "")
         for population, variable in clamped:
@@ -604,7 +605,7 @@ class SteadyEngine:
                 self.state[population][variable] = 0.0 * self.state[population][variable]
                 self._seen[population] += 1
         for (population, variable), source in phase.clamps.items():
-            if clamped.get((population, variable)) != source or (again and source in WINDOW_FIELDS):
+            if clamped.get((population, variable)) != source or source in changed:
                 value, n = fields[source], self.plan.populations[population].n
                 if not self._labels:
                     value = self.arrays.expand(value, (self.batch, n))
@@ -639,9 +640,9 @@ class SteadyEngine:
     @cached_property
     def _one_hot(self) -> torch.Tensor:
         """The labels of windows, (classes, classes)."""
-        window = self.plan.phases[0].window
-        assert window is not None
-        return torch.eye(window.classes, dtype=self.arrays.dtype, device=self.arrays.device)
+        turn = self.plan.phases[0].turn
+        assert turn is not None
+        return torch.eye(turn.classes, dtype=self.arrays.dtype, device=self.arrays.device)
 
     # ---------------------------------------------------------------- fixed point
 
