@@ -308,7 +308,7 @@ def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
         (wire("R", "p", weights=Tied("W")), ("(3, 3)", "'W' has (2, 3)")),
         (wire("R", "p", weights=Tied("W", transpose=True)), ("(3, 3)", "'W' transposed has (3, 2)")),
         (wire("R", "p", weights=Tied("V")), ("unknown projection", "'V'")),
-        (wire("R", "inp", weights=Tied("R")), ("tied to 'R'", "tie to their owner")),
+        (wire("R", "inp", weights=Tied("R")), ("tied to 'R'", "owns no weights")),
         (wire("R", "inp", weights=Tied("W"), rule=HEBB), ("plastic", "put the rule on 'W'")),
     ],
 )  # fmt: skip
@@ -335,6 +335,15 @@ def test_a_tie_may_name_a_later_projection():
     own = circuit(projections=(wire("R"), wire()))
     results = [run_circuit(c, "torch:trajectory", STIMULUS).ends["free"]["p.v"] for c in (tied, own)]
     assert results[0] == pytest.approx(results[1], rel=1e-14)
+
+
+def test_ties_to_ties_lead_to_the_owner():
+    plans = circuit(
+        projections=(wire(), wire("half", weights=Tied("W", 0.5)), wire("less", weights=Tied("half", -0.5)))
+    ).plan.projections
+    assert (plans["less"].root, plans["less"].factor, plans["less"].transpose) == ("W", -0.25, False)
+    with refused("'a'", "tied to 'b' to 'a'", "owns no weights"):
+        circuit(projections=(wire(), wire("a", weights=Tied("b")), wire("b", weights=Tied("a"))))
 
 
 @pytest.mark.parametrize("level", LEVELS)

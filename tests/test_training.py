@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import neurosim
-from neurosim import data
+from neurosim import data, registry
 from neurosim.cli import main
 from neurosim.errors import DivergenceError, NeurosimError
 from neurosim.files import LOCK
@@ -82,7 +82,7 @@ def test_resolve_puts_settings_and_schedule_in_their_places():
 
 
 def test_the_preset_of_a_data_set_gives_way_to_settings():
-    preset = ghost_units.training({}, "mnist")
+    preset = registry.model("ghost_units").preset({}, "mnist")
     config = resolve("ghost_units", data="mnist")
     assert (config.settings["sizes"], config.batch_size) == (preset["sizes"], preset["batch_size"])
     assert resolve("ghost_units", {"sizes": (784, 9, 10)}, data="mnist").settings["sizes"] == (784, 9, 10)
@@ -741,5 +741,5 @@ def test_a_net_without_hidden_layer_trains():
 
 def test_an_exact_rule_cannot_be_optimised():
     config = resolve("corinfomax", {"lateral": "woodbury", "sizes": (64, 8, 10)}, optimise=("lateral",), limit=40)
-    with pytest.raises(NeurosimError, match="optimise names 'lateral', whose exact form gives the weights of 'B1'"):
+    with pytest.raises(NeurosimError, match="optimise names 'lateral', whose batch rule gives the weights of 'B1'"):
         Trainer(config, progress=False)

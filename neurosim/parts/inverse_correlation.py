@@ -52,7 +52,7 @@ class InverseCorrelation(BatchRule):
 
     def text(self) -> str:
         return (
-            f"Z = R W, R the rows `{self.rate}` of the b samples, I the identity, "
+            f"Z = R W, R the rows `{self.rate}` of the b samples, I the identity matrix, "
             f"lambda = {self.forgetting:g}, gamma = (1 - lambda)/lambda"
         )
 
