@@ -15,14 +15,14 @@ import numpy as np
 from neurosim.backends.torch.axes import Axes, Factors, axes_of_windows, split, union
 from neurosim.backends.torch.steady import LEVEL
 from neurosim.circuit import Circuit
-from neurosim.description import Conv2d, Dense, OneToOne
+from neurosim.description import Conv2d, Dense, OneToOne, PerMap
 from neurosim.equations import names_in
 from neurosim.errors import NeurosimError
 from neurosim.plan import Plan
 
 
 def product(circuit: Circuit, name: str) -> int:
-    """Operations of one sample's product with a projection's weights: ``2 n_pre n_post``, or 2 per kernel weight and position.
+    """Operations of one sample's product with a projection's weights: ``2 n_pre n_post``, or 2 per synapse.
 
     As many has the product of its weights' gradient, and that of an error sent down. 0 for `OneToOne` and `PerMap`.
     """
@@ -31,8 +31,10 @@ def product(circuit: Circuit, name: str) -> int:
     connectivity = projection.connectivity
     if isinstance(connectivity, Dense):
         return 2 * int(np.prod(source)) * int(np.prod(target))
-    if not isinstance(connectivity, Conv2d) or isinstance(source, int) or isinstance(target, int):
+    if isinstance(connectivity, OneToOne | PerMap):
         return 0
+    if not isinstance(connectivity, Conv2d) or isinstance(source, int) or isinstance(target, int):
+        return 2 * len(connectivity.synapses(source, target)[0])
     positions = target[1] * target[2] * connectivity.pool**2
     return 2 * source[0] * connectivity.size**2 * target[0] * positions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -28,15 +29,12 @@ from neurosim.description import (
     ONE,
     Citation,
     Constant,
-    Conv2d,
-    Dense,
     Given,
     Glorot,
     Gram,
     Like,
     OneToOne,
     Orthogonal,
-    PerMap,
     Population,
     Projection,
     Uniform,
@@ -75,7 +73,7 @@ def _summary(
     cells = sum(p.n for p in populations)
     biases: Text = ("; the constant source of the biases: ", *named(constant)) if constant else ()
     counts = {label: len(group) for label, group in types.items() if group[0].cell != ONE}
-    kinds = Counter(_kind(q.connectivity) for q in plan.projections.values())
+    kinds = Counter(q.connectivity.text(*q.cells).partition(",")[0] for q in plan.projections.values())
     owned = [q for q in plan.projections.values() if q.root == q.name]
     weights = {
         "in all": sum(int(np.prod(q.weight_shape)) for q in owned),
@@ -128,12 +126,6 @@ def _populations(circuit: Circuit, types: Mapping[str, list[Population]]) -> Tab
     return Table(("Population", "Size", "Cell type"), tuple(rows), (0.25, 0.45, 0.3))
 
 
-def _kind(connectivity: Any) -> str:
-    return {
-        Dense: "all-to-all", OneToOne: "one-to-one", Conv2d: "convolution", PerMap: "one weight per map",
-    }[type(connectivity)]  # fmt: skip
-
-
 def _connectivity(circuit: Circuit, rules: Mapping[str, list[ProjectionPlan]]) -> tuple[Block, ...]:
     plan = circuit.plan
     if not plan.projections:
@@ -165,16 +157,11 @@ def _connectivity(circuit: Circuit, rules: Mapping[str, list[ProjectionPlan]]) -
 
 
 def _contacts(q: ProjectionPlan) -> Text:
-    kind = q.connectivity
-    text = f"{_kind(kind)}, "
-    if isinstance(kind, OneToOne):
-        return (f"{text}{q.n_post:,}",)
-    if not isinstance(kind, Conv2d):
-        return (text, product(q.weight_shape if isinstance(kind, PerMap) else (q.n_pre, q.n_post)))
-    more = f", stride {kind.stride}, padding {kind.padding}; "
-    more += f"each cell of the source {kind.upsample} times in both directions; " if kind.upsample > 1 else ""
-    pool: Text = ("max-pooling ", product((kind.pool, kind.pool)), "; ") if kind.pool > 1 else ()
-    return (f"{text}kernel ", product((kind.size, kind.size)), more, *pool, "weights ", product(q.weight_shape))
+    """The connectivity in words, sizes written as products."""
+    spans: list[Any] = []
+    for number, part in enumerate(re.split(r"(\d+ x \d+)", q.connectivity.text(*q.cells))):
+        spans.append(product(part.split(" x ")) if number % 2 else part)
+    return tuple(spans)
 
 
 def _weights(projection: Projection, q: ProjectionPlan, plan: Plan) -> Text:

@@ -50,7 +50,7 @@ def listing(rows: Iterable[tuple[str | Text, Text]]) -> Table:
     return Table(("", ""), shown, LEFT)
 
 
-def product(sizes: Iterable[int]) -> Maths:
+def product(sizes: Iterable[int | str]) -> Maths:
     """A size such as 3 x 4."""
     numbers = [str(n) for n in sizes]
     return Maths(" x ".join(numbers), (r" \times ".join(numbers),))

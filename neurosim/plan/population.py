@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neurosim.description.connectivity import Cells
 from neurosim.equations import REDUCTIONS, TIMES, Derivative, Hold, Reduction, names_in
 from neurosim.equations.units import Dimension
 from neurosim.plan.projection import ProjectionPlan
@@ -77,6 +78,11 @@ class PopulationPlan:
     ports: dict[str, tuple[ProjectionPlan, ...]] = field(default_factory=dict)
     shape: tuple[int, int, int] | None = None  # maps, height, width
     written: dict[str, str] = field(default_factory=dict)  # expressions as the cell has them, where they differ
+
+    @property
+    def cells(self) -> Cells:
+        """Their number, or (maps, height, width), as described."""
+        return self.shape or self.n
 
     @property
     def maps(self) -> int:

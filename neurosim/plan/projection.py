@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from neurosim.description import BatchRule, Connectivity, Conv2d, Initialiser, Like, PerMap, PlasticityRule
+from neurosim.description import BatchRule, Connectivity, Dense, Initialiser, Like, OneToOne, PlasticityRule
+from neurosim.description.connectivity import Cells, SynapseList
 from neurosim.equations import Term
 from neurosim.equations.units import Dimension
 from neurosim.errors import UnsupportedError
@@ -72,13 +73,22 @@ class ProjectionPlan:
     weight_dimension: Dimension
     factor: float = 1.0  # of a tie
     weight_shape: tuple[int, ...] = ()
-    maps: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)  # of source and target
+    cells: tuple[Cells, Cells] = (0, 0)  # of source and target, with their maps
     start: Initialiser | Like | None = None  # as in the description, numbers in base SI
 
     @property
     def shared_kernel(self) -> bool:
-        """Whether synapses at many positions have one weight."""
-        return isinstance(self.connectivity, Conv2d | PerMap)
+        """Whether several synapses have one weight."""
+        return self.connectivity.shares_weights
+
+    @property
+    def listed(self) -> bool:
+        """Whether its synapses are a list: neither dense nor one to one."""
+        return not isinstance(self.connectivity, Dense | OneToOne)
+
+    def synapses(self) -> SynapseList:
+        """Source cell, target cell and weight of each synapse."""
+        return self.connectivity.synapses(*self.cells)
 
     @cached_property
     def key(self) -> DriveKey:

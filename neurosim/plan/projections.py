@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from neurosim.description import Conv2d, Dense, Like, OneToOne, PerMap, Projection, Tied
+from neurosim.description import Like, Projection, Tied
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError, unknown
 from neurosim.plan.population import PopulationPlan
@@ -57,12 +57,11 @@ def _projection(
             )
         raise CircuitError(f"{where}: {unknown(f'variable of {source.name}', variable, source.variables)}")
     n_pre, n_post, kind = source.n, target.n, projection.connectivity
-    if isinstance(kind, OneToOne) and n_pre != n_post:
-        raise CircuitError(f"{where}: one-to-one between {n_pre} and {n_post} cells; wanted equal numbers.")
+    shape = weight_shape(projection, source, target, where)
     tie = owner(projection, by_name) if projection.tie else Tied(projection.name)
     if projection.tie:
         _check_tie(projection, tie, (n_pre, n_post), by_name, plans, where)
-    elif isinstance(kind, Dense | Conv2d | PerMap) and projection.weights is None:
+    elif projection.weights is None and not kind.unweighted:
         raise CircuitError(f"{where}: no weights; give weights=Glorot(), Given(...) or Tied('...').")
     elif isinstance(projection.weights, Like):
         follow_like(projection, (n_pre, n_post), by_name, sizes)
@@ -72,17 +71,17 @@ def _projection(
             raise CircuitError(f"{where}: only weights of its own can be {what}; {cure} '{tie.projection}'.")
     if projection.evolved and projection.rule:
         raise CircuitError(f"{where}: it is evolved and has a plasticity rule; wanted one of the two.")
-    root, shape = tie.projection, weight_shape(projection, source, target, where)
+    root = tie.projection
     weight = target.dimensions[projection.port] / source.dimensions.get(variable, DIMENSIONLESS)
     if projection.tie:
         same_unit(weight, plans[root].weight_dimension, f"{where}: weights tied to '{root}'")
     start = lower_start(projection, weight, where)
-    check_given(start, isinstance(kind, OneToOne), shape, where)
+    check_given(start, shape, where)
     numbers = replace(projection, weights=start)
     rule = lower_rule(numbers, projection.rule, source, target, weight, shared) if projection.rule else None
     return ProjectionPlan(
         projection.name, source.name, variable, target.name, projection.port, kind, root, tie.transpose, n_pre, n_post,
-        rule, weight, float(tie.factor), shape, (source.shape, target.shape), start,
+        rule, weight, float(tie.factor), shape, (source.cells, target.cells), start,
     )  # fmt: skip
 
 
@@ -97,9 +96,9 @@ def _check_tie(
     """Refuse a tie to weights of another kind or shape; `tie` is to their owner."""
     root, transpose = tie.projection, tie.transpose
     other = by_name[root]
-    if not isinstance(other.connectivity, Dense | OneToOne):
+    if not other.connectivity.can_be_tied:
         raise CircuitError(
-            f"{where}: tied to '{root}', which has no dense or one-to-one weights of its own; tie to their owner."
+            f"{where}: tied to '{root}', which is neither dense nor one-to-one; tie to weights that are."
         )
     if type(other.connectivity) is not type(projection.connectivity):
         raise CircuitError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neurosim.description import Conv2d, Dense, PerMap, PlasticityRule, Projection
+from neurosim.description import Dense, OneToOne, PlasticityRule, Projection
 from neurosim.equations import (
     TIMES,
     NotSeparable,
@@ -86,11 +86,11 @@ def lower_rule(
             raise CircuitError(f"{where}: filter = {rule.filter}; wanted a time above 0, or None for no low-pass.")
     bounds = _bounds(rule.bounds, weight, where)
     _check_whole_matrix(rule, projection, source, target, where)
-    shared_kernel = isinstance(projection.connectivity, Conv2d | PerMap)
+    listed = not isinstance(projection.connectivity, Dense | OneToOne)
     terms, why_not = None, ""
     try:
         terms = separate(rhs, parameters, shared)
-        if shared_kernel and any(t.w_power and t.decay is None for t in terms):
+        if listed and any(t.w_power and t.decay is None for t in terms):
             raise CircuitError(
                 f"{where}: in 'dw/dt = {rhs}' the weight meets factors of cells; one weight of a convolution has many cells, so it may decay "
                 "(-k*w) and no more."

@@ -9,17 +9,15 @@ from dataclasses import fields, replace
 import numpy as np
 
 from neurosim.description import (
+    Connectivity,
     Constant,
-    Conv2d,
     Dense,
     Given,
     Glorot,
     Gram,
     Initialiser,
     Like,
-    OneToOne,
     Orthogonal,
-    PerMap,
     Projection,
     Tied,
     Uniform,
@@ -38,7 +36,7 @@ def lower_start(projection: Projection, weight: Dimension, where: str) -> Initia
         return None
     if isinstance(start, Like):
         return start
-    if isinstance(start, Dense | OneToOne | Conv2d | PerMap):
+    if isinstance(start, Connectivity):
         raise CircuitError(f"{where}: weights = {start}; a connectivity is given by name: connectivity={start}.")
     if not hasattr(start, "draw"):
         raise CircuitError(
@@ -57,37 +55,15 @@ def lower_start(projection: Projection, weight: Dimension, where: str) -> Initia
 
 def weight_shape(projection: Projection, source: PopulationPlan, target: PopulationPlan, where: str) -> tuple[int, ...]:
     """The shape of a projection's weight array: see its connectivity."""
-    kind = projection.connectivity
-    if isinstance(kind, OneToOne):
-        return (target.n,)
-    if isinstance(kind, Dense):
-        return (source.n, target.n)
-    if projection.tie:
-        raise CircuitError(f"{where}: only dense projections can be tied; give the convolution weights of its own.")
-    if target.shape is None:
+    if projection.tie and not projection.connectivity.can_be_tied:
+        kind = type(projection.connectivity).__name__
         raise CircuitError(
-            f"{where}: '{target.name}' has {target.n} cells and no maps; give it n = (maps, height, width)."
-        )
-    if isinstance(kind, PerMap):
-        if source.n != 1:
-            raise CircuitError(
-                f"{where}: '{source.name}' has {source.n} cells; wanted one cell, such as that of 'one'."
-            )
-        return (1, target.maps)
-    if source.shape is None:
-        raise CircuitError(
-            f"{where}: '{source.name}' has {source.n} cells and no maps; give it n = (maps, height, width)."
+            f"{where}: only dense and one-to-one projections can be tied; give the {kind} weights of its own."
         )
     try:
-        maps = kind.maps(source.shape)
+        return projection.connectivity.weight_shape(source.cells, target.cells)
     except CircuitError as error:
-        raise CircuitError(f"{where}: {error}") from error
-    if maps != target.shape[1:]:
-        raise CircuitError(
-            f"{where}: it drives maps of {maps[0]} x {maps[1]} cells, but those of '{target.name}' have {target.shape[1]} x "
-            f"{target.shape[2]}; change the population's n, or stride, padding, upsample or pool."
-        )
-    return (source.maps * kind.size**2, target.maps)
+        raise CircuitError(f"{where}, from '{source.name}' to '{target.name}': {error}") from error
 
 
 def owner(projection: Projection, by_name: Mapping[str, Projection]) -> Tied:
@@ -153,12 +129,12 @@ def follow_like(
     return other.name, factor, transpose
 
 
-def check_given(start: Initialiser | Like | None, one_to_one: bool, shape: tuple[int, ...], where: str) -> None:
+def check_given(start: Initialiser | Like | None, shape: tuple[int, ...], where: str) -> None:
     """Refuse given weights of another shape."""
     if not isinstance(start, Given):
         return
     got = np.shape(start.values)
-    if got != shape and not (one_to_one and got == (1, *shape)):
+    if got != shape and not (len(shape) == 1 and got == (1, *shape)):
         cure = " A (target x source) matrix must be transposed." if got == shape[::-1] else ""
         raise CircuitError(f"{where}: given weights have shape {got}; wanted {shape}.{cure}")
 
@@ -173,13 +149,13 @@ def draw_weights(
         rng = np.random.default_rng([seed, zlib.crc32(plan.name.encode())])
         if plan.root != plan.name or isinstance(start, Like):
             continue
-        if isinstance(plan.connectivity, OneToOne):
-            if isinstance(start, Given):
-                start = Given(np.reshape(start.values, (1, -1)))
-            weights[plan.name] = start.draw(rng, 1, plan.n_post)[0] if start else np.ones(plan.n_post)
-        else:
-            assert start is not None
-            weights[plan.name] = start.draw(rng, *plan.weight_shape)  # type: ignore[call-arg]
+        if start is None:
+            weights[plan.name] = np.ones(plan.weight_shape)
+            continue
+        if len(plan.weight_shape) == 1 and isinstance(start, Given):
+            start = Given(np.reshape(start.values, (1, -1)))
+        rows, columns = (1, *plan.weight_shape)[-2:]
+        weights[plan.name] = start.draw(rng, rows, columns).reshape(plan.weight_shape)
     for plan in plans.values():
         if isinstance(projections[plan.name].weights, Like) and plan.root == plan.name:
             name, factor, transpose = follow_like(projections[plan.name], (plan.n_pre, plan.n_post), projections, sizes)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg.blas import daxpy, dgemm, dger  # type: ignore[attr-defined]
 from scipy.special import expit
 
-from neurosim.backends.brian2.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.backends.brian2.convolution import kernel
 from neurosim.backends.stepping.reductions import reductions
 from neurosim.description import BatchRule
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
@@ -96,8 +96,8 @@ class NumpyArrays:
     def batch_update(self, rule: BatchRule, weights: np.ndarray, rates: np.ndarray) -> np.ndarray:
         return rule.update(weights, rates, np)
 
-    def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
-        return shared_kernel(q)
+    def kernel(self, q: ProjectionPlan) -> Any:
+        return kernel(q)
 
     def clip_(self, weights: np.ndarray, low: float | None, high: float | None) -> None:
         np.clip(weights, low, high, out=weights)

@@ -1,13 +1,18 @@
-"""Convolutions between maps in NumPy, and as lists of synapses (see `neurosim.description.Conv2d` for equations and shapes).
+"""Projections that are neither dense nor one to one, in NumPy: convolutions between maps, lists of synapses (see `neurosim.description.Conv2d` for equations and shapes).
 
 Rates, drives and factors are rows (rows, cells). A kernel is applied as one matrix product on the source's patches.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable
+from typing import Any
 
-from neurosim.description import Conv2d
+import numpy as np
+from scipy import sparse
+
+from neurosim.description import Connectivity, Conv2d, PerMap
 from neurosim.plan import ProjectionPlan
 
 
@@ -15,8 +20,8 @@ class Convolution:
     """A `Conv2d` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        source, target = q.maps
-        assert isinstance(q.connectivity, Conv2d) and source is not None and target is not None
+        source, target = q.cells
+        assert isinstance(q.connectivity, Conv2d) and isinstance(source, tuple) and isinstance(target, tuple)
         self.conv, self.source, self.target = q.connectivity, source, target
 
     def _patches(self, rows: np.ndarray) -> np.ndarray:
@@ -61,8 +66,9 @@ class BiasPerMap:
     """A `PerMap` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        assert q.maps[1] is not None
-        self.maps, self.area = q.maps[1][0], q.maps[1][1] * q.maps[1][2]
+        _, target = q.cells
+        assert isinstance(target, tuple)
+        self.maps, self.area = target[0], target[1] * target[2]
 
     def drive(self, rates: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, None]:
         return (rates * weights).repeat(self.area, axis=1), None
@@ -71,24 +77,28 @@ class BiasPerMap:
         return pre.T @ post.reshape(-1, self.maps, self.area).sum(axis=2)
 
 
-def shared_kernel(q: ProjectionPlan) -> Convolution | BiasPerMap:
-    """What drives and teaches a projection whose weights many positions share."""
-    return Convolution(q) if isinstance(q.connectivity, Conv2d) else BiasPerMap(q)
+class SynapseList:
+    """A projection of any other kind, as a list of synapses: a sparse matrix (n_pre, n_post) for the drive."""
+
+    def __init__(self, q: ProjectionPlan):
+        self.pre, self.post, self.entry = q.synapses()
+        self.shape, self.weight_shape = (q.n_pre, q.n_post), q.weight_shape
+
+    def drive(self, rates: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, None]:
+        w = sparse.csr_array((weights.ravel()[self.entry], (self.pre, self.post)), shape=self.shape)
+        return np.asarray((w.T @ rates.T).T), None
+
+    def product(self, pre: np.ndarray, post: np.ndarray, winners: None) -> np.ndarray:
+        found = np.zeros(math.prod(self.weight_shape))
+        for r, d in zip(pre, post, strict=True):  # a sample at a time: samples x synapses may be large
+            found += np.bincount(self.entry, r[self.pre] * d[self.post], minlength=len(found))
+        return found.reshape(self.weight_shape)
 
 
-def synapses_of(q: ProjectionPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source cell, target cell and weight (index into the flat weights) of each synapse of a projection without a pool."""
-    assert q.maps[1] is not None
-    maps, height, width = q.maps[1]
-    target = np.arange(q.n_post)
-    if not isinstance(q.connectivity, Conv2d):
-        return np.zeros(q.n_post, dtype=int), target, target // (height * width)
-    c, source = q.connectivity, q.maps[0]
-    assert source is not None
-    o, y, x, m, v, u = (axis.ravel() for axis in np.indices((maps, height, width, source[0], c.size, c.size)))
-    row, column = y * c.stride + v - c.padding, x * c.stride + u - c.padding
-    inside = (row >= 0) & (row < source[1] * c.upsample) & (column >= 0) & (column < source[2] * c.upsample)
-    pre = (m * source[1] + row // c.upsample) * source[2] + column // c.upsample
-    post = (o * height + y) * width + x
-    weight = ((m * c.size + v) * c.size + u) * maps + o
-    return pre[inside], post[inside], weight[inside]
+#: The products of each kind of connectivity that has faster ones than a list of synapses.
+KERNELS: dict[type[Connectivity], Callable[[ProjectionPlan], Any]] = {Conv2d: Convolution, PerMap: BiasPerMap}
+
+
+def kernel(q: ProjectionPlan) -> Any:
+    """What drives and teaches a projection that is neither dense nor one to one."""
+    return KERNELS.get(type(q.connectivity), SynapseList)(q)

@@ -57,7 +57,7 @@ def _drive(memory: Memory, q: ProjectionPlan) -> Callable[[], None]:
             out[...] = s[variable] * weights
             if q.factor != 1.0:
                 out.__imul__(q.factor)
-    elif q.shared_kernel:
+    elif q.listed:
         kernel, winners = memory.kernels[q.name], memory.winners
 
         def drive() -> None:

@@ -19,6 +19,6 @@ class Pairs:
 def kernels_of(plan: Plan, arrays: Any) -> dict[str, Any]:
     """The kernels of plastic projections whose weights are no dense matrix, by projection."""
     projections = plan.projections.values()
-    shared = {q.name: arrays.shared_kernel(q) for q in projections if q.shared_kernel}
+    listed = {q.name: arrays.kernel(q) for q in projections if q.listed}
     pairs = [q for q in projections if isinstance(q.connectivity, OneToOne) and q.rule is not None]
-    return shared | {q.name: Pairs() for q in pairs}
+    return listed | {q.name: Pairs() for q in pairs}

@@ -11,7 +11,7 @@ import torch
 
 from neurosim.backends import DTYPES
 from neurosim.backends.stepping.reductions import reductions
-from neurosim.backends.torch.convolution import BiasPerMap, Convolution, shared_kernel
+from neurosim.backends.torch.convolution import kernel
 from neurosim.description import BatchRule
 from neurosim.equations import NUMPY_FUNCTIONS, REDUCTIONS, RENDERED
 from neurosim.errors import NeurosimError, unknown
@@ -136,8 +136,8 @@ class TorchArrays:
     def batch_update(self, rule: BatchRule, weights: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         return rule.update(weights.double(), rates.double(), torch).to(weights.dtype)
 
-    def shared_kernel(self, q: ProjectionPlan) -> Convolution | BiasPerMap:
-        return shared_kernel(q)
+    def kernel(self, q: ProjectionPlan) -> Any:
+        return kernel(q)
 
     def clip_(self, weights: torch.Tensor, low: float | None, high: float | None) -> None:
         weights.clamp_(low, high)

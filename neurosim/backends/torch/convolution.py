@@ -5,10 +5,14 @@ See `neurosim.description.Conv2d` for the equations and shapes. Rates, drives an
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch.nn import functional
 
-from neurosim.description import Conv2d
+from neurosim.description import Connectivity, Conv2d, PerMap
 from neurosim.plan import ProjectionPlan
 
 
@@ -16,8 +20,8 @@ class Convolution:
     """A `Conv2d` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        source, target = q.maps
-        assert isinstance(q.connectivity, Conv2d) and source is not None and target is not None
+        source, target = q.cells
+        assert isinstance(q.connectivity, Conv2d) and isinstance(source, tuple) and isinstance(target, tuple)
         self.conv, self.source, self.target = q.connectivity, source, target
         c, size, pool = self.conv, self.conv.size, self.conv.pool
         self.kernel = (self.target[0], self.source[0], size, size)
@@ -58,9 +62,9 @@ class BiasPerMap:
     """A `PerMap` projection."""
 
     def __init__(self, q: ProjectionPlan):
-        assert q.maps[1] is not None
-        self.maps = q.maps[1][0]
-        self.area = q.maps[1][1] * q.maps[1][2]
+        _, target = q.cells
+        assert isinstance(target, tuple)
+        self.maps, self.area = target[0], target[1] * target[2]
 
     def drive(self, rates: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, None]:
         return (rates * weights).repeat_interleave(self.area, dim=1), None
@@ -69,6 +73,33 @@ class BiasPerMap:
         return pre.T @ post.reshape(-1, self.maps, self.area).sum(dim=2)
 
 
-def shared_kernel(q: ProjectionPlan) -> Convolution | BiasPerMap:
-    """What drives and teaches a projection whose weights many positions share."""
-    return Convolution(q) if isinstance(q.connectivity, Conv2d) else BiasPerMap(q)
+class SynapseList:
+    """A projection of any other kind, as a list of synapses: gathered from the sources, added up at the targets."""
+
+    def __init__(self, q: ProjectionPlan):
+        self.lists = tuple(torch.as_tensor(index) for index in q.synapses())
+        self.n_post, self.weight_shape = q.n_post, q.weight_shape
+
+    def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        if self.lists[0].device != device:
+            self.lists = tuple(index.to(device) for index in self.lists)
+        return self.lists
+
+    def drive(self, rates: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, None]:
+        pre, post, entry = self._on(rates.device)
+        sent = rates[:, pre] * weights.reshape(-1)[entry]
+        return rates.new_zeros(len(rates), self.n_post).index_add(1, post, sent), None
+
+    def product(self, pre: torch.Tensor, post: torch.Tensor, winners: None) -> torch.Tensor:
+        source, target, entry = self._on(pre.device)
+        found = (pre[:, source] * post[:, target]).sum(0)
+        return found.new_zeros(math.prod(self.weight_shape)).index_add(0, entry, found).reshape(self.weight_shape)
+
+
+#: The products of each kind of connectivity that has faster ones than a list of synapses.
+KERNELS: dict[type[Connectivity], Callable[[ProjectionPlan], Any]] = {Conv2d: Convolution, PerMap: BiasPerMap}
+
+
+def kernel(q: ProjectionPlan) -> Any:
+    """What drives and teaches a projection that is neither dense nor one to one."""
+    return KERNELS.get(type(q.connectivity), SynapseList)(q)

@@ -187,9 +187,7 @@ class FunctionalTrial:
         rows = [
             q for q in feeding if not self._reads((q.source, q.variable)) and not self.plan.populations[q.source].inputs
         ]
-        dense = [
-            q for q in feeding if q not in rows and not q.shared_kernel and not isinstance(q.connectivity, OneToOne)
-        ]
+        dense = [q for q in feeding if q not in rows and not q.listed and not isinstance(q.connectivity, OneToOne)]
 
         def fill(values: Values, weights: Mapping[str, torch.Tensor]) -> None:
             total: Any = None
@@ -209,7 +207,7 @@ class FunctionalTrial:
     def _drive(self, q: ProjectionPlan, rates: torch.Tensor, w: torch.Tensor, values: Values) -> torch.Tensor:
         if isinstance(q.connectivity, OneToOne):
             drive = rates * w
-        elif q.shared_kernel:
+        elif q.listed:
             drive, winners = self._kernels[q.name].drive(rates, w)
             values[q.source][f"ns_winners_{q.name}"] = winners
         else:

@@ -113,11 +113,11 @@ class SteadyEngine:
         if options.method not in SOLVERS:
             raise unknown("solver of the steady level", options.method, SOLVERS)
         if options.method == "relaxation" and (
-            any(q.shared_kernel for q in plan.projections.values())
+            any(q.listed for q in plan.projections.values())
             or any(a.axis not in ("", "population") for p in plan.populations.values() for a in p.assignments)
         ):
             raise UnsupportedError(
-                "solver = 'relaxation' knows no convolutions, and no pools but those over populations. Use 'anderson' or 'sweeps'."
+                "solver = 'relaxation' knows dense and one-to-one projections alone, and no pools but those over populations. Use 'anderson' or 'sweeps'."
             )
         if options.method == "relaxation" and plan.circuit.relaxation is None:
             raise UnsupportedError(
@@ -178,7 +178,7 @@ class SteadyEngine:
             )
         self._label: int | None = None  # that `_values` reads
         self._initial: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
-        self._kernels: dict[str, Convolution | BiasPerMap | Pairs] = kernels_of(plan, self.arrays)
+        self._kernels: dict[str, Any] = kernels_of(plan, self.arrays)
         self._functions = self.arrays.functions | {
             "ns_pool_batch": self._pool_batch, "ns_overlap_batch": lambda x, maps: self._overlap(x),
             "ns_overlap_of_labels": lambda x: self._overlap(x, False),
@@ -878,7 +878,7 @@ class SteadyEngine:
             value = rates
         elif isinstance(q.connectivity, OneToOne):
             value = rates * weights
-        elif q.shared_kernel:
+        elif q.listed:
             kernel = self._kernels[q.name]
             assert not isinstance(kernel, Pairs)
             value, self._winners[q.name] = kernel.drive(rates.flatten(0, -2), weights)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import brian2 as b2
 import numpy as np
 
-from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.equations.names import BOUNDS, WEIGHTS, part
 from neurosim.backends.brian2.equations.rules import RuleEquations, rule_equations
 from neurosim.backends.brian2.network import brian2_unit, object_name
@@ -42,9 +41,9 @@ class Connection:
         #: When the rule's changes are added to the weights; empty: never.
         self.applies = self.rule.apply if self.rule is not None and learn == "on" else ""
         self.collects = self.rule is not None and self.applies != "now"
-        #: Which weight of a convolution each of its synapses has.
+        #: Which weight each synapse of a list has.
         self._entry: np.ndarray | None = None
-        self._kernel = np.zeros(0)  # weights of a convolution, as last set
+        self._kernel = np.zeros(0)  # the weights of a list, as last set
         self.synapses = self._synapses(plan, groups)
         if self.applies == "now":
             self._bound_at_once()
@@ -74,11 +73,11 @@ class Connection:
     def _connect(self, synapses: b2.Synapses) -> None:
         if isinstance(self.q.connectivity, OneToOne):
             synapses.connect(j="i")
-        elif self.q.shared_kernel:
-            source, target, entry = synapses_of(self.q)
+        elif self.q.listed:
+            source, target, entry = self.q.synapses()
             synapses.connect(i=source, j=target)
             self._entry = entry
-            if self.rule is not None:
+            if self.rule is not None and self.q.shared_kernel:
                 sharing = synapses.variables["ns_sharing"].get_value()
                 sharing[...] = np.bincount(entry)[entry]
         else:

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from neurosim.backends.brian2.convolution import synapses_of
 from neurosim.backends.brian2.equations.names import LEVEL
 from neurosim.backends.brian2.equations.run import Run
 from neurosim.backends.brian2.network import brian2_settings
@@ -115,7 +114,7 @@ def _check_rule(q: ProjectionPlan, rule: RulePlan) -> None:
             "the rule apply='phase' or 'trial', or use brian2:dense."
         )
     if q.shared_kernel and any(t.decay is not None for t in rule.terms or ()):
-        unmet = int(np.prod(q.weight_shape)) - len(np.unique(synapses_of(q)[2]))
+        unmet = int(np.prod(q.weight_shape)) - len(np.unique(q.synapses()[2]))
         if unmet > 0:
             raise UnsupportedError(
                 f"{cannot}: it lets weights decay, and {unmet} of the kernel's meet no cell of "
