@@ -6,39 +6,67 @@
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
 * `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
+* `credit`: a top-down network that sends each cell a credit, release sites, a messenger that diffuses
+* `maps`: stacks of levels of maps: shapes, convolutions, biases, fan-in uniform starts
 * `dynamics`: prospective coding and white noise, for any rate cell
 * `transfer`: transfer functions and their slopes by name
 """
 
+from neurosim.parts.credit import MESSENGER, Release, credit_network, release
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
 from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
+from neurosim.parts.maps import (
+    DOUBLED,
+    POOLED,
+    STRIDED,
+    affine,
+    bias,
+    cells_of,
+    fan_in_uniform,
+    level_shapes,
+    square_maps,
+)
 from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
-from neurosim.parts.transfer import SLOPES, TRANSFER, slope, transfer
+from neurosim.parts.transfer import SLOPES, SOFTMAX, TRANSFER, slope, transfer
 
 __all__ = [
     "CENTRED",
     "CONDUCTANCES",
+    "DOUBLED",
+    "MESSENGER",
+    "POOLED",
     "SLOPES",
+    "SOFTMAX",
+    "STRIDED",
     "TRANSFER",
+    "Release",
+    "affine",
     "bac_pyramidal",
+    "bias",
+    "cells_of",
     "conductance_synapse",
+    "credit_network",
     "current_step",
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "fan_in_uniform",
     "ghost_unit",
+    "level_shapes",
     "lif",
     "low_pass_input",
     "noisy",
     "output_pyramidal",
     "prospective",
     "pyramidal",
+    "release",
     "release_sites",
     "slope",
+    "square_maps",
     "sst_interneuron",
     "tracking_ghost",
     "transfer",
