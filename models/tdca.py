@@ -124,7 +124,7 @@ def circuit(s: Settings) -> Circuit:
     parts: Parts = [Population("inp", s.shapes[0], SOURCE)]
     for l in layers[:-1]:
         parts += level(s, l, sites)
-    parts += [Population(out, classes, cell), *affine(f"{top}", below, s.shapes[-2], f"{out}.I_basal", rule(s))]
+    parts += [Population(out, classes, cell), *onto(s, f"{top}", below, s.shapes[-2], out)]
     if top_down:
         seen, taught = [(out, classes), ("target", classes)], [*sites.values(), Release(out, classes, classes)]
         net = with_evolved(credit_network(seen, s.hidden, taught), s.evolved, s.credits)
@@ -164,10 +164,11 @@ TAUGHT = """
     """
 
 
-def rule(s: Settings) -> PlasticityRule:
-    """``dW = -eta delta r``, once a trial."""
+def onto(s: Settings, label: str, source: str, shape: Any, target: str, kind: Any = Dense()) -> list[Projection]:
+    """Weights and biases that learn by ``dW = -eta delta r``, ``db = -eta delta``, once a trial."""
     values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
-    return PlasticityRule("credit", "dw/dt = -eta/T_learn*delta_post*r_pre", values, apply="trial")
+    rule = PlasticityRule("credit", "dw/dt = -eta/T_learn*delta_post*r_pre", values, apply="trial")
+    return affine(f"W{label}", source, shape, f"{target}.I_basal", rule, kind, biases=f"b{label}")
 
 
 def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
@@ -186,11 +187,11 @@ def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
     name, inner, below = f"pyr{l}", f"inner{l}", (f"pyr{l - 1}" if l > 1 else "inp", s.shapes[l - 1])
     if s.architecture != "residual" or l == 1:
         kind = POOLED if s.architecture == "conv" else Dense()
-        return [cells(name), *affine(f"{l}", *below, f"{name}.I_basal", rule(s), kind)]
-    weights, biases = affine(f"{l}", inner, s.shapes[l], f"{name}.I_basal", rule(s))
+        return [cells(name), *onto(s, f"{l}", *below, name, kind)]
+    weights, biases = onto(s, f"{l}", inner, s.shapes[l], name)
     within = [] if inner in s.credited else [sent_back(weights, f"back{l}", s.sizes[l], fixed=s.credits == "fa")]
     skip = Projection(f"skip{l}", below[0], f"{name}.I_basal", connectivity=OneToOne())
-    onto_inner = affine(f"in{l}", *below, f"{inner}.I_basal", rule(s))
+    onto_inner = onto(s, f"in{l}", *below, inner)
     return [cells(name), cells(inner), *onto_inner, weights, biases, skip, *within]
 
 

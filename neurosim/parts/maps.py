@@ -65,17 +65,20 @@ def bias(name: str, port: str, start: Weights, rule: PlasticityRule | None = Non
 
 
 def affine(
-    label: str,
+    name: str,
     source: str,
     shape: Shape,
     port: str,
     rule: PlasticityRule | None = None,
     connectivity: Dense | Conv2d = Dense(),
+    biases: str = "",
 ) -> list[Projection]:
-    """Weights ``W`` + label and biases ``b`` + label onto a port, ``I = r W + b``, that start as in torch's layers, biases at 0.
+    """Weights onto a port, and biases where they have a name: ``I = r W + b``. They start as in torch's layers, biases at 0.
 
     Parameters
     ----------
+    name
+        Name of the weights.
     source, shape
         The population below, and its cells or (maps, height, width).
     connectivity
@@ -83,7 +86,5 @@ def affine(
     """
     maps = isinstance(connectivity, Conv2d)
     inputs = shape[0] * connectivity.size**2 if maps and isinstance(shape, tuple) else cells_of(shape)
-    return [
-        Projection(f"W{label}", source, port, fan_in_uniform(inputs), rule, connectivity),
-        bias(f"b{label}", port, Constant(0.0), rule, per_map=maps),
-    ]
+    weights = Projection(name, source, port, fan_in_uniform(inputs), rule, connectivity)
+    return [weights, *([bias(biases, port, Constant(0.0), rule, per_map=maps)] if biases else [])]
