@@ -20,28 +20,28 @@ each other apart (`decorrelation`), which needs the whole batch at once: the ste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
 from neurosim import (
     SOURCE, Cell, Circuit, Citation, Constant, Dense, FeedForward, OneToOne, Phase, PlasticityRule, Population, Projection,
-    Protocol, Readout, Tied, Windows,
+    Protocol, Readout, Windows,
 )  # fmt: skip
 from neurosim.checks import Count, In, Levels, NotNegative, Positive
 from neurosim.description import LABELS
 from neurosim.errors import NeurosimError
-from neurosim.parts import DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope
+from neurosim.parts import DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope, tonic_inhibition
 from neurosim.parts import transfer as sigma
+from neurosim.parts.similarity import APART, COSINE, COSINE_VALUES, DOT_PRODUCT
 from neurosim.settings import ModelSettings, Parts, check_classes, computed, model, presets
 
 PAPER = Citation(
     "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning",
     "Kao, C.-H. and Hariharan, B.", 2024,
-    """@inproceedings{kao2024counter,
-      booktitle = {Advances in Neural Information Processing Systems 37}, eprint = {2409.19841}, archivePrefix = {arXiv}
-    }""",
+    "@inproceedings{kao2024counter, booktitle = {Advances in Neural Information Processing Systems 37}, "
+    "eprint = {2409.19841}, archivePrefix = {arXiv}}",
     note="nets, pairing, losses, settings. The rate circuit is a reconstruction.",
 )  # fmt: skip
 
@@ -92,8 +92,7 @@ class Settings(ModelSettings):
         check_classes(self.sizes)
         if self.baseline and self.layers != "dense":
             raise NeurosimError(
-                f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, to whose weights tonic "
-                "inhibition is tied."
+                f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, or 0."
             )
         if self.own_class and self.loss != "raw":
             raise NeurosimError("own_class = True has no normalised form; expected loss = 'raw'.")
@@ -102,10 +101,6 @@ class Settings(ModelSettings):
     def shapes(self) -> list[Any]:
         """Cells, or (maps, height, width), of each level."""
         return level_shapes(self.sizes, None if self.layers == "dense" else self.pixels)
-
-    @property
-    def decorrelates(self) -> bool:
-        return self.loss == "normalised" and self.decorrelation > 0
 
 
 @model(Settings)
@@ -128,16 +123,14 @@ def circuit(s: Settings) -> Circuit:
     if s.filter:
         parts, clamps = with_filter(parts, s.filter, paired, out), clamps | {f"{out}.y": "target"}
     if s.baseline:
-        parts = with_baseline(parts, s.baseline, paired)
+        parts = tonic_inhibition(parts, paired, s.baseline)
     learn = Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))
     windows = Windows((Phase("settle", f"{s.settle}*ms"), learn), s.labels, clamps)  # type: ignore[arg-type]
     biases = tuple(f"bU{l}" for l in layers[:-1]) if s.layers == "strided" else ()
-    reference = FeedForward(
-        tuple(f"U{l}" for l in layers), biases, sigma(ACTIVATIONS[s.activation]), loss="cross_entropy"
-    )
+    names, activation = tuple(f"U{l}" for l in layers), sigma(ACTIVATIONS[s.activation])
     return Circuit(
         "counter_current", parts, Protocol((windows,), dt="1*ms"), Readout(f"{out}.r", "settle[0]", loss="cross_entropy"),
-        reference, citations=(PAPER,),
+        FeedForward(names, biases, activation, loss="cross_entropy"), citations=(PAPER,),
     )  # fmt: skip
 
 
@@ -151,23 +144,6 @@ STREAM = """
     """
 APICAL = "dv_a/dt = (-v_a + I_apical)/tau : 1\n"
 RAISED = "dv_a/dt = (-v_a + I_apical - baseline)/tau : 1\nf = r + baseline : 1\n"
-RAW = "match = pool(r*v_a) : 1\n"
-#: The gradient through the norm takes the share along the cell's own pattern off (Oja 1982).
-NORMALISED = """
-    norm    = sqrt(power) : 1
-    r_hat   = r/(norm + eps) : 1
-    a_hat   = v_a/(sqrt(power_a) + eps) : 1
-    towards = (a_hat - r*(match/(norm + tiny)))/(norm + eps) : 1
-    power   = pool(r**2) : 1
-    power_a = pool(v_a**2) : 1
-    match   = pool(r_hat*a_hat) : 1
-    """
-#: Samples (labels) whose patterns overlap; of the samples, only those that still teach are `shown`.
-APART = """
-    apart = (crowd - r_hat*(along/(norm + tiny)))/(norm + eps) : 1
-    crowd = overlap(shown) : 1
-    along = pool(r*crowd) : 1
-    """
 ALL_SHOWN, TEACHERS_SHOWN = "shown = r_hat : 1\n", "shown = r_hat*keep : 1\n"
 KEEP, MULTIPLICITY = "keep : 1 (port)\n", "multiplicity : 1 (input)\n"
 CLASS = SOFTMAX + """
@@ -193,11 +169,11 @@ def cell(s: Settings, name: str) -> Cell:
     activation = "linear" if picture else ACTIVATIONS[s.activation]
     text = STREAM.format(r=sigma(activation), gain=slope(activation))
     text += RAISED if s.baseline and not picture else APICAL
-    text += NORMALISED if s.loss == "normalised" else RAW
-    if s.decorrelates:
+    text += COSINE if s.loss == "normalised" else DOT_PRODUCT
+    if s.loss == "normalised" and s.decorrelation:
         text += APART + (TEACHERS_SHOWN if s.filter and ascending else ALL_SHOWN)
     text += (KEEP if s.filter else "") + (MULTIPLICITY if s.labels == "true_and_random" else "")
-    values = TIME | ({"eps": 1e-8, "tiny": 1e-30} if s.loss == "normalised" else {})
+    values = TIME | (COSINE_VALUES if s.loss == "normalised" else {})
     return Cell(
         "ascending" if ascending else "descending", text, values | ({"baseline": s.baseline} if RAISED in text else {})
     )
@@ -214,16 +190,12 @@ PAIR_RULES = {
 def pair_rule(s: Settings, name: str, level: int) -> PlasticityRule:
     """The rule of the weights onto a level, by the pair loss of that level."""
     loss, cells, classes = "own_class" if s.own_class else s.loss, cells_of(s.shapes[level]), s.sizes[-1]
-    c = {
-        "raw": 2 * s.kappa / (cells * classes),
-        "normalised": 2 * s.contrast / classes,
-        "own_class": 2 * s.kappa / cells,
-    }
+    c = {"raw": s.kappa / (cells * classes), "normalised": s.contrast / classes, "own_class": s.kappa / cells}[loss]
     keep = "*keep_post" if s.filter else ""
     equation = f"dw/dt = {PAIR_RULES[loss]}{keep}"
     equation += "*multiplicity_post" if s.labels == "true_and_random" and not s.own_class else ""
-    values: dict[str, Any] = {"eta": s.eta, "c": c[loss], "T_learn": f"{GATE}*ms"}
-    if s.decorrelates:
+    values: dict[str, Any] = {"eta": s.eta, "c": 2 * c, "T_learn": f"{GATE}*ms"}
+    if loss == "normalised" and s.decorrelation:
         equation += f" - eta*d/T_learn*gain_post*apart_post*r_pre{keep if name == 'forward' else ''}"  # labels all stay
         values["d"] = 4 * s.decorrelation / classes
     return PlasticityRule(name, equation, values, apply="trial")
@@ -232,9 +204,8 @@ def pair_rule(s: Settings, name: str, level: int) -> PlasticityRule:
 def weights(s: Settings, l: int) -> Parts:
     """U_l up to level l, and V_l down from it."""
     top, maps = l == len(s.sizes) - 1, s.layers != "dense" and l < len(s.sizes) - 1
-    output = PlasticityRule(
-        "forward", "dw/dt = eta/T_learn*error_post*r_pre", {"eta": s.eta, "T_learn": f"{GATE}*ms"}, apply="trial"
-    )
+    values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
+    output = PlasticityRule("forward", "dw/dt = eta/T_learn*error_post*r_pre", values, apply="trial")
     below, above = s.shapes[l - 1 : l + 1]
     biases = [f"bU{l}", f"bV{l}"] if s.layers == "strided" and maps else ["", ""]
     up, down = (LAYERS[s.layers], DOUBLED) if maps else (Dense(), Dense())
@@ -250,22 +221,6 @@ def with_filter(parts: Parts, threshold: float, paired: list[str], out: str) -> 
     gate = Population("gate", 1, Cell("gate", GATED, TIME | {"threshold": threshold}, rate="keep"))
     opens = [Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)) for name in paired]
     return [*parts, gate, Projection("certain", f"{out}.certain", "gate.I_certain", Constant(1.0)), *opens]
-
-
-def with_baseline(parts: Parts, baseline: float, paired: list[str]) -> Parts:
-    """Cells of the pairs send ``f = r + baseline``; tonic inhibition, tied to their weights, takes the baseline off again."""
-    sizes = {p.name: p.n for p in parts if isinstance(p, Population)}
-    raised: Parts = []
-    for q in parts:
-        if isinstance(q, Population) or q.source not in paired:
-            raised.append(q)
-            continue
-        raised.append(replace(q, source=f"{q.source}.f"))
-        if q.port == "I_basal":
-            tonic = Cell("tonic inhibition", "r = baseline : 1", {"baseline": baseline})
-            raised.append(Population(f"tonic{q.source}", sizes[q.source], tonic))
-            raised.append(Projection(f"T{q.name}", f"tonic{q.source}", q.target, Tied(q.name, factor=-1)))
-    return raised
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:

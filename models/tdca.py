@@ -164,11 +164,11 @@ TAUGHT = """
     """
 
 
-def onto(s: Settings, label: str, source: str, shape: Any, target: str, kind: Any = Dense()) -> list[Projection]:
+def onto(s: Settings, label: str, source: str, shape: Any, target: str, kind: Any = None) -> list[Projection]:
     """Weights and biases that learn by ``dW = -eta delta r``, ``db = -eta delta``, once a trial."""
     values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
     rule = PlasticityRule("credit", "dw/dt = -eta/T_learn*delta_post*r_pre", values, apply="trial")
-    return affine(f"W{label}", source, shape, f"{target}.I_basal", rule, kind, biases=f"b{label}")
+    return affine(f"W{label}", source, shape, f"{target}.I_basal", rule, kind or Dense(), biases=f"b{label}")
 
 
 def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
@@ -186,8 +186,7 @@ def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
 
     name, inner, below = f"pyr{l}", f"inner{l}", (f"pyr{l - 1}" if l > 1 else "inp", s.shapes[l - 1])
     if s.architecture != "residual" or l == 1:
-        kind = POOLED if s.architecture == "conv" else Dense()
-        return [cells(name), *onto(s, f"{l}", *below, name, kind)]
+        return [cells(name), *onto(s, f"{l}", *below, name, POOLED if s.architecture == "conv" else None)]
     weights, biases = onto(s, f"{l}", inner, s.shapes[l], name)
     within = [] if inner in s.credited else [sent_back(weights, f"back{l}", s.sizes[l], fixed=s.credits == "fa")]
     skip = Projection(f"skip{l}", below[0], f"{name}.I_basal", connectivity=OneToOne())

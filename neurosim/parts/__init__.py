@@ -1,7 +1,8 @@
 """Cells to build circuits from: each function returns a `neurosim.Cell`, and wrappers turn one cell into another.
 
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
-* `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
+* `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population),
+  tonic inhibition
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
@@ -9,7 +10,8 @@
 * `credit`: a top-down network that sends each cell a credit, release sites, a messenger that diffuses
 * `maps`: stacks of levels of maps: shapes, convolutions, biases, fan-in uniform starts
 * `dynamics`: prospective coding and white noise, for any rate cell
-* `transfer`: transfer functions and their slopes by name
+* `similarity`: dot product or cosine of a cell's rate and its apical copy of a partner's, and their gradients
+* `transfer`: transfer functions and their slopes by name, softmax
 """
 
 from neurosim.parts.credit import MESSENGER, Release, credit_network, release
@@ -17,7 +19,7 @@ from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
-from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
+from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron, tonic_inhibition
 from neurosim.parts.maps import (
     DOUBLED,
     POOLED,
@@ -68,6 +70,7 @@ __all__ = [
     "slope",
     "square_maps",
     "sst_interneuron",
+    "tonic_inhibition",
     "tracking_ghost",
     "transfer",
 ]
