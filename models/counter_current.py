@@ -19,366 +19,212 @@ each other apart (`decorrelation`), which needs the whole batch at once: the ste
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Lt
 
 from neurosim import (
-    SOURCE,
-    Cell,
-    Circuit,
-    Citation,
-    Constant,
-    Conv2d,
-    Dense,
-    FeedForward,
-    Fragment,
-    OneToOne,
-    PerMap,
-    Phase,
-    PlasticityRule,
-    Population,
-    Projection,
-    Protocol,
-    Readout,
-    Tied,
-    Uniform,
-    Windows,
-)
-from neurosim.checks import Cells, Count, In, NotNegative, Positive, checked
+    SOURCE, Cell, Circuit, Citation, Constant, Dense, FeedForward, OneToOne, Phase, PlasticityRule, Population, Projection,
+    Protocol, Readout, Windows,
+)  # fmt: skip
+from neurosim.checks import Count, In, Levels, NotNegative, Positive
+from neurosim.description import LABELS
 from neurosim.errors import NeurosimError
+from neurosim.parts import DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope, tonic_inhibition
+from neurosim.parts import transfer as sigma
+from neurosim.parts.similarity import APART, COSINE, COSINE_VALUES, DOT_PRODUCT
+from neurosim.settings import ModelSettings, Parts, check_classes, computed, model, presets
 
-#: The paper.
 PAPER = Citation(
     "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning",
-    "Kao, C.-H. and Hariharan, B.",
-    2024,
-    """@inproceedings{kao2024counter,
-      booktitle = {Advances in Neural Information Processing Systems 37}, eprint = {2409.19841}, archivePrefix = {arXiv}
-    }""",
+    "Kao, C.-H. and Hariharan, B.", 2024,
+    "@inproceedings{kao2024counter, booktitle = {Advances in Neural Information Processing Systems 37}, "
+    "eprint = {2409.19841}, archivePrefix = {arXiv}}",
     note="nets, pairing, losses, settings. The rate circuit is a reconstruction.",
-)
+)  # fmt: skip
 
-#: Rate and its slope; the slope in terms of the cell's own rate where that is possible. Those with rates of one sign fail (docs page).
-ACTIVATIONS = {
-    "elu": ("clip(u, 0, inf) + exp(clip(u, -inf, 0)) - 1", "clip(r + 1, 0, 1)"),
-    "relu": ("clip(u, 0, inf)", "int(u > 0)"),
-    "tanh": ("tanh(u)", "1 - r**2"),
-    "sigmoid": ("1/(1 + exp(-u))", "r*(1 - r)"),
-    "softplus": ("clip(u, 0, inf) + log(1 + exp(-abs(u)))", "1/(1 + exp(-u))"),
-    "sigmoid_shifted": ("2/(1 + exp(-u)) - 1", "(1 - r**2)/2"),
-    "softplus_shifted": ("clip(u, 0, inf) + log(1 + exp(-abs(u))) - 0.6931471805599453", "1/(1 + exp(-u))"),
-    "linear": ("u", "1"),
-}
-LAYERS = ("dense", "pooled", "strided")
-LOSSES = ("raw", "normalised")
-LABELS = ("all", "true_and_random", "true")
+#: Activations, and their names among the parts. Those with rates of one sign fail (docs page).
+ACTIVATIONS = {name: name for name in ("elu", "relu", "tanh", "softplus", "linear")} | {
+    "sigmoid": "logistic", "sigmoid_shifted": "shifted_logistic", "softplus_shifted": "shifted_softplus",
+}  # fmt: skip
+LAYERS = {"dense": Dense(), "pooled": POOLED, "strided": STRIDED}
 #: Time of the gate in which the rules read the rates, and time constant of somata and apical dendrites (ms).
 GATE, TAU = 10.0, 10.0
-
-#: READ: a random tenth of the training images is held out, and the last incomplete batch is kept.
-PROTOCOL: dict[str, Any] = dict(validation="random", last_batch="keep")
-#: Of the digits, OURS: the part and the batches that other models have.
-OURS: dict[str, Any] = dict(validation="last", last_batch="drop")
-#: Training of the MLPs, READ in the authors' configuration files: loss "raw", plain SGD with one clipping norm per stream.
-MLP: dict[str, Any] = PROTOCOL | dict(
-    epochs=100, batch_size=256, learning_rate=1.0, clip=1.0, clip_by="rule", normalise="standard"
-)  # fmt: skip
-#: Training of the CNNs with pooling, READ likewise.
-CNN: dict[str, Any] = PROTOCOL | dict(
-    layers="pooled", loss="normalised", epochs=100, batch_size=128, learning_rate=1.0, momentum=0.5, weight_decay=1e-6, schedule="cosine",
-    final_rate=1e-3, warm_up=100, centralise=True, normalise="standard",
-)  # fmt: skip
-#: By data set: the authors' nets and settings. `digits` is OURS (the MLP of MNIST), and so are the CNNs of the digits, MNIST and FashionMNIST: two
-#: levels of maps, which 28 pixels allow, trained like the CNN of CIFAR-100, clipped like the MLPs.
-PRESETS: dict[str, dict[str, Any]] = {
-    "digits": MLP | OURS | dict(sizes=(64, 256, 256, 256, 256, 256, 10), batch_size=64),
-    "mnist": MLP | dict(sizes=(784, 256, 256, 256, 256, 256, 10)),
-    "fashion_mnist": MLP | dict(sizes=(784, 256, 256, 256, 256, 256, 10)),
-    "cifar10": MLP | dict(sizes=(3072, 1024, 1024, 1024, 10)),
-    "cifar100": MLP | dict(sizes=(3072, 1024, 1024, 1024, 100)),
-    "digits_cnn": CNN | OURS | dict(
-        sizes=(1, 16, 32, 10), pixels=8, epochs=30, batch_size=64, clip=1.0, clip_by="rule"
-    ),
-    "mnist_cnn": CNN | dict(sizes=(1, 32, 64, 10), pixels=28, contrast=0.5, epochs=20, clip=1.0, clip_by="rule"),
-    "fashion_mnist_cnn": CNN | dict(sizes=(1, 32, 64, 10), pixels=28, contrast=0.5, epochs=20, clip=1.0, clip_by="rule"),
-    "cifar10_cnn": CNN | dict(
-        sizes=(3, 128, 128, 256, 256, 512, 10), filter=0.9, momentum=0.8, clip=0.3, clip_by="rule", crop=4, flip=True,
-        padding="edge", normalise="imagenet",
-    ),
-    "cifar100_cnn": CNN | dict(
-        sizes=(3, 128, 128, 256, 256, 512, 100), crop=4, flip=True, padding="edge", normalise="imagenet"
-    ),
-    "stl10_cnn": CNN | dict(sizes=(3, 128, 128, 256, 256, 512, 10), pixels=96, flip=True, normalise="none"),
-}  # fmt: skip
+TIME = {"tau": f"{TAU}*ms"}
 
 
-@checked
-def circuit(
-    sizes: Annotated[Sequence[Cells], MinLen(3)] = (64, 64, 32, 10),
-    layers: Annotated[str, In(LAYERS)] = "dense",
-    pixels: Count = 32,
-    loss: Annotated[str, In(LOSSES)] = "raw",
-    kappa: Positive = 128.0,
-    contrast: Positive = 1.0,
-    decorrelation: NotNegative = 0.5,
-    activation: Annotated[str, In(ACTIVATIONS)] = "elu",
-    labels: Annotated[str, In(LABELS)] = "all",
-    filter: Annotated[float, Ge(0), Lt(1)] = 0.0,
-    own_class: bool = False,
-    baseline: NotNegative = 0.0,
-    settle: Positive | None = None,
-    eta: Positive = 1.0,
-) -> Circuit:
-    """Counter-current learning of a classifier.
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Settings of counter-current learning of a classifier."""
 
-    Parameters
-    ----------
-    sizes
-        Cells of each level, from the picture to the classes. With maps (`layers`), sizes[0] is the picture's channels and sizes[1:-1] are the maps
-        of each level.
-    layers
-        ``"dense"``; ``"pooled"``, 3 x 3 convolutions with 2 x 2 max-pooling, no biases; ``"strided"``, 3 x 3 convolutions of stride 2 with
-        biases, which start at 0 (READ). The descending stream doubles the maps (nearest neighbour)
-        and convolves. The classifier is dense.
-    pixels
-        Height and width of the picture, where there are maps.
-    loss
-        ``"raw"`` (of the authors' MLPs): dot products of the two streams' rates, times `kappa`. ``"normalised"`` (of their CNNs, and the paper's
-        equation 2): cosines, times `contrast`, and `decorrelation` (0: none) between samples and between labels.
-    activation
-        A name of `ACTIVATIONS`.
-    labels
-        Which labels the windows of a trial show, see `Windows`.
-    filter
-        A sample whose class has at least this probability teaches the pairs no more (0: all teach).
-    own_class
-        Match a cell to its partner's rate for the sample's own class, ``kappa/cells * |a - b|^2``, without contrast. It collapses: shown
-        for what the contrast is for.
-    baseline
-        Firing rate of a cell with r = 0: cells send r + baseline (at least 0 for ELU and baseline = 1), tonic inhibition takes the baseline off.
-    settle
-        Time in which the streams settle in each window (ms; default: 2 tau per layer and 8 tau, 200 ms for six layers, which leaves the change
-        of a trial within 1e-4).
-    eta
-        Factor of all rules. The trainer's rates come on top.
-    """
-    sizes = tuple(sizes)
-    settle = TAU * (2 * len(sizes) + 6) if settle is None else settle
-    _check(sizes, layers, pixels, loss, own_class, baseline)
-    top, classes = len(sizes) - 1, sizes[-1]
-    shapes = _shapes(sizes, layers, pixels)
-    cells = [math.prod(shape) if isinstance(shape, tuple) else shape for shape in shapes]
-    normalised = loss == "normalised"
-    overlap = normalised and decorrelation > 0
-    times = {"T_learn": f"{GATE}*ms"}
-    sent = "f" if baseline else "r"
+    #: Cells of each level, from the picture to the classes; with maps, channels of the picture and maps of each level.
+    sizes: Levels = (64, 64, 32, 10)
+    #: `pooled`: 3 x 3 convolutions with 2 x 2 max-pooling, no biases; `strided`: of stride 2, biases start at 0 (READ). The
+    #: descending stream doubles the maps (nearest neighbour) and convolves. The classifier is dense.
+    layers: Annotated[str, In(LAYERS)] = "dense"
+    #: Height and width of the picture, where there are maps.
+    pixels: Count = 32
+    #: `raw` (of the authors' MLPs): dot products of the two streams' rates, times `kappa`. `normalised` (of their CNNs, and
+    #: the paper's equation 2): cosines, times `contrast`, and `decorrelation` (0: none) between samples and between labels.
+    loss: Annotated[str, In(("raw", "normalised"))] = "raw"
+    kappa: Positive = 128.0
+    contrast: Positive = 1.0
+    decorrelation: NotNegative = 0.5
+    activation: Annotated[str, In(ACTIVATIONS)] = "elu"
+    #: Which labels the windows of a trial show, see `Windows`.
+    labels: Annotated[str, In(LABELS)] = "all"
+    #: A sample whose class has at least this probability teaches the pairs no more (0: all teach).
+    filter: Annotated[float, Ge(0), Lt(1)] = 0.0
+    #: Match a cell to its partner's rate for the sample's own class, ``kappa/cells * |a - b|^2``, without contrast. It
+    #: collapses: shown for what the contrast is for.
+    own_class: bool = False
+    #: Firing rate of a cell with r = 0: cells send r + baseline (at least 0 for ELU and 1), tonic inhibition takes it off.
+    baseline: NotNegative = 0.0
+    #: Time in which the streams settle in each window (ms): 200 for six layers leaves a trial's change within 1e-4.
+    settle: Positive = computed(lambda s: TAU * (2 * len(s.sizes) + 6))
+    #: Factor of all rules. The trainer's rates come on top.
+    eta: Positive = 1.0
 
-    def rule(name: str, level: int) -> PlasticityRule:
-        """The rule of the weights onto a level, by the pair loss of that level."""
-        keep = "*keep_post" if filter else ""
-        more = "*multiplicity_post" if labels == "true_and_random" else ""
-        if own_class:
-            equation = f"dw/dt = eta*c/T_learn*R_post*gain_post*(v_a_post - r_post)*r_pre{keep}"
-            return PlasticityRule(name, equation, {"eta": eta, "c": 2 * kappa / cells[level], **times}, apply="trial")
-        if not normalised:
-            equation = f"dw/dt = -eta*c/T_learn*(match_post - R_post)*gain_post*v_a_post*r_pre{keep}{more}"
-            c = 2 * kappa / (cells[level] * classes)
-            return PlasticityRule(name, equation, {"eta": eta, "c": c, **times}, apply="trial")
-        equation = f"dw/dt = -eta*c/T_learn*(match_post - R_post)*gain_post*towards_post*r_pre{keep}{more}"
-        parameters: dict[str, Any] = {"eta": eta, "c": 2 * contrast / classes, **times}
-        if overlap:
-            alone = keep if name == "forward" else ""  # labels are never left out
-            equation += f" - eta*d/T_learn*gain_post*apart_post*r_pre{alone}"
-            parameters["d"] = 4 * decorrelation / classes
-        return PlasticityRule(name, equation, parameters, apply="trial")
-
-    output = PlasticityRule("forward", "dw/dt = eta/T_learn*error_post*r_pre", {"eta": eta, **times}, apply="trial")
-    stream = {
-        name: _stream(
-            ACTIVATIONS[text], normalised, overlap, forward, bool(filter), labels, baseline if name != "D0" else 0.0
-        )
-        for name, text, forward in (("F", activation, True), ("D", activation, False), ("D0", "linear", False))
-    }
-    populations = [Population("F0", shapes[0], SOURCE), Population(f"D{top}", classes, SOURCE)]
-    projections: list[Projection] = []
-    clamps = {"F0.r": "image", f"D{top}.r": "label", f"F{top}.label": "label", f"F{top}.R": "same"}
-    if filter:
-        clamps[f"F{top}.y"] = "target"
-        populations.append(Population("gate", 1, GATED, {"threshold": filter}))
-        projections.append(Projection("certain", f"F{top}.certain", "gate.I_certain", Constant(1.0)))
-    for l in range(top):
-        for name in (f"F{l}", f"D{l}") if l else ("D0",):
-            populations.append(Population(name, shapes[l], stream[name if l == 0 else name[0]]))
-            clamps[f"{name}.R"] = "same"
-            if labels == "true_and_random":
-                clamps[f"{name}.multiplicity"] = "multiplicity"
-            if filter:
-                projections.append(Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)))
-    populations.append(Population(f"F{top}", classes, LOGIT))
-
-    for l in range(1, top + 1):
-        dense = layers == "dense" or l == top
-        up = Conv2d(3, padding=1, pool=2) if layers == "pooled" else Conv2d(3, stride=2, padding=1)
-        forward: Any = Dense() if dense else up
-        backward: Any = Dense() if dense else Conv2d(3, padding=1, upsample=2)
-        fan_in = {"U": cells[l - 1], "V": cells[l]} if dense else {"U": 9 * sizes[l - 1], "V": 9 * sizes[l]}
-        for name, source, target, kind, learns in (
-            ("U", f"F{l - 1}", f"F{l}", forward, output if l == top else rule("forward", l)),
-            ("V", f"D{l}", f"D{l - 1}", backward, rule("feedback", l - 1)),
-        ):  # fmt: skip
-            k = fan_in[name] ** -0.5
-            start = Uniform(-k, k)
-            hidden = source not in ("F0", f"D{top}")
-            variable = f".{sent}" if baseline and hidden else ""
-            projections.append(
-                Projection(f"{name}{l}", source + variable, f"{target}.I_basal", start, learns, connectivity=kind)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_classes(self.sizes)
+        if self.baseline and self.layers != "dense":
+            raise NeurosimError(
+                f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, or 0."
             )
-            if baseline and hidden:
-                tonic = f"tonic{source}"
-                populations.append(Population(tonic, cells[int(source[1:])], TONIC, {"baseline": baseline}))
-                tied = Tied(f"{name}{l}", factor=-1)
-                projections.append(Projection(f"T{name}{l}", tonic, f"{target}.I_basal", tied))
-            if layers == "strided" and not dense:  # READ: biases start at 0
-                port, zero = f"{target}.I_basal", Constant(0.0)
-                projections.append(Projection(f"b{name}{l}", "one", port, zero, learns, connectivity=PerMap()))
-    for l in range(top):
-        apical = [(f"Q{l}", f"F{l}", f"D{l}")] + ([(f"P{l}", f"D{l}", f"F{l}")] if l else [])
-        for name, source, target in apical:
-            variable = "" if source == "F0" or not baseline else f".{sent}"
-            projections.append(Projection(name, source + variable, f"{target}.I_apical", connectivity=OneToOne()))
+        if self.own_class and self.loss != "raw":
+            raise NeurosimError("own_class = True has no normalised form; expected loss = 'raw'.")
 
-    protocol = Protocol(
-        (
-            Windows(
-                (
-                    Phase("settle", f"{settle}*ms"),
-                    Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback")),
-                ),
-                labels=labels,  # type: ignore[arg-type]
-                clamps=clamps,
-            ),
-        ),
-        dt="1*ms",
-    )
-    biases = tuple(f"bU{l}" if layers == "strided" and l < top else "" for l in range(1, top + 1))
-    reference = FeedForward(
-        tuple(f"U{l}" for l in range(1, top + 1)), biases if any(biases) else (), ACTIVATIONS[activation][0],
-        loss="cross_entropy",
-    )  # fmt: skip
+    @property
+    def shapes(self) -> list[Any]:
+        """Cells, or (maps, height, width), of each level."""
+        return level_shapes(self.sizes, None if self.layers == "dense" else self.pixels)
+
+
+@model(Settings)
+def circuit(s: Settings) -> Circuit:
+    """Two streams in opposite directions, and their apical contacts; then the filter and the baseline, where there are any."""
+    top, classes = len(s.sizes) - 1, s.sizes[-1]
+    layers, out = range(1, top + 1), f"F{top}"
+    paired = ["D0", *(f"{stream}{l}" for l in layers[:-1] for stream in "FD")]
+    parts: Parts = [Population("F0", s.shapes[0], SOURCE), Population(f"D{top}", classes, SOURCE)]
+    parts += [Population(name, s.shapes[int(name[1:])], cell(s, name)) for name in paired]
+    parts.append(Population(out, classes, Cell("class", CLASS, TIME)))
+    for l in layers:
+        parts += weights(s, l)
+    parts += [Projection(f"Q{l}", f"F{l}", f"D{l}.I_apical", connectivity=OneToOne()) for l in range(top)]
+    parts += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne()) for l in layers[:-1]]
+    clamps = {"F0.r": "image", f"D{top}.r": "label", f"{out}.label": "label"}
+    clamps |= {f"{name}.R": "same" for name in (out, *paired)}
+    if s.labels == "true_and_random":
+        clamps |= {f"{name}.multiplicity": "multiplicity" for name in paired}
+    if s.filter:
+        parts, clamps = with_filter(parts, s.filter, paired, out), clamps | {f"{out}.y": "target"}
+    if s.baseline:
+        parts = tonic_inhibition(parts, paired, s.baseline)
+    learn = Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))
+    windows = Windows((Phase("settle", f"{s.settle}*ms"), learn), s.labels, clamps)  # type: ignore[arg-type]
+    biases = tuple(f"bU{l}" for l in layers[:-1]) if s.layers == "strided" else ()
+    names, activation = tuple(f"U{l}" for l in layers), sigma(ACTIVATIONS[s.activation])
     return Circuit(
-        "counter_current", Fragment(populations, projections), protocol,
-        Readout(f"F{top}.r", "settle[0]", loss="cross_entropy"), reference,
-        citations=(PAPER,),
+        "counter_current", parts, Protocol((windows,), dt="1*ms"), Readout(f"{out}.r", "settle[0]", loss="cross_entropy"),
+        FeedForward(names, biases, activation, loss="cross_entropy"), citations=(PAPER,),
     )  # fmt: skip
 
 
-LOGIT = Cell(
-    "class",
-    """
+STREAM = """
     du/dt = (-u + I_basal)/tau : 1
-    r = exp(u - top)/total : 1
+    r     = {r} : 1
+    gain  = {gain} : 1
+    I_basal : 1 (port)
+    I_apical : 1 (port)
+    R : 1 (input)
+    """
+APICAL = "dv_a/dt = (-v_a + I_apical)/tau : 1\n"
+RAISED = "dv_a/dt = (-v_a + I_apical - baseline)/tau : 1\nf = r + baseline : 1\n"
+ALL_SHOWN, TEACHERS_SHOWN = "shown = r_hat : 1\n", "shown = r_hat*keep : 1\n"
+KEEP, MULTIPLICITY = "keep : 1 (port)\n", "multiplicity : 1 (input)\n"
+CLASS = SOFTMAX + """
+    du/dt   = (-u + I_basal)/tau : 1
     certain = y*r : 1
-    error = R*(label - r) : 1
+    error   = R*(label - r) : 1
     I_basal : 1 (port)
     label : 1 (input)
     R : 1 (input)
     y : 1 (input)
-    top = pool_max(u) : 1
-    total = pool(exp(u - top)) : 1
-    """,
-    parameters={"tau": f"{TAU}*ms"},
-)
-"""Softmax by a divisive pool; the largest potential cancels, and keeps exp from overflowing."""
-
-GATED = Cell(
-    "gate",
-    """
+    """  # fmt: skip
+#: Open while the own class is not yet certain.
+GATED = """
     du/dt = (-u + I_certain)/tau : 1
-    keep = int(u < threshold) : 1
+    keep  = int(u < threshold) : 1
     I_certain : 1 (port)
-    """,
-    rate="keep",
-    parameters={"tau": f"{TAU}*ms", "threshold": 0.9},
-)
-"""The sample filter: open while the own class is not yet certain."""
-
-TONIC = Cell("tonic inhibition", "r = baseline : 1", parameters={"baseline": 1.0})
+    """
 
 
-def _stream(
-    activation: tuple[str, str], normalised: bool, overlap: bool, forward: bool, filtered: bool, labels: str,
-    baseline: float,
-) -> Cell:  # fmt: skip
-    """A cell of either stream: soma u, apical potential v_a."""
-    rate, gain = activation
-    lines = [
-        "du/dt = (-u + I_basal)/tau : 1",
-        f"dv_a/dt = (-v_a + I_apical{' - baseline' if baseline else ''})/tau : 1",
-        f"r = {rate} : 1",
-        f"gain = {gain} : 1",
-        "I_basal : 1 (port)",
-        "I_apical : 1 (port)",
-        "R : 1 (input)",
+def cell(s: Settings, name: str) -> Cell:
+    """A cell of either stream: soma u, apical potential v_a, and what its pair loss needs."""
+    ascending, picture = name[0] == "F", name == "D0"
+    activation = "linear" if picture else ACTIVATIONS[s.activation]
+    text = STREAM.format(r=sigma(activation), gain=slope(activation))
+    text += RAISED if s.baseline and not picture else APICAL
+    text += COSINE if s.loss == "normalised" else DOT_PRODUCT
+    if s.loss == "normalised" and s.decorrelation:
+        text += APART + (TEACHERS_SHOWN if s.filter and ascending else ALL_SHOWN)
+    text += (KEEP if s.filter else "") + (MULTIPLICITY if s.labels == "true_and_random" else "")
+    values = TIME | (COSINE_VALUES if s.loss == "normalised" else {})
+    return Cell(
+        "ascending" if ascending else "descending", text, values | ({"baseline": s.baseline} if RAISED in text else {})
+    )
+
+
+#: What the weights onto a level learn by, by its pair loss.
+PAIR_RULES = {
+    "raw": "-eta*c/T_learn*(match_post - R_post)*gain_post*v_a_post*r_pre",
+    "normalised": "-eta*c/T_learn*(match_post - R_post)*gain_post*towards_post*r_pre",
+    "own_class": "eta*c/T_learn*R_post*gain_post*(v_a_post - r_post)*r_pre",
+}
+
+
+def pair_rule(s: Settings, name: str, level: int) -> PlasticityRule:
+    """The rule of the weights onto a level, by the pair loss of that level."""
+    loss, cells, classes = "own_class" if s.own_class else s.loss, cells_of(s.shapes[level]), s.sizes[-1]
+    c = {"raw": s.kappa / (cells * classes), "normalised": s.contrast / classes, "own_class": s.kappa / cells}[loss]
+    keep = "*keep_post" if s.filter else ""
+    equation = f"dw/dt = {PAIR_RULES[loss]}{keep}"
+    equation += "*multiplicity_post" if s.labels == "true_and_random" and not s.own_class else ""
+    values: dict[str, Any] = {"eta": s.eta, "c": 2 * c, "T_learn": f"{GATE}*ms"}
+    if loss == "normalised" and s.decorrelation:
+        equation += f" - eta*d/T_learn*gain_post*apart_post*r_pre{keep if name == 'forward' else ''}"  # labels all stay
+        values["d"] = 4 * s.decorrelation / classes
+    return PlasticityRule(name, equation, values, apply="trial")
+
+
+def weights(s: Settings, l: int) -> Parts:
+    """U_l up to level l, and V_l down from it."""
+    top, maps = l == len(s.sizes) - 1, s.layers != "dense" and l < len(s.sizes) - 1
+    values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
+    output = PlasticityRule("forward", "dw/dt = eta/T_learn*error_post*r_pre", values, apply="trial")
+    below, above = s.shapes[l - 1 : l + 1]
+    biases = [f"bU{l}", f"bV{l}"] if s.layers == "strided" and maps else ["", ""]
+    up, down = (LAYERS[s.layers], DOUBLED) if maps else (Dense(), Dense())
+    onto = output if top else pair_rule(s, "forward", l)
+    return [
+        *affine(f"U{l}", f"F{l - 1}", below, f"F{l}.I_basal", onto, up, biases[0]),
+        *affine(f"V{l}", f"D{l}", above, f"D{l - 1}.I_basal", pair_rule(s, "feedback", l - 1), down, biases[1]),
     ]
-    lines += ["f = r + baseline : 1"] if baseline else []
-    lines += ["multiplicity : 1 (input)"] if labels == "true_and_random" else []
-    lines += ["keep : 1 (port)"] if filtered else []
-    if normalised:
-        lines += [
-            "norm = sqrt(power) : 1",
-            "r_hat = r/(norm + eps) : 1",
-            "a_hat = v_a/(sqrt(power_a) + eps) : 1",
-            # The gradient through the norm takes the share along the cell's own pattern off (Oja 1982).
-            "towards = (a_hat - r*(match/(norm + tiny)))/(norm + eps) : 1",
-        ]
-        lines += ["power = pool(r**2) : 1", "power_a = pool(v_a**2) : 1", "match = pool(r_hat*a_hat) : 1"]
-        if overlap:
-            lines += [
-                f"shown = r_hat{'*keep' if filtered and forward else ''} : 1",
-                "apart = (crowd - r_hat*(along/(norm + tiny)))/(norm + eps) : 1",
-            ]
-            lines += ["crowd = overlap(shown) : 1", "along = pool(r*crowd) : 1"]
-    else:
-        lines += ["match = pool(r*v_a) : 1"]
-    parameters: dict[str, Any] = {"tau": f"{TAU}*ms"}
-    parameters |= {"eps": 1e-8, "tiny": 1e-30} if normalised else {}
-    parameters |= {"baseline": baseline} if baseline else {}
-    return Cell("ascending" if forward else "descending", "\n".join(lines), parameters)
 
 
-def _shapes(sizes: tuple[int, ...], layers: str, pixels: int) -> list[Any]:
-    """Cells, or (maps, height, width), of each level."""
-    if layers == "dense":
-        return list(sizes)
-    side = [pixels // 2**l for l in range(len(sizes) - 1)]
-    return [(n, s, s) for n, s in zip(sizes[:-1], side, strict=True)] + [sizes[-1]]
-
-
-def _check(
-    sizes: tuple[int, ...], layers: str, pixels: int, loss: str, own_class: bool, baseline: float
-) -> None:  # fmt: skip
-    """Refuse what does not fit together."""
-    if sizes[-1] < 2:
-        raise NeurosimError(f"sizes = {sizes}; wanted at least two classes, the last of them.")
-    halved = len(sizes) - 2
-    if layers != "dense" and pixels % 2**halved:
-        raise NeurosimError(
-            f"pixels = {pixels} cannot be halved {halved} times, once per level of maps; wanted a multiple of {2**halved}."
-        )
-    if baseline and layers != "dense":
-        raise NeurosimError(
-            f"baseline = {baseline} with layers = '{layers}'; wanted dense layers (tonic inhibition is tied to dense weights)."
-        )
-    if own_class and loss != "raw":
-        raise NeurosimError("own_class = True has no normalised form; wanted loss = 'raw'.")
+def with_filter(parts: Parts, threshold: float, paired: list[str], out: str) -> Parts:
+    """A gate that closes for samples whose class is certain, to all cells of the pairs."""
+    gate = Population("gate", 1, Cell("gate", GATED, TIME | {"threshold": threshold}, rate="keep"))
+    opens = [Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)) for name in paired]
+    return [*parts, gate, Projection("certain", f"{out}.certain", "gate.I_certain", Constant(1.0)), *opens]
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`: the authors' net and schedule for the data set; of a CNN where `layers` asks for maps."""
-    name = {"cifar10_jpeg": "cifar10"}.get(dataset, dataset)
-    if settings.get("layers", "dense") != "dense":
-        name += "_cnn"
-    return {"optimiser": "sgd", "optimise": ("forward", "feedback"), "select": "best"} | PRESETS.get(name, MLP)
+    tables, name = presets(__file__), {"cifar10_jpeg": "cifar10"}.get(dataset, dataset)
+    name += "" if settings.get("layers", "dense") == "dense" else "_cnn"
+    return tables.get(name, tables["others"])

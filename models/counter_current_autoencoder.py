@@ -19,36 +19,23 @@ by the batch needs more than one sample at once and is not local; ``normalise="n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import MinLen
 
 from neurosim import (
-    SOURCE,
-    Cell,
-    Circuit,
-    Constant,
-    Conv2d,
-    Fragment,
-    OneToOne,
-    Orthogonal,
-    PerMap,
-    Phase,
-    PlasticityRule,
-    Population,
-    Projection,
-    Protocol,
-    Readout,
-    Uniform,
-)
-from neurosim.checks import Cells, Count, In, NotNegative, Positive, checked
-from neurosim.errors import NeurosimError
-from neurosim.models.counter_current import PAPER, PROTOCOL
+    SOURCE, Cell, Circuit, Constant, OneToOne, Orthogonal, Phase, PlasticityRule, Population, Projection, Protocol, Readout,
+)  # fmt: skip
+from neurosim.checks import Cells, Count, In, NotNegative, Positive
+from neurosim.models import counter_current
+from neurosim.parts import DOUBLED, STRIDED, bias, fan_in_uniform, square_maps
+from neurosim.settings import ModelSettings, Parts, model
 
-NORMALISE = ("batch", "none")
+PAPER = replace(counter_current.PAPER, note="nets, pairing, loss. The rate circuit is a reconstruction.")
+
 #: Time of the gate in which the rules read the rates (ms).
 GATE = 10.0
 #: Gain of the weights of each stream's second half, READ; those that make a picture start at 0.
@@ -69,170 +56,119 @@ class Transposed(Orthogonal):
         return Orthogonal(self.gain).draw(rng, n_pre // 9, 9 * n_post).reshape(n_pre, n_post)
 
 
-@checked
-def circuit(
-    channels: Annotated[Sequence[Cells], MinLen(2)] = (3, 16, 32, 128, 256),
-    pixels: Count = 32,
-    contrast: NotNegative = 1.0,
-    detail: NotNegative = 1.0,
-    normalise: Annotated[str, In(NORMALISE)] = "batch",
-    settle: Positive = 300.0,
-    eta: Positive = 1.0,
-) -> Circuit:
-    """Counter-current learning of an autoencoder.
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Settings of counter-current learning of an autoencoder."""
 
-    Parameters
-    ----------
-    channels
-        Channels of the picture, then maps of each halved level; the second half of the net has them in reverse.
-    pixels
-        Height and width of the picture.
-    contrast, detail
-        Weights of the plain mismatch, and of that of the maps less their mean, over their norm.
-    normalise
-        ``"batch"``: drives are normalised per map, over the batch. ``"none"``: they are not, and convolutions have biases.
-    settle
-        Time in which the streams settle (ms).
-    eta
-        Factor of all rules.
-    """
-    channels = tuple(channels)
-    half = len(channels) - 1
-    if pixels % 2**half:
-        raise NeurosimError(
-            f"pixels = {pixels} cannot be halved {half} times, once per level; wanted a multiple of {2**half}."
-        )
+    #: Channels of the picture, then maps of each halved level; the second half of the net has them in reverse.
+    channels: Annotated[Sequence[Cells], MinLen(2)] = (3, 16, 32, 128, 256)
+    #: Height and width of the picture.
+    pixels: Count = 32
+    #: Weights of the plain mismatch, and of that of the maps less their mean, over their norm.
+    contrast: NotNegative = 1.0
+    detail: NotNegative = 1.0
+    #: `batch`: drives are normalised per map, over the batch. `none`: they are not, and convolutions have biases.
+    normalise: Annotated[str, In(("batch", "none"))] = "batch"
+    #: Time in which the streams settle (ms).
+    settle: Positive = 300.0
+    #: Factor of all rules.
+    eta: Positive = 1.0
+
+
+@model(Settings)
+def circuit(s: Settings) -> Circuit:
+    """Two streams of maps, halved and doubled again; their cells meet at every level."""
+    half = len(s.channels) - 1
     top = 2 * half
-    maps = [*channels, *channels[-2::-1]]
-    side = [pixels // 2 ** (l if l <= half else top - l) for l in range(top + 1)]
-    shapes = [(n, s, s) for n, s in zip(maps, side, strict=True)]
-    populations = [Population("F0", shapes[0], SOURCE), Population(f"D{top}", shapes[top], SOURCE)]
-    projections: list[Projection] = []
+    halved = [min(l, top - l) for l in range(top + 1)]
+    shapes = square_maps([*s.channels, *s.channels[-2::-1]], s.pixels, halved)
+    parts: Parts = [Population("F0", shapes[0], SOURCE), Population(f"D{top}", shapes[top], SOURCE)]
     for l in range(top + 1):
         for name in [f"F{l}"] * (l > 0) + [f"D{l}"] * (l < top):
-            picture = name in ("D0", f"F{top}")
-            pull = 2.0 / (maps[l] * side[l])  # 2 H/n
-            area = float(side[l] ** 2)
-            cell = PICTURE if picture else _stream(normalise == "batch", detail > 0)
-            parameters = {"plain": contrast * pull}
-            if not picture:
-                parameters |= {"area": area} if detail > 0 or normalise == "batch" else {}
-                parameters |= {"fine": detail * pull} if detail > 0 else {}
-            populations.append(Population(name, shapes[l], cell, parameters))
-    times = {"eta": eta, "T_learn": f"{GATE}*ms"}
-    down, up = Conv2d(3, stride=2, padding=1), Conv2d(3, padding=1, upsample=2)
+            parts.append(cells(s, name, shapes[l], picture=name in ("D0", f"F{top}")))
     for l in range(1, top + 1):
-        for name, source, target, halves, first in (
-            ("U", f"F{l - 1}", f"F{l}", l <= half, l <= half), ("V", f"D{l}", f"D{l - 1}", l > half, l > half)
-        ):  # fmt: skip
-            picture = target in (f"F{top}", "D0")
-            fewer = maps[int(target[1:])] < maps[int(source[1:])]
-            orthogonal = (Transposed if fewer else Orthogonal)(1.0 if first else SMALL)
-            start = Constant(0.0) if picture else orthogonal
-            rule = PlasticityRule(
-                "forward" if name == "U" else "feedback", "dw/dt = eta/T_learn*delta_post*r_pre", times, apply="trial"
-            )
-            kind = down if halves else up
-            projections.append(Projection(f"{name}{l}", source, f"{target}.I_basal", start, rule, connectivity=kind))
-            if picture or normalise == "none":
-                k = (9 * shapes[int(source[1:])][0]) ** -0.5
-                bias = Constant(0.0) if name == "U" else Uniform(-k, k)
-                projections.append(
-                    Projection(f"b{name}{l}", "one", f"{target}.I_basal", bias, rule, connectivity=PerMap())
-                )
-    for l in range(top + 1):
-        projections += [Projection(f"Q{l}", f"F{l}", f"D{l}.I_apical", connectivity=OneToOne())] if l < top else []
-        projections += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne())] if l else []
+        parts += weights(s, f"U{l}", f"F{l - 1}", f"F{l}", shapes[l - 1], shapes[l], first=l <= half, picture=l == top)
+        parts += weights(s, f"V{l}", f"D{l}", f"D{l - 1}", shapes[l], shapes[l - 1], first=l > half, picture=l == 1)
+    parts += [Projection(f"Q{l}", f"F{l}", f"D{l}.I_apical", connectivity=OneToOne()) for l in range(top)]
+    parts += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne()) for l in range(1, top + 1)]
+    phases = (Phase("settle", f"{s.settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback")))
     return Circuit(
-        "counter_current_autoencoder",
-        Fragment(populations, projections),
-        Protocol(
-            (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))),
-            clamps={"F0.r": "image", f"D{top}.r": "image"},
-            dt="1*ms",
-        ),
-        Readout(f"F{top}.u", "settle", wanted="image", loss="mean_squared"),
-        citations=(replace(PAPER, note="nets, pairing, loss. The rate circuit is a reconstruction."),),
-    )
+        "counter_current_autoencoder", parts, Protocol(phases, {"F0.r": "image", f"D{top}.r": "image"}, dt="1*ms"),
+        Readout(f"F{top}.u", "settle", wanted="image", loss="mean_squared"), citations=(PAPER,),
+    )  # fmt: skip
 
 
-PICTURE = Cell(
-    "picture",
-    """
-    du/dt = (-u + I_basal)/tau : 1
+SOMA = """
+    du/dt   = (-u + I_basal)/tau : 1
     dv_a/dt = (-v_a + I_apical)/tau : 1
-    r = u : 1
-    delta = plain*(v_a - u) : 1
     I_basal : 1 (port)
     I_apical : 1 (port)
-    """,
-    parameters={"tau": "10*ms", "plain": 1.0},
-)
+    """
+PICTURE = "r = u : 1\ndelta = plain*(v_a - u) : 1\n"
+RECTIFIED = "r = clip(z, 0, inf) : 1\ngain = int(z > 0) : 1\n"
+#: The mismatch with the partner's rate alone.
+PLAIN = "towards = plain*(v_a - r) : 1\n"
+#: The mismatch also of maps less their mean, over their norm. The gradient through the norm takes the share along the
+#: map's own pattern off, that through the mean the mean.
+DETAIL = """
+    towards = plain*(v_a - r) + fine*(turned - sum_turned/area) : 1
+    turned  = (apart - c*(along/((norm + tiny)*(norm + eps))))/(norm + eps) : 1
+    apart   = c_a/(sqrt(power_a) + eps) - c/(norm + eps) : 1
+    c       = r - sum_r/area : 1
+    c_a     = v_a - sum_a/area : 1
+    norm    = sqrt(power) : 1
+    sum_r   = pool(r, map) : 1
+    power   = pool(c**2, map) : 1
+    sum_a   = pool(v_a, map) : 1
+    power_a = pool(c_a**2, map) : 1
+    along   = pool(c*apart, map) : 1
+    sum_turned = pool(turned, map) : 1
+    """
+NOT_NORMALISED = "z = u : 1\ndelta = gain*towards : 1\n"
+#: Normalised by mean and variance of the batch and map; delta is the gradient through them.
+BY_BATCH = """
+    z       = centred/sd : 1
+    centred = u - sum_u/area : 1
+    sd      = sqrt(sum_square/area + smallest) : 1
+    g       = gain*towards : 1
+    delta   = (g - sum_g/area - z*sum_gz/area)/sd : 1
+    sum_u   = pool(u, batch) : 1
+    sum_square = pool(centred**2, batch) : 1
+    sum_g   = pool(g, batch) : 1
+    sum_gz  = pool(g*z, batch) : 1
+    """
 
 
-def _stream(batch: bool, detail: bool) -> Cell:
-    """A cell of either stream between the pictures."""
-    lines = [
-        "du/dt = (-u + I_basal)/tau : 1",
-        "dv_a/dt = (-v_a + I_apical)/tau : 1",
-        "r = clip(z, 0, inf) : 1",
-        "gain = int(z > 0) : 1",
-        "I_basal : 1 (port)",
-        "I_apical : 1 (port)",
-    ]
-    parameters: dict[str, Any] = {"tau": "10*ms", "plain": 1.0}
-    if detail or batch:
-        parameters["area"] = 1.0
-    if detail:
-        parameters |= {"fine": 1.0, "eps": 1e-8, "tiny": 1e-30}
-        lines += [
-            "c = r - sum_r/area : 1",
-            "norm = sqrt(power) : 1",
-            "c_a = v_a - sum_a/area : 1",
-            "apart = c_a/(sqrt(power_a) + eps) - c/(norm + eps) : 1",
-            # The gradient through the norm takes the share along the map's own pattern off, that through the mean the mean.
-            "turned = (apart - c*(along/((norm + tiny)*(norm + eps))))/(norm + eps) : 1",
-            "towards = plain*(v_a - r) + fine*(turned - sum_turned/area) : 1",
-        ]
-        lines += [
-            "sum_r = pool(r, map) : 1",
-            "power = pool(c**2, map) : 1",
-            "sum_a = pool(v_a, map) : 1",
-            "power_a = pool(c_a**2, map) : 1",
-            "along = pool(c*apart, map) : 1",
-            "sum_turned = pool(turned, map) : 1",
-        ]
-    else:
-        lines += ["towards = plain*(v_a - r) : 1"]
-    if batch:
-        parameters["smallest"] = 1e-5
-        lines += [
-            "centred = u - sum_u/area : 1",
-            "sd = sqrt(sum_square/area + smallest) : 1",
-            "z = centred/sd : 1",
-            "g = gain*towards : 1",
-            # The gradient through the mean and the variance of the batch.
-            "delta = (g - sum_g/area - z*sum_gz/area)/sd : 1",
-        ]
-        lines += [
-            "sum_u = pool(u, batch) : 1",
-            "sum_square = pool(centred**2, batch) : 1",
-            "sum_g = pool(g, batch) : 1",
-            "sum_gz = pool(g*z, batch) : 1",
-        ]
-    else:
-        lines += ["z = u : 1", "delta = gain*towards : 1"]
-    return Cell("stream", "\n".join(lines), parameters)
+def cells(s: Settings, name: str, shape: tuple[int, int, int], picture: bool) -> Population:
+    """Cells of either stream, or those that make the picture; mismatches count 2 H/n."""
+    pull, area = 2.0 / (shape[0] * shape[1]), float(shape[1] ** 2)
+    own = {"plain": s.contrast * pull}
+    if picture:
+        return Population(name, shape, Cell("picture", SOMA + PICTURE, {"tau": "10*ms", "plain": 1.0}), own)
+    batch = s.normalise == "batch"
+    text, values = SOMA + RECTIFIED + (DETAIL if s.detail else PLAIN) + (BY_BATCH if batch else NOT_NORMALISED), {}
+    if s.detail or batch:
+        values, own = values | {"area": 1.0}, own | {"area": area}
+    if s.detail:
+        values, own = values | {"fine": 1.0, "eps": 1e-8, "tiny": 1e-30}, own | {"fine": s.detail * pull}
+    values |= {"smallest": 1e-5} if batch else {}
+    return Population(name, shape, Cell("stream", text, {"tau": "10*ms", "plain": 1.0, **values}), own)
 
 
-def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """The preset of `neurosim train`: the authors' settings of STL-10 (their 101 batches an epoch are not kept: an epoch is the data set)."""
-    one_channel = {"channels": (1, 16, 32), "pixels": {"digits": 8}.get(dataset, 28)}
-    stl10 = {"pixels": 96, "crop": 4, "flip": True, "padding": "edge"}
-    maps = {"cifar10": {}, "cifar10_jpeg": {}, "cifar100": {}, "stl10": stl10}.get(dataset, one_channel)
-    protocol = {} if dataset == "digits" else PROTOCOL
-    return {
-        "optimiser": "sgd", "optimise": ("forward", "feedback"), "select": "best", "batch_size": 32, "epochs": 4, "learning_rate": 0.01,
-        "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "final_rate": 1e-3, "warm_up": 100, "clip": 0.2, "clip_by": "rule",
-        "centralise": True, **protocol, **maps,
-    }  # fmt: skip
+def weights(
+    s: Settings, name: str, source: str, target: str, from_shape: tuple[int, int, int], to_shape: tuple[int, int, int],
+    first: bool, picture: bool,
+) -> Parts:  # fmt: skip
+    """A convolution that halves the maps (first half of a stream) or doubles them, with biases where there are any."""
+    forward, port = name[0] == "U", f"{target}.I_basal"
+    values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
+    rule = PlasticityRule(
+        "forward" if forward else "feedback", "dw/dt = eta/T_learn*delta_post*r_pre", values, apply="trial"
+    )
+    orthogonal = (Transposed if to_shape[0] < from_shape[0] else Orthogonal)(1.0 if first else SMALL)
+    start = Constant(0.0) if picture else orthogonal
+    convolved = Projection(name, source, port, start, rule, STRIDED if first else DOUBLED)
+    if not picture and s.normalise == "batch":
+        return [convolved]
+    biases = Constant(0.0) if forward else fan_in_uniform(9 * from_shape[0])
+    return [convolved, bias(f"b{name}", port, biases, rule, per_map=True)]

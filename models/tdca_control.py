@@ -16,60 +16,49 @@ act as a controller itself through fast weights; score the policy with its plast
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Annotated
-
-from annotated_types import MinLen
+from dataclasses import dataclass, replace
 
 from neurosim import SOURCE, Circuit, Population, Protocol
-from neurosim.checks import Cells, Positive, checked
+from neurosim.checks import Cells, Levels, Positive
 from neurosim.models import tdca
+from neurosim.parts import Release, credit_network
+from neurosim.settings import ModelSettings, computed, model
+
+PAPER = replace(
+    tdca.PAPER, note="of the paper only the abstract speaks of reinforcement; everything here is a reconstruction."
+)
 
 
-@checked
-def circuit(
-    sizes: Annotated[Sequence[Cells], MinLen(3)] = (4, 16, 2), hidden: Cells = 16, outcome: Cells | None = None, bound: Positive = 5.0,
-    settle: Positive = 300.0, eta: Positive = 0.1,
-) -> Circuit:  # fmt: skip
-    """A policy taught by credits; the default suits CartPole (802 evolved weights), ``sizes = (6, 16, 3)`` Acrobot (915).
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Settings of a policy taught by credits; the defaults suit CartPole (802 evolved weights), sizes 6,16,3 Acrobot (915)."""
 
-    Parameters
-    ----------
-    sizes
-        Numbers in an observation, hidden cells of each level, actions.
-    hidden
-        Cells of each of the top-down net's two layers.
-    outcome
-        Numbers clamped after the action (default: an observation, the actions, 1).
-    bound
-        Largest absolute weight of the policy.
-    settle
-        Time before the weights learn (ms).
-    eta
-        Learning rate.
-    """
-    sizes = tuple(sizes)
-    learner = tdca.circuit(sizes, hidden=hidden, settle=settle, eta=eta)
-    outcome = sizes[0] + sizes[-1] + 1 if outcome is None else outcome
-    top = len(sizes) - 1
+    #: Numbers in an observation, hidden cells of each level, actions.
+    sizes: Levels = (4, 16, 2)
+    #: Cells of each of the top-down net's two layers.
+    hidden: Cells = 16
+    #: Numbers clamped after the action: an observation, the actions, 1.
+    outcome: Cells = computed(lambda s: s.sizes[0] + s.sizes[-1] + 1)
+    #: Largest absolute weight of the policy.
+    bound: Positive = 5.0
+    #: Time before the weights learn (ms), and their learning rate.
+    settle: Positive = 300.0
+    eta: Positive = 0.1
+
+
+@model(Settings)
+def circuit(s: Settings) -> Circuit:
+    """The learner of `tdca` without its top-down net, and one that sees states, action and outcome."""
+    learner, top = tdca.circuit(s.sizes, hidden=s.hidden, settle=s.settle, eta=s.eta), len(s.sizes) - 1
     policy = [learner.population(name) for name in ("inp", *(f"pyr{l}" for l in range(1, top + 1)))]
     bounded = [
-        dataclasses.replace(q, rule=dataclasses.replace(q.rule, bounds=(-bound, bound)))
-        for q in learner.projections
-        if q.rule is not None
+        replace(q, rule=replace(q.rule, bounds=(-s.bound, s.bound))) for q in learner.projections if q.rule is not None
     ]
-    sources = [("inp", sizes[0]), (f"pyr{top}", sizes[-1]), ("outcome", outcome)]
-    targets = [tdca.Release(f"pyr{l}", sizes[l], sizes[l]) for l in range(1, top + 1)]
-    top_down, down = tdca.credit_network(sources, hidden, targets)
+    seen = [("inp", s.sizes[0]), (f"pyr{top}", s.sizes[-1]), ("outcome", s.outcome)]
+    taught = [Release(f"pyr{l}", s.sizes[l], s.sizes[l]) for l in range(1, top + 1)]
     return Circuit(
         "tdca_control",
-        [*policy, Population("outcome", outcome, SOURCE), *top_down, *bounded, *down],
-        Protocol(learner.protocol.phases, clamps={"inp.r": "image", "outcome.r": "target"}, dt=learner.protocol.dt),
-        citations=(
-            dataclasses.replace(
-                tdca.PAPER,
-                note="of the paper only the abstract speaks of reinforcement; everything here is a reconstruction.",
-            ),
-        ),
+        [*policy, Population("outcome", s.outcome, SOURCE), *bounded, *credit_network(seen, s.hidden, taught)],
+        Protocol(learner.protocol.phases, {"inp.r": "image", "outcome.r": "target"}, dt=tdca.DT),
+        citations=(PAPER,),
     )

@@ -15,11 +15,36 @@ One trial is one step of the search; `neurosim.training.evolution.search` presen
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from neurosim import SOURCE, Cell, Circuit, Phase, PlasticityRule, Population, Projection, Protocol, Uniform
-from neurosim.checks import Cells, Positive, checked
-from neurosim.models.tdca import DT, GATE, PAPER, TAU_A, TAU_S, Release, credit_network
+from neurosim.checks import Cells, Positive
+from neurosim.models import tdca
+from neurosim.parts import Release, credit_network
+from neurosim.settings import ModelSettings, computed, model
+
+PAPER = replace(
+    tdca.PAPER, note="of the paper only the abstract speaks of functions; everything here is a reconstruction."
+)
+
+
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Settings of a searcher."""
+
+    #: Cells of each of the top-down net's two layers.
+    hidden: Cells = 20
+    #: Parameters of the function.
+    dimensions: Cells = 2
+    #: Numbers that the top-down net sees: place, two values, last move.
+    seen: Cells = computed(lambda s: 2 * s.dimensions + 2)
+    #: Starts are drawn from U(-box, box).
+    box: Positive = 4.0
+    #: Time before the weights learn (ms).
+    settle: Positive = 300.0
+    #: Step of the search: ``h <- h - eta c``.
+    eta: Positive = 0.5
+
 
 PARAMETER = Cell(
     "parameter",
@@ -30,47 +55,27 @@ PARAMETER = Cell(
     I_basal : 1 (port)
     I_apical : 1 (port)
     """,
-    parameters={"tau_s": f"{TAU_S}*ms", "tau_a": f"{TAU_A}*ms"},
+    tdca.TIMES,
 )
 
 
-@checked
-def circuit(
-    hidden: Cells = 20, dimensions: Cells = 2, seen: Cells | None = None, box: Positive = 4.0, settle: Positive = 300.0, eta: Positive = 0.5
-) -> Circuit:  # fmt: skip
-    """A searcher.
-
-    Parameters
-    ----------
-    hidden
-        Cells of each of the top-down net's two layers.
-    dimensions
-        Parameters of the function.
-    seen
-        Numbers that the top-down net sees (default 2 dimensions + 2: place, two values, last move).
-    box
-        Starts are drawn from U(-box, box).
-    settle
-        Time before the weights learn (ms).
-    eta
-        Step of the search: ``h <- h - eta c``.
-    """
-    seen = 2 * dimensions + 2 if seen is None else seen
-    learns = PlasticityRule(
-        "credit", "dw/dt = -eta/T_learn*v_a_post*r_pre", {"eta": eta, "T_learn": f"{GATE}*ms"}, apply="trial"
-    )
-    top_down, down = credit_network([("seen", seen)], hidden, [Release("par", dimensions, dimensions)])
+@model(Settings)
+def circuit(s: Settings) -> Circuit:
+    """A place that moves by the credits of a top-down network, which sees no slope."""
+    values = {"eta": s.eta, "T_learn": f"{tdca.GATE}*ms"}
+    learns = PlasticityRule("credit", "dw/dt = -eta/T_learn*v_a_post*r_pre", values, apply="trial")
     return Circuit(
         "tdca_search",
-        [Population("seen", seen, SOURCE), Population("par", dimensions, PARAMETER), *top_down,
-         Projection("W", "one", "par.I_basal", Uniform(-box, box), learns), *down],
+        [
+            Population("seen", s.seen, SOURCE),
+            Population("par", s.dimensions, PARAMETER),
+            Projection("W", "one", "par.I_basal", Uniform(-s.box, s.box), learns),
+            *credit_network([("seen", s.seen)], s.hidden, [Release("par", s.dimensions, s.dimensions)]),
+        ],
         Protocol(
-            (Phase("settle", f"{settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",))),
-            clamps={"seen.r": "image"}, dt=f"{DT}*ms",
+            (Phase("settle", f"{s.settle}*ms"), Phase("learn", f"{tdca.GATE}*ms", plastic=("credit",))),
+            {"seen.r": "image"},
+            dt=tdca.DT,
         ),
-        citations=(
-            replace(
-                PAPER, note="of the paper only the abstract speaks of functions; everything here is a reconstruction."
-            ),
-        ),
-    )  # fmt: skip
+        citations=(PAPER,),
+    )

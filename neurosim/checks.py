@@ -66,6 +66,8 @@ Seed = Annotated[int, Ge(0)]
 Cells = Annotated[int, Ge(1), Le(2**31 - 1)]
 #: Cells of the input and of each further layer.
 Sizes = Annotated[Sequence[Cells], MinLen(2)]
+#: The same, with one hidden layer or more.
+Levels = Annotated[Sequence[Cells], MinLen(3)]
 Time = Annotated[str, Unit("10*ms")]
 PositiveTime = Annotated[Time, Gt(0)]
 #: A number in base SI units, a text with units such as "20*pA", or a Brian2 quantity.

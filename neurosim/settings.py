@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,10 +38,10 @@ class ModelSettings:
     def __post_init__(self) -> None:
         hints = self.hints()
         for item in fields(self):
-            value = check(item.name, getattr(self, item.name), hints[item.name])
-            if value is None and "computed" in item.metadata:
-                value = item.metadata["computed"](self)
-            object.__setattr__(self, item.name, value)
+            object.__setattr__(self, item.name, check(item.name, getattr(self, item.name), hints[item.name]))
+        for item in fields(self):  # all are checked by now
+            if getattr(self, item.name) is None and "computed" in item.metadata:
+                object.__setattr__(self, item.name, item.metadata["computed"](self))
 
     @classmethod
     def hints(cls) -> dict[str, Any]:
@@ -53,7 +53,10 @@ class ModelSettings:
 
 
 def computed(default: Callable[[Any], Any]) -> Any:
-    """A field whose default is computed from the fields above it: ``beta: Positive = computed(lambda s: ...)``."""
+    """A field whose default is computed from others: ``beta: Positive = computed(lambda s: ...)``.
+
+    It may read every field that has a default of its own, and computed ones that stand above it.
+    """
     return field(default=None, metadata={"computed": default})
 
 
@@ -99,6 +102,18 @@ def check_settles(window: str, **phases: str) -> None:
                 f"{name} = {length} leaves no time to settle before the {window} at its end in which weights are "
                 f"plastic; expected a longer one. Lengthen {name}, or shorten t_learn."
             )
+
+
+def check_classes(sizes: Sequence[int]) -> None:
+    """Refuse a classifier whose last size is one class.
+
+    Raises
+    ------
+    NeurosimError
+        Fewer than two classes: the sizes.
+    """
+    if sizes[-1] < 2:
+        raise NeurosimError(f"sizes = {tuple(sizes)}; expected at least two classes, the last of them.")
 
 
 def settings_hints(build: Callable[..., Any]) -> dict[str, Any]:

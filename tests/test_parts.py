@@ -57,6 +57,9 @@ PHI = {
     "softplus": lambda u: np.log(1 + np.exp(u)),
     "soft_relu": lambda u: 0.1 * np.log(1 + np.exp(u - 3)),
     "linear": lambda u: u,
+    "elu": lambda u: np.where(u > 0, u, np.exp(np.minimum(u, 0)) - 1),
+    "shifted_logistic": lambda u: np.tanh(u / 2),
+    "shifted_softplus": lambda u: np.log(1 + np.exp(u)) - np.log(2),
 }
 X = np.array([[0.9, 0.2, 0.6], [0.1, 0.7, 1.0]])  # two samples
 Y = np.array([[0.8, 0.1], [0.3, 1.0]])

@@ -616,7 +616,8 @@ def test_numbers_of_the_released_configuration(settings, weights, credits, searc
 
 
 def test_the_usual_circuit_is_the_note_s_learner_of_digits():
-    assert model.SIZES["mnist"] == model.SIZES["fashion_mnist"] == (784, 100, 100, 100, 10)
+    sizes = {name: model.training({}, name)["sizes"] for name in ("mnist", "fashion_mnist")}
+    assert sizes["mnist"] == sizes["fashion_mnist"] == (784, 100, 100, 100, 10)
     circuit = model.circuit()
     assert [p.n for p in circuit.populations if p.name.startswith(("inp", "pyr"))] == [64, 32, 32, 10]
     assert [p.n for p in circuit.populations if p.name.startswith("td")] == [30, 30]
@@ -937,7 +938,7 @@ def test_bad_files_are_refused(tmp_path):
     from neurosim import tensors as files
 
     files.save(bad, {"W": np.zeros(2)}, {"kind": "something else"})
-    with pytest.raises(NeurosimError, match="holds no evolved weights; wanted a file that `neurosim evolve` wrote"):
+    with pytest.raises(NeurosimError, match="holds no evolved weights; expected a file that `neurosim evolve` wrote"):
         load_evolved(bad)
 
 
@@ -951,7 +952,7 @@ def test_files_for_something_else_are_refused(tmp_path):
         model.circuit(credits="pb")
     found = load_evolved(path)
     Evolved(found.weights, "tdca_search", found.settings).save(path)
-    with pytest.raises(NeurosimError, match="was evolved for tdca_search; wanted a file of `neurosim evolve tdca`"):
+    with pytest.raises(NeurosimError, match="was evolved for tdca_search; expected a file of `neurosim evolve tdca`"):
         model.circuit(credits=str(path))
     Evolved(found.weights, "tdca", found.settings).save(path)
     for name, value in (("hidden", 6), ("ratio", 1.0)):
@@ -964,7 +965,7 @@ def test_files_for_something_else_are_refused(tmp_path):
     ):
         model.circuit(credits=str(path), sizes=(7, 6, 6, 6, CLASSES))
     with pytest.raises(
-        NeurosimError, match=r"holds no weights for 'V1_pyr2'; wanted a file evolved for the same levels"
+        NeurosimError, match=r"holds no weights for 'V1_pyr2'; expected a file evolved for the same levels"
     ):
         model.circuit(credits=str(path), sizes=(7, 6, CLASSES))
     with pytest.raises(
@@ -992,7 +993,7 @@ def test_sites_need_cells_and_maps_those_of_evolution(tmp_path):
             model.circuit(sizes=(7, 2, 6, CLASSES), credits=str(path), messenger=messenger)
     _, _, path = evolved_file(tmp_path, {"architecture": "conv", "sizes": (1, 2, CLASSES), "ratio": 4.0})
     model.circuit(credits=str(path), pixels=16)
-    with pytest.raises(NeurosimError, match=r"'pyr1' has 8 maps.*sizes = \(1, 2, 4\); wanted as many maps"):
+    with pytest.raises(NeurosimError, match=r"'pyr1' has 8 maps.*sizes = \(1, 2, 4\); expected as many maps"):
         model.circuit(credits=str(path), sizes=(1, 8, CLASSES))
 
 
@@ -1029,7 +1030,7 @@ def test_inner_cells_with_credits_of_their_own_have_the_messenger():
         ({"inner": "transpose"}, r"'transpose'.*transposed"),
         ({"kernel": "gaus"}, r"'gaus'.*gauss"),
         ({"lattice": "shet"}, r"'shet'.*sheet"),
-        ({"sizes": (7, 5, 6, 4), "architecture": "residual"}, r"sizes = .*wanted hidden levels of one width"),
+        ({"sizes": (7, 5, 6, 4), "architecture": "residual"}, r"sizes = .*expected hidden levels of one width"),
         ({"sizes": (3, 4, 5, 10), "architecture": "conv", "pixels": 6}, r"pixels = 6 cannot be halved 2 times.*multiple of 4"),
         ({"sizes": (3, 4, 5, 10), "architecture": "conv", "pixels": 2}, r"pixels = 2"),
         ({"hidden": 0}, r"hidden = 0; wanted a whole number"),
@@ -1044,8 +1045,8 @@ def test_inner_cells_with_credits_of_their_own_have_the_messenger():
         ({"eta": 0.0}, r"eta = 0\.0; wanted a number above 0"),
         ({"settle": 0.0}, r"settle = 0\.0; wanted a number above 0"),
         ({"settle": float("inf")}, r"settle = inf"),
-        ({"sizes": (7, 6, 4), "lattice": "sheet", "ratio": 2.0}, r"6 cells do not fill a square sheet; wanted a square number, or lattice = 'line'"),
-        ({"messenger": True}, r"messenger = True with kernel = 'gauss'.*wanted that kernel"),
+        ({"sizes": (7, 6, 4), "lattice": "sheet", "ratio": 2.0}, r"6 cells do not fill a square sheet; expected a square number, or lattice = 'line'"),
+        ({"messenger": True}, r"messenger = True with kernel = 'gauss'.*expected that kernel"),
         ({"messenger": True, "kernel": "chain", "architecture": "conv", "sizes": (1, 2, 4)}, r"messenger = True.*no maps"),
         ({"messenger": True, "kernel": "chain", "ratio": 4.0, "width": 3.0, "tau_m": 20.0, "sizes": (7, 16, 4)}, r"messenger of 'pyr1' is unstable.*tau_m above 288\.5 ms"),
         ({"sizes": (1, 2, 3, 4), "architecture": "conv", "credits": "bp"}, r"credits = 'bp' through a convolution.*--method backprop"),

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from neurosim import Circuit, registry
 from neurosim.analysis import flops
 from neurosim.analysis.report import save, table
-from neurosim.models.counter_current import PRESETS
 from neurosim.plot.style import PALETTE, empty_figure, style
 from neurosim.training import resolve
 
@@ -35,7 +34,7 @@ def circuit(net: str) -> Circuit:
 
 def per_sample(net: Circuit, batch: int) -> float:
     """With as many feedback activities as samples: the products of the feedback net, and of the pairs, grow by batch/classes."""
-    labels = PRESETS["mnist"]["sizes"][-1]
+    labels = registry.model("counter_current").preset({}, "mnist")["sizes"][-1]
     counted = flops.steady(net, labels)  # at this batch the feedback net runs once per sample
     return counted["drives"] + counted["rules"] + counted["contractions"] * batch / labels
 

@@ -1,48 +1,79 @@
 """Cells to build circuits from: each function returns a `neurosim.Cell`, and wrappers turn one cell into another.
 
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
-* `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
+* `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population),
+  tonic inhibition
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
 * `inverse_correlation`: a rule that keeps weights the inverse of a correlation
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
 * `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
+* `credit`: a top-down network that sends each cell a credit, release sites, a messenger that diffuses
+* `maps`: stacks of levels of maps: shapes, convolutions, biases, fan-in uniform starts
 * `dynamics`: prospective coding and white noise, for any rate cell
-* `transfer`: transfer functions and their slopes by name
+* `similarity`: dot product or cosine of a cell's rate and its apical copy of a partner's, and their gradients
+* `transfer`: transfer functions and their slopes by name, softmax
 """
 
+from neurosim.parts.credit import MESSENGER, Release, credit_network, release
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
-from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
+from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron, tonic_inhibition
 from neurosim.parts.inverse_correlation import InverseCorrelation
+from neurosim.parts.maps import (
+    DOUBLED,
+    POOLED,
+    STRIDED,
+    affine,
+    bias,
+    cells_of,
+    fan_in_uniform,
+    level_shapes,
+    square_maps,
+)
 from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
-from neurosim.parts.transfer import SLOPES, TRANSFER, slope, transfer
+from neurosim.parts.transfer import SLOPES, SOFTMAX, TRANSFER, slope, transfer
 
 __all__ = [
     "CENTRED",
     "CONDUCTANCES",
+    "DOUBLED",
+    "MESSENGER",
+    "POOLED",
     "SLOPES",
+    "SOFTMAX",
+    "STRIDED",
     "TRANSFER",
     "InverseCorrelation",
+    "Release",
+    "affine",
     "bac_pyramidal",
+    "bias",
+    "cells_of",
     "conductance_synapse",
+    "credit_network",
     "current_step",
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "fan_in_uniform",
     "ghost_unit",
+    "level_shapes",
     "lif",
     "low_pass_input",
     "noisy",
     "output_pyramidal",
     "prospective",
     "pyramidal",
+    "release",
     "release_sites",
     "slope",
+    "square_maps",
     "sst_interneuron",
+    "tonic_inhibition",
     "tracking_ghost",
     "transfer",
 ]

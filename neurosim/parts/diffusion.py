@@ -53,9 +53,11 @@ def diffusion_kernel(
     if lattice not in LATTICES:
         raise unknown("lattice", lattice, LATTICES)
     if not 1 <= sites <= n:
-        raise NeurosimError(f"{sites} release sites for {n} cells; wanted at least one, and no more than cells.")
+        raise NeurosimError(
+            f"{sites} release sites for {n} cells; expected at least one, and no more than cells. Raise the ratio of cells to sites."
+        )
     if not width > 0 or not math.isfinite(width):
-        raise NeurosimError(f"width = {width}; wanted a number above 0, in spacings of the release sites.")
+        raise NeurosimError(f"width = {width}; expected a number above 0, in spacings of the release sites.")
     cells, places = positions(n, n, lattice), positions(sites, n, lattice)
     spacing = (n / sites) ** (1.0 if lattice == "line" else 0.5)
     if kernel == "chain":
@@ -109,5 +111,5 @@ def degree(n: int, lattice: str) -> np.ndarray:
 def _side(n: int, what: str) -> int:
     side = math.isqrt(n)
     if side * side != n:
-        raise NeurosimError(f"{n} {what} do not fill a square sheet; wanted a square number, or lattice = 'line'.")
+        raise NeurosimError(f"{n} {what} do not fill a square sheet; expected a square number, or lattice = 'line'.")
     return side

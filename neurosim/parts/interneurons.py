@@ -1,17 +1,18 @@
-"""Inhibitory interneurons: SST type (soma and dendrite, taught by a partner cell), PV type (divisive normalisation)."""
+"""Inhibitory interneurons: SST type (soma and dendrite, taught by a partner cell), PV type (divisive normalisation), tonic inhibition."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from neurosim.description import Cell
+from neurosim.description import Cell, Population, Projection, Tied
 from neurosim.equations import amount
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError
 from neurosim.parts.pyramidal import Form, dendritic
 from neurosim.parts.text import right_hand_side, unit_of, with_right_hand_side
 from neurosim.parts.transfer import transfer as transfer_text
+from neurosim.settings import Parts
 
 
 def sst_interneuron(
@@ -73,3 +74,26 @@ def divisive_normalisation(cell: Cell, semisaturation: float = 1.0) -> Cell:
         "        inhibition = pool(rate_before) : 1\n",
         parameters={**cell.parameters, "semisaturation": semisaturation},
     )
+
+
+def tonic_inhibition(
+    parts: Parts, populations: Sequence[str], baseline: float, sent: str = "f", port: str = "I_basal"
+) -> Parts:
+    """The parts with populations that send their rate and a baseline, which tonic inhibition takes off again.
+
+    The cells have a variable `sent`, ``f = r + baseline``, which all projections of their rate send from now on. For each
+    onto `port`, a population ``tonicNAME`` of constant rate `baseline` inhibits the same cells by weights tied to
+    its own, ``T`` + name: ``I = f W - baseline W = r W``. Rates of both signs so become firing rates. Ours.
+    """
+    sizes = {p.name: p.n for p in parts if isinstance(p, Population)}
+    raised: Parts = []
+    for q in parts:
+        if isinstance(q, Population) or q.source not in populations:
+            raised.append(q)
+            continue
+        raised.append(replace(q, source=f"{q.source}.{sent}"))
+        if q.port == port:
+            tonic = Cell("tonic inhibition", "r = baseline : 1", {"baseline": baseline})
+            raised.append(Population(f"tonic{q.source}", sizes[q.source], tonic))
+            raised.append(Projection(f"T{q.name}", f"tonic{q.source}", q.target, Tied(q.name, factor=-1)))
+    return raised

@@ -17,6 +17,11 @@ TRANSFER = {
     # the teacher's of the dendritic microcircuit, 0.1 log(1 + exp(u - 3))
     "soft_relu": f"0.1*({substitute(SOFTPLUS, {'u': '(u - 3)'})})",
     "linear": "u",
+    # exponential linear unit (Clevert et al. 2016)
+    "elu": "clip(u, 0, inf) + exp(clip(u, -inf, 0)) - 1",
+    # moved and stretched so that the rate is 0 at u = 0
+    "shifted_logistic": "2/(1 + exp(-u)) - 1",
+    "shifted_softplus": f"{SOFTPLUS} - 0.6931471805599453",
 }
 #: slope of the rate in the potential u, in terms of the rate r where that is possible
 SLOPES = {
@@ -26,7 +31,18 @@ SLOPES = {
     "relu": "int(u > 0)",
     "softplus": "1/(1 + exp(-u))",
     "linear": "1",
+    "elu": "clip(r + 1, 0, 1)",
+    "shifted_logistic": "(1 - r**2)/2",
+    "shifted_softplus": "1/(1 + exp(-u))",
 }
+
+#: r is the softmax of the population's potentials u, by a divisive pool; the largest potential cancels, and keeps exp
+#: from overflowing. For the text of any cell with a potential u.
+SOFTMAX = """
+    r     = exp(u - top)/total : 1
+    top   = pool_max(u) : 1
+    total = pool(exp(u - top)) : 1
+    """
 
 
 def transfer(name: str, of: str = "u") -> str:
