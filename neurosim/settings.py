@@ -101,6 +101,18 @@ def check_settles(window: str, **phases: str) -> None:
             )
 
 
+def refuse_if(wrong: bool, message: str) -> None:
+    """Refuse settings that do not fit together; the message says what was got, what is expected and what to change.
+
+    Raises
+    ------
+    NeurosimError
+        They are `wrong`.
+    """
+    if wrong:
+        raise NeurosimError(message)
+
+
 def settings_hints(build: Callable[..., Any]) -> dict[str, Any]:
     """What a builder's settings must be, by name; empty for a function that checks nothing."""
     if hasattr(build, "settings"):

@@ -2,6 +2,7 @@
 
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
+* `microcircuit`: pyramidal cells and SST interneurons of one form, their rules and self-predicting state
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
@@ -15,7 +16,16 @@ from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
 from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron
-from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
+from neurosim.parts.microcircuit import (
+    basal_share,
+    error_share,
+    microcircuit_cells,
+    predicts_soma,
+    self_predicting_factor,
+    self_predicting_net,
+    silences_apical,
+)
+from neurosim.parts.pyramidal import CONDUCTANCES, TEACHING, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
 from neurosim.parts.transfer import SLOPES, TRANSFER, slope, transfer
 
@@ -23,21 +33,29 @@ __all__ = [
     "CENTRED",
     "CONDUCTANCES",
     "SLOPES",
+    "TEACHING",
     "TRANSFER",
     "bac_pyramidal",
+    "basal_share",
     "conductance_synapse",
     "current_step",
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "error_share",
     "ghost_unit",
     "lif",
     "low_pass_input",
+    "microcircuit_cells",
     "noisy",
     "output_pyramidal",
+    "predicts_soma",
     "prospective",
     "pyramidal",
     "release_sites",
+    "self_predicting_factor",
+    "self_predicting_net",
+    "silences_apical",
     "slope",
     "sst_interneuron",
     "tracking_ghost",
