@@ -101,6 +101,19 @@ def check_settles(window: str, **phases: str) -> None:
             )
 
 
+def check_length(what: str, count: int, **lists: Any) -> None:
+    """Refuse lists of settings that do not hold `count` values, one per `what`.
+
+    Raises
+    ------
+    NeurosimError
+        A list of another length: its name, what it holds, how many values are expected.
+    """
+    for name, values in lists.items():
+        if len(values) != count:
+            raise NeurosimError(f"{name} = {tuple(values)}: expected {count} number{"s" * (count != 1)}, one per {what}.")
+
+
 def refuse_if(wrong: bool, message: str) -> None:
     """Refuse settings that do not fit together; the message says what was got, what is expected and what to change.
 
