@@ -57,6 +57,17 @@ def computed(default: Callable[[Any], Any]) -> Any:
     return field(default=None, metadata={"computed": default})
 
 
+def default_of(tables: Mapping[str, Mapping[str, Any]], choice: str) -> Callable[[str], Any]:
+    """Fields whose defaults stand in the table that the field `choice` names.
+
+    ::
+
+        of_preset = default_of(presets(__file__), "preset")
+        beta: Positive = of_preset("beta")
+    """
+    return lambda name: computed(lambda s: tables[getattr(s, choice)][name])
+
+
 def model(kind: type[S]) -> Callable[[Callable[[S], Circuit]], Callable[..., Circuit]]:
     """Decorator: ``build(settings)`` becomes a function of the fields of `kind`, as keywords.
 
@@ -111,7 +122,9 @@ def check_length(what: str, count: int, **lists: Any) -> None:
     """
     for name, values in lists.items():
         if len(values) != count:
-            raise NeurosimError(f"{name} = {tuple(values)}: expected {count} number{"s" * (count != 1)}, one per {what}.")
+            raise NeurosimError(
+                f"{name} = {tuple(values)}: expected {count} number{'s' * (count != 1)}, one per {what}."
+            )
 
 
 def refuse_if(wrong: bool, message: str) -> None:

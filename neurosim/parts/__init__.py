@@ -3,6 +3,7 @@
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population)
 * `microcircuit`: pyramidal cells and SST interneurons of one form, their rules and self-predicting state
+* `correlation`: interneurons that learn the inverse correlation of rates, or bound their sum
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
@@ -11,6 +12,7 @@
 * `transfer`: transfer functions and their slopes by name
 """
 
+from neurosim.parts.correlation import correlation_measures, inverse_correlation, sum_bound
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
@@ -38,12 +40,14 @@ __all__ = [
     "bac_pyramidal",
     "basal_share",
     "conductance_synapse",
+    "correlation_measures",
     "current_step",
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
     "error_share",
     "ghost_unit",
+    "inverse_correlation",
     "lif",
     "low_pass_input",
     "microcircuit_cells",
@@ -58,6 +62,7 @@ __all__ = [
     "silences_apical",
     "slope",
     "sst_interneuron",
+    "sum_bound",
     "tracking_ghost",
     "transfer",
 ]
