@@ -18,35 +18,21 @@ C at the free fixed point. With `symmetric` nudging the phases are +beta and -be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from neurosim import (
-    SOURCE,
-    Cell,
-    Circuit,
-    Citation,
-    Constant,
-    Fragment,
-    Glorot,
-    Phase,
-    PlasticityRule,
-    Population,
-    Projection,
-    Protocol,
-    Readout,
+    SOURCE, Cell, Circuit, Citation, Constant, Glorot, Phase, PlasticityRule, Population, Projection, Protocol, Readout,
     Tied,
-)
-from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes, checked
-from neurosim.equations import seconds
-from neurosim.errors import NeurosimError
+)  # fmt: skip
+from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes
+from neurosim.parts import transfer as rho
+from neurosim.settings import ModelSettings, Parts, check_settles, model
 
-#: The papers: the circuit, and symmetric nudging.
 PAPERS = (
     Citation(
         "Equilibrium Propagation: Bridging the Gap between Energy-Based Models and Backpropagation",
-        "Scellier, B. and Bengio, Y.",
-        2017,
+        "Scellier, B. and Bengio, Y.", 2017,
         """@article{scellier2017equilibrium,
           journal = {Frontiers in Computational Neuroscience}, volume = {11}, pages = {24}
         }""",
@@ -54,118 +40,98 @@ PAPERS = (
     ),
     Citation(
         "Scaling Equilibrium Propagation to Deep {ConvNets} by Drastically Reducing Its Gradient Estimator Bias",
-        "Laborieux, A. and others",
-        2021,
+        "Laborieux, A. and others", 2021,
         "@article{laborieux2021scaling, journal = {Frontiers in Neuroscience}, volume = {15}, pages = {633674}}",
         note="symmetric nudging; from memory; see the module's text",
     ),
-)
+)  # fmt: skip
 
-TRANSFER = {"hard_sigmoid": "clip(u, 0, 1)", "logistic": "1/(1 + exp(-u))", "tanh": "tanh(u)"}
+TRANSFER = ("hard_sigmoid", "logistic", "tanh")
 NUDGING = ("one_sided", "symmetric")
 
 
-@checked
-def circuit(
-    sizes: Sizes = (64, 64, 32, 10),
-    transfer: Annotated[str, In(TRANSFER)] = "hard_sigmoid",
-    nudging: Annotated[str, In(NUDGING)] = "symmetric",
-    beta: Positive = 0.5,
-    eta: NotNegative = 0.1,
-    tau: PositiveTime = "10*ms",
-    t_free: PositiveTime = "300*ms",
-    t_nudged: PositiveTime = "150*ms",
-    t_learn: PositiveTime = "10*ms",
-    gain: NotNegative = 0.4,
-) -> Circuit:
-    """The layered Hopfield net.
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Settings of the layered Hopfield net."""
 
-    Parameters
-    ----------
-    sizes
-        Cells per layer, input and output included.
-    transfer
-        ``hard_sigmoid``, ``logistic`` or ``tanh``.
-    nudging
-        ``symmetric`` (free, +beta, -beta) or ``one_sided`` (free, +beta).
-    beta
-        Nudging strength.
-    eta
-        Learning rate: a presentation moves W by eta times minus the gradient, in the limit of small beta.
-    tau
-        Membrane time constant.
-    t_free, t_nudged, t_learn
-        Length of the free phase, of each nudged phase, and of the window at the end of a phase in which weights are plastic.
-    gain
-        Gain of the Glorot initial weights. Above about 0.5 (hard sigmoid, tanh) the layers' mutual excitation is so strong that the
-        free state has several fixed points, or needs hundreds of time constants.
-    """
-    top = len(sizes) - 1
-    rule = PlasticityRule(
-        "feedforward", "dw/dt = eta*phase_sign/(beta_0*T_learn)*r_post*r_pre", {"eta": eta, "beta_0": beta, "T_learn": t_learn},
-        apply="trial",
-    )  # fmt: skip
-    populations = [Population("inp", sizes[0], SOURCE)]
-    projections: list[Projection] = []
+    #: Cells per layer, input and output included.
+    sizes: Sizes = (64, 64, 32, 10)
+    transfer: Annotated[str, In(TRANSFER)] = "hard_sigmoid"
+    #: `symmetric` (free, +beta, -beta) or `one_sided` (free, +beta).
+    nudging: Annotated[str, In(NUDGING)] = "symmetric"
+    #: Nudging strength.
+    beta: Positive = 0.5
+    #: Learning rate: a presentation moves W by eta times minus the gradient, in the limit of small beta.
+    eta: NotNegative = 0.1
+    #: Membrane time constant.
+    tau: PositiveTime = "10*ms"
+    #: Length of the free phase, of each nudged one, and of the window at the end of a phase in which weights are plastic.
+    t_free: PositiveTime = "300*ms"
+    t_nudged: PositiveTime = "150*ms"
+    t_learn: PositiveTime = "10*ms"
+    #: Gain of the Glorot initial weights. Above about 0.5 (hard sigmoid, tanh) the layers' mutual excitation is so
+    #: strong that the free state has several fixed points, or needs hundreds of time constants.
+    gain: NotNegative = 0.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settles(self.t_learn, t_free=self.t_free, t_nudged=self.t_nudged)
+
+
+@model(Settings)
+def circuit(s: Settings) -> Circuit:
+    """Layers whose weights run both ways, and a target that nudges the topmost."""
+    top = len(s.sizes) - 1
+    parts: Parts = [Population("inp", s.sizes[0], SOURCE)]
     for l in range(1, top + 1):
-        populations.append(Population(f"pyr{l}", sizes[l], _cell(transfer, tau, output=l == top)))
-        projections += [
-            Projection(f"W{l}", "inp" if l == 1 else f"pyr{l - 1}", f"pyr{l}.I_ff", Glorot(gain), rule),
-            Projection(f"b{l}", "one", f"pyr{l}.I_bias", Constant(0), rule),
-        ]
-    projections += [
-        Projection(f"B{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Tied(f"W{l + 1}", transpose=True)) for l in range(1, top)
-    ]
-    one_sided = nudging == "one_sided"
+        parts += layer(s, l, top)
+    for l in range(1, top):
+        parts.append(Projection(f"B{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Tied(f"W{l + 1}", transpose=True)))
     return Circuit(
-        "equilibrium_propagation", Fragment(populations, projections),
-        _protocol(top, beta, one_sided, t_free, t_nudged, t_learn),
-        readout=Readout(f"pyr{top}.r", "free"),
-        citations=PAPERS,
+        "equilibrium_propagation", parts, protocol(s, top), Readout(f"pyr{top}.r", "free"), citations=PAPERS
     )  # fmt: skip
 
 
-def _cell(transfer: str, tau: str, output: bool) -> Cell:
-    apical = "beta*(y - r)" if output else "I_fb"
-    ports = ("I_ff", "I_bias") if output else ("I_ff", "I_bias", "I_fb")
-    declared = "\n".join(
-        [*(f"{port} : 1 (port)" for port in ports), *(("y : 1 (input)", "beta : 1 (shared)") if output else ())]
-    )
-    return Cell(
-        "output pyramidal" if output else "pyramidal",
-        f"""
-    du/dt = (-u + I_ff + I_bias + {apical})/tau : 1
-    r = {TRANSFER[transfer]} : 1
-    {declared}
-    """,
-        parameters={"tau": tau},
-    )
+HIDDEN = """
+    du/dt = (-u + I_ff + I_bias + I_fb)/tau : 1
+    r     = {r} : 1
+    I_ff : 1 (port)
+    I_bias : 1 (port)
+    I_fb : 1 (port)
+    """
+OUTPUT = """
+    du/dt = (-u + I_ff + I_bias + beta*(y - r))/tau : 1
+    r     = {r} : 1
+    I_ff : 1 (port)
+    I_bias : 1 (port)
+    y : 1 (input)
+    beta : 1 (shared)
+    """
 
 
-def _protocol(top: int, beta: float, one_sided: bool, t_free: str, t_nudged: str, t_learn: str) -> Protocol:
-    window, free, nudged = seconds(t_learn), seconds(t_free), seconds(t_nudged)
-    if min(free, nudged) <= window:
-        raise NeurosimError(
-            f"Phases of {free * 1e3:g} and {nudged * 1e3:g} ms leave no time to settle before the {window * 1e3:g} ms in "
-            "which weights are plastic; lengthen t_free and t_nudged, or shorten t_learn."
-        )
+def layer(s: Settings, l: int, top: int) -> Parts:
+    """The cells of layer l, with W_l and b_l; both learn by the difference between the phases."""
+    name, text = ("output pyramidal", OUTPUT) if l == top else ("pyramidal", HIDDEN)
+    cell = Cell(name, text.format(r=rho(s.transfer)), {"tau": s.tau})
+    values = {"eta": s.eta, "beta_0": s.beta, "T_learn": s.t_learn}
+    change = "dw/dt = eta*phase_sign/(beta_0*T_learn)*r_post*r_pre"
+    rule = PlasticityRule("feedforward", change, values, apply="trial")
+    return [
+        Population(f"pyr{l}", s.sizes[l], cell),
+        Projection(f"W{l}", f"pyr{l - 1}" if l > 1 else "inp", f"pyr{l}.I_ff", Glorot(s.gain), rule),
+        Projection(f"b{l}", "one", f"pyr{l}.I_bias", Constant(0), rule),
+    ]
 
-    def contrast(name: str, length: str, nudge: float, sign: float) -> Phase:
-        """A phase that is plastic in its end."""
-        return Phase(name, length, {"beta": nudge, "phase_sign": sign}, plastic=("feedforward",), gate=t_learn)
 
-    if one_sided:
-        phases = (contrast("free", t_free, 0.0, -1.0), contrast("nudged", t_nudged, beta, 1.0))
+def protocol(s: Settings, top: int) -> Protocol:
+    """A free phase, then one or two nudged ones; the rule reads their ends, each with its sign."""
+
+    def read(name: str, length: str, beta: float, sign: float) -> Phase:
+        return Phase(name, length, {"beta": beta, "phase_sign": sign}, plastic=("feedforward",), gate=s.t_learn)
+
+    if s.nudging == "one_sided":
+        phases = read("free", s.t_free, 0.0, -1.0), read("nudged", s.t_nudged, s.beta, 1.0)
     else:
-        phases = (
-            Phase("free", t_free), contrast("nudged", t_nudged, beta, 0.5), contrast("negative", t_nudged, -beta, -0.5),
-        )  # fmt: skip
+        nudged, negative = read("nudged", s.t_nudged, s.beta, 0.5), read("negative", s.t_nudged, -s.beta, -0.5)
+        phases = Phase("free", s.t_free), nudged, negative
     return Protocol(phases, {"inp.r": "image", f"pyr{top}.y": "target"}, {"beta": 0.0, "phase_sign": 0.0})
-
-
-def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """The preset of `neurosim train`."""
-    common = {"tolerance": 1e-3, "max_sweeps": 10}
-    if dataset == "digits":
-        return common | {"epochs": 30, "batch_size": 32, "learning_rate": 0.003}
-    return common | {"sizes": (784, 500, 10), "epochs": 15, "batch_size": 128, "learning_rate": 0.001, "decay": 0.9}

@@ -139,10 +139,8 @@ def layer(s: Settings, l: int, top: int) -> Parts:
     output = Cell("output pyramidal", soma + OUTPUT, {"tau": s.tau})
     values = {"eta": s.eta, "scale": s.kappa ** (top - l), "T_learn": s.t_learn}
     before = "r_free_pre" if s.rule == "R1" and l > 1 else "r_pre"
-    forward, bias = (
-        PlasticityRule("feedforward", f"dw/dt = eta/T_learn/(beta*scale) * {RULES[s.rule]}*{pre}", values)
-        for pre in (before, "r_pre")
-    )
+    change = f"dw/dt = eta/T_learn/(beta*scale) * {RULES[s.rule]}"
+    forward, bias = (PlasticityRule("feedforward", f"{change}*{pre}", values) for pre in (before, "r_pre"))
     return [
         Population(f"pyr{l}", s.sizes[l], output if l == top else hidden),
         Projection(f"W{l}", f"pyr{l - 1}" if l > 1 else "inp", f"pyr{l}.I_ff", Glorot(s.gain), forward),
@@ -194,10 +192,8 @@ GHOSTS = {"exact": exact_ghosts, "learned": learned_ghosts, "online": online_gho
 
 def protocol(s: Settings, top: int) -> Protocol:
     """A free phase, in which ghosts learn or follow, then a nudged phase, in which W learns."""
-    shared, free = ({"tracking": 0.0}, {"tracking": 1.0}) if s.mode == "online" else ({}, {})
-    ghosts: dict[str, Any] = {"plastic": ("ghost",), "gate": s.t_learn} if s.mode == "learned" else {}
-    phases = (
-        Phase("free", s.t_free, free, **ghosts),
-        Phase("nudged", s.t_nudged, {"beta": s.beta}, plastic=("feedforward",), gate=s.t_learn),
-    )
-    return Protocol(phases, {"inp.r": "image", f"pyr{top}.y": "target"}, {"beta": 0.0, **shared})
+    rest, follow = ({"tracking": 0.0}, {"tracking": 1.0}) if s.mode == "online" else ({}, {})
+    learn: dict[str, Any] = {"plastic": ("ghost",), "gate": s.t_learn} if s.mode == "learned" else {}
+    free = Phase("free", s.t_free, follow, **learn)
+    nudged = Phase("nudged", s.t_nudged, {"beta": s.beta}, plastic=("feedforward",), gate=s.t_learn)
+    return Protocol((free, nudged), {"inp.r": "image", f"pyr{top}.y": "target"}, {"beta": 0.0, **rest})

@@ -60,6 +60,17 @@ def computed(default: Callable[[Any], Any]) -> Any:
     return field(default=None, metadata={"computed": default})
 
 
+def default_of(tables: Mapping[str, Mapping[str, Any]], choice: str) -> Callable[[str], Any]:
+    """Fields whose defaults stand in the table that the field `choice` names.
+
+    ::
+
+        of_preset = default_of(presets(__file__), "preset")
+        beta: Positive = of_preset("beta")
+    """
+    return lambda name: computed(lambda s: tables[getattr(s, choice)][name])
+
+
 def model(kind: type[S]) -> Callable[[Callable[[S], Circuit]], Callable[..., Circuit]]:
     """Decorator: ``build(settings)`` becomes a function of the fields of `kind`, as keywords.
 
@@ -114,6 +125,33 @@ def check_classes(sizes: Sequence[int]) -> None:
     """
     if sizes[-1] < 2:
         raise NeurosimError(f"sizes = {tuple(sizes)}; expected at least two classes, the last of them.")
+
+
+def check_length(what: str, count: int, **lists: Any) -> None:
+    """Refuse lists of settings that do not hold `count` values, one per `what`.
+
+    Raises
+    ------
+    NeurosimError
+        A list of another length: its name, what it holds, how many values are expected.
+    """
+    for name, values in lists.items():
+        if len(values) != count:
+            raise NeurosimError(
+                f"{name} = {tuple(values)}: expected {count} number{'s' * (count != 1)}, one per {what}."
+            )
+
+
+def refuse_if(wrong: bool, message: str) -> None:
+    """Refuse settings that do not fit together; the message says what was got, what is expected and what to change.
+
+    Raises
+    ------
+    NeurosimError
+        They are `wrong`.
+    """
+    if wrong:
+        raise NeurosimError(message)
 
 
 def settings_hints(build: Callable[..., Any]) -> dict[str, Any]:

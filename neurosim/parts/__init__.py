@@ -3,8 +3,9 @@
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population),
   tonic inhibition
+* `microcircuit`: pyramidal cells and SST interneurons of one form, their rules and self-predicting state
+* `correlation`: interneurons that learn the inverse correlation of rates, or bound their sum
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
-* `inverse_correlation`: a rule that keeps weights the inverse of a correlation
 * `spiking`: three-compartment cell with BAC firing, leaky integrate-and-fire cell, conductance synapses
 * `electrodes`: current steps and synaptic currents at given times
 * `diffusion`: volume transmission from few release sites to the cells of a line or a sheet
@@ -15,13 +16,13 @@
 * `transfer`: transfer functions and their slopes by name, softmax
 """
 
+from neurosim.parts.correlation import InverseCorrelation, correlation_measures, inverse_correlation, sum_bound
 from neurosim.parts.credit import MESSENGER, Release, credit_network, release
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
 from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron, tonic_inhibition
-from neurosim.parts.inverse_correlation import InverseCorrelation
 from neurosim.parts.maps import (
     DOUBLED,
     POOLED,
@@ -33,7 +34,16 @@ from neurosim.parts.maps import (
     level_shapes,
     square_maps,
 )
-from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
+from neurosim.parts.microcircuit import (
+    basal_share,
+    error_share,
+    microcircuit_cells,
+    predicts_soma,
+    self_predicting_factor,
+    self_predicting_net,
+    silences_apical,
+)
+from neurosim.parts.pyramidal import CONDUCTANCES, TEACHING, low_pass_input, output_pyramidal, pyramidal
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
 from neurosim.parts.transfer import SLOPES, SOFTMAX, TRANSFER, slope, transfer
 
@@ -46,33 +56,44 @@ __all__ = [
     "SLOPES",
     "SOFTMAX",
     "STRIDED",
+    "TEACHING",
     "TRANSFER",
     "InverseCorrelation",
     "Release",
     "affine",
     "bac_pyramidal",
+    "basal_share",
     "bias",
     "cells_of",
     "conductance_synapse",
+    "correlation_measures",
     "credit_network",
     "current_step",
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "error_share",
     "fan_in_uniform",
     "ghost_unit",
+    "inverse_correlation",
     "level_shapes",
     "lif",
     "low_pass_input",
+    "microcircuit_cells",
     "noisy",
     "output_pyramidal",
+    "predicts_soma",
     "prospective",
     "pyramidal",
     "release",
     "release_sites",
+    "self_predicting_factor",
+    "self_predicting_net",
+    "silences_apical",
     "slope",
     "square_maps",
     "sst_interneuron",
+    "sum_bound",
     "tonic_inhibition",
     "tracking_ghost",
     "transfer",

@@ -1,0 +1,138 @@
+"""Interneurons that learn the inverse correlation of the rates of a population, and one that bounds their sum.
+
+Bozkurt, Pehlevan & Erdogan 2023 (arXiv 2306.04810). Each function returns the populations and projections beside the
+population `cells`; `l` ends their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Gt, Lt
+
+from neurosim.description import (
+    BatchRule,
+    Cell,
+    Constant,
+    Given,
+    Gram,
+    Measure,
+    OneToOne,
+    PlasticityRule,
+    Population,
+    Projection,
+    Ratio,
+    SmallestEigenvalue,
+)
+
+Parts = list[Population | Projection]
+
+
+@dataclass(frozen=True)
+class InverseCorrelation(BatchRule):
+    """The exact change of weights W that are the inverse of a forgetting correlation of the source's rates r.
+
+    With ``C <- forgetting*C + (1 - forgetting)*mean_s r_s r_s^T`` over the b samples of a trial, ``W = C^-1`` becomes, by
+    Woodbury's identity with Z = R W (R: samples x cells) and gamma = (1 - forgetting)/forgetting,
+
+        W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/forgetting
+
+    computed in float64 and symmetrised. W starts symmetric (`Gram`, or a symmetric `Given`) and stays positive definite;
+    directions in which r never points grow by 1/forgetting a trial.
+
+    Parameters
+    ----------
+    rate
+        Variable of the source population that is r, as it stands at the end of the rule's last phase.
+    forgetting
+        The factor of the old correlation, above 0 and below 1.
+    """
+
+    rate: str
+    forgetting: Annotated[float, Gt(0), Lt(1)]
+
+    def reads(self) -> str:
+        return self.rate
+
+    def update(self, w: Any, rates: Any, xp: Any) -> Any:
+        z = rates @ w
+        gamma = (1.0 - self.forgetting) / self.forgetting
+        small = xp.diag(xp.ones_like(rates[:, 0]) * (len(rates) / gamma)) + rates @ z.T
+        new = (w - z.T @ xp.linalg.solve(small, z)) / self.forgetting
+        return 0.5 * (new + new.T)
+
+    def formula(self) -> tuple[str, str]:
+        return (
+            "W <- (W - Z^T [(b/gamma) I + R Z^T]^-1 Z)/lambda",
+            r"W \leftarrow \frac{1}{\lambda} \left( W - Z^{\mathsf{T}} \left( \frac{b}{\gamma} \mathbf{I} + R Z^{\mathsf{T}} \right)^{-1} Z \right)",
+        )
+
+    def text(self) -> str:
+        return (
+            f"Z = R W, R the rows `{self.rate}` of the b samples, I the identity matrix, "
+            f"lambda = {self.forgetting:g}, gamma = (1 - lambda)/lambda"
+        )
+
+    def misfit(self, start: Any) -> str:
+        if isinstance(start, Gram) or (
+            isinstance(start, Given) and np.array_equal(start.values, np.transpose(start.values))
+        ):
+            return ""
+        return "an inverse correlation is symmetric; start its weights from Gram() or a symmetric Given(...)"
+
+
+def inverse_correlation(cells: str, l: int, n: int, lam: float, form: str, tau: str) -> Parts:
+    """Lateral interneurons z, one for each of the n cells: ``tau dz/dt = r B - z``; B learns the inverse correlation.
+
+    With gamma = (1 - lam)/lam, ``B <- B/lam - (gamma/lam) mean z z^T``, in the last `tau` of the phases in which the rule
+    ``lateral`` is on. The cells have the port `z` and, unless the form is ``published``, ``gamma`` and
+    ``power = pool(r*z)``.
+
+    Parameters
+    ----------
+    form
+        ``published``: without a denominator, loses definiteness unless lam is near 1. ``rank_one``: each sample's z z^T over
+        1 + gamma r z, exact for one sample; the mean of a batch stays positive definite. ``woodbury``: the exact
+        inverse for the whole batch.
+    """
+    exact = form == "woodbury"
+    share = "" if form == "published" else "/(1 + gamma_pre*power_pre)"
+    rule = PlasticityRule(
+        "lateral",
+        f"dw/dt = gamma/T_gate*(w - z_post*z_pre{share}/lam)",
+        {"gamma": (1 - lam) / lam, "lam": lam, "T_gate": tau},
+        apply="trial",
+        symmetric=not exact,
+        batch=InverseCorrelation("r", lam) if exact else None,
+    )
+    text = "dz/dt = (I_lat - z)/tau_i : 1\nI_lat : 1 (port)"
+    return [
+        Population(f"int{l}", n, Cell("lateral interneuron", text, {"tau_i": tau}, rate="z")),
+        Projection(f"B{l}", cells, f"int{l}.I_lat", Gram(), rule),
+        Projection(f"Z{l}", f"int{l}", f"{cells}.z", connectivity=OneToOne()),
+    ]
+
+
+def correlation_measures(layers: range, lam: float, form: str) -> dict[str, Measure]:
+    """Whether B stays definite, and the lateral share ``v_lat`` of the apical potential (the rest: ``v_rest``) bounded."""
+    now = f"(lam = {lam:g}, lateral = {form})"
+    share = (tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest"))
+    grown = f"B grows as lam^-t where rates never point: use lam nearer to 1 {now}"
+    cure = f"use --set lateral=woodbury, or lam nearer to 1 {now}"
+    lateral = {"lateral_share": Ratio(*share, phase="free", limit=100, cure=grown)}
+    return lateral | {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
+
+
+def sum_bound(cells: str, l: int, tau: str) -> Parts:
+    """An interneuron q, the Lagrange multiplier of sum r <= 1: ``tau dq~/dt = -q~ + (sum r - 1) + q``, q = max(0, q~).
+
+    The cells have the port `I_q`, which inhibits.
+    """
+    text = "dqt/dt = (-qt + (R_tot - 1) + q)/tau_q : 1\nq = clip(qt, 0, inf) : 1\nR_tot : 1 (port)"
+    return [
+        Population(f"spa{l}", 1, Cell("sparsity interneuron", text, {"tau_q": tau}, rate="q")),
+        Projection(f"S{l}", cells, f"spa{l}.R_tot", Constant(1)),
+        Projection(f"Q{l}", f"spa{l}", f"{cells}.I_q", Constant(1)),
+    ]
