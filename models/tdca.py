@@ -135,11 +135,12 @@ def circuit(s: Settings) -> Circuit:
         sent = sent if s.credits == "dfa" else all_sent_back(parts, fixed=s.credits == "fa")
         parts += [Projection("own", f"{out}.own", f"{out}.I_apical", connectivity=OneToOne()), *sent]
     phases = (Phase("settle", f"{s.settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",)))
-    names = (tuple(f"{w}{l}" for l in layers) for w in "Wb")
+    weights, biases = (tuple(f"{w}{l}" for l in layers) for w in "Wb")
     return Circuit(
         "tdca", parts, Protocol(phases, {"inp.r": "image", "target.r" if top_down else f"{out}.y": "target"}, dt=DT),
         Readout(f"{out}.r", "settle", loss="cross_entropy"),
-        None if s.architecture == "residual" else FeedForward(*names, "tanh(u)", loss="cross_entropy"), citations=(PAPER,),
+        None if s.architecture == "residual" else FeedForward(weights, biases, "tanh(u)", loss="cross_entropy"),
+        citations=(PAPER,),
     )  # fmt: skip
 
 

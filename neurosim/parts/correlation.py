@@ -6,6 +6,7 @@ population `cells`; `l` ends their names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -115,7 +116,7 @@ def inverse_correlation(cells: str, l: int, n: int, lam: float, form: str, tau: 
     ]
 
 
-def correlation_measures(layers: range, lam: float, form: str) -> dict[str, Measure]:
+def correlation_measures(layers: range, lam: float, form: str) -> Mapping[str, Measure]:
     """Whether B stays definite, and the lateral share ``v_lat`` of the apical potential (the rest: ``v_rest``) bounded."""
     now = f"(lam = {lam:g}, lateral = {form})"
     share = (tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest"))
