@@ -12,7 +12,13 @@
 * `transfer`: transfer functions and their slopes by name
 """
 
-from neurosim.parts.correlation import correlation_measures, inverse_correlation, sum_bound
+from neurosim.parts.correlation import (
+    contrastive_prediction,
+    correlation_measures,
+    inverse_correlation,
+    layerwise,
+    sum_bound,
+)
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
@@ -40,6 +46,7 @@ __all__ = [
     "bac_pyramidal",
     "basal_share",
     "conductance_synapse",
+    "contrastive_prediction",
     "correlation_measures",
     "current_step",
     "diffusion_kernel",
@@ -48,6 +55,7 @@ __all__ = [
     "error_share",
     "ghost_unit",
     "inverse_correlation",
+    "layerwise",
     "lif",
     "low_pass_input",
     "microcircuit_cells",
