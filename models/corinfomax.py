@@ -1,10 +1,9 @@
 """CorInfoMax of Bozkurt, Pehlevan & Erdogan 2023: pyramidal cells whose interneurons learn an inverse correlation.
 
-"Correlative Information Maximization: A Biologically Plausible Approach to Supervised Deep Neural Networks without Weight
-Symmetry", NeurIPS 2023, arXiv 2306.04810. READ in the authors' public code: dynamics, rules, constants, learning rates (in
-presets/), the order of updates; in a follow-up (arXiv 2504.11558): M, tau_u and g_lk by name; in a figure: three compartments,
-one lateral interneuron per cell. NOT READ: the paper's body. OURS: all times in ms, the interneuron's time constant, one
-interneuron for a cell's whole row of B (in the figure the diagonal is an autapse; here that is g_lk r), names of ports.
+NeurIPS 2023, arXiv 2306.04810. READ in the authors' public code: dynamics, rules, constants, learning rates (in presets/), the
+order of updates; in a follow-up (arXiv 2504.11558): M, tau_u and g_lk by name; in a figure: three compartments, one lateral
+interneuron per cell. NOT READ: the paper's body. OURS: all times in ms, the interneuron's time constant, one interneuron for a
+cell's whole row of B (in the figure the diagonal is an autapse; here that is g_lk r), the names of the ports.
 
     hidden   tau_u du/dt = -g_lk u + (v_B - u)/eps + (v_A - u)/eps      v_B = r_{k-1} W_k
              v_A = r_{k+1} F_k + eps (2 gamma z + g_lk r) [- eps q]     r = clip(u, 0, 1), sparse set: clip(u, 0, inf)
@@ -30,13 +29,13 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Lt
 
 from neurosim import (
-    SOURCE, Angle, Cell, Circuit, Citation, FeedForward, Glorot, Phase, PlasticityRule, Population, Projection, Protocol,
-    RandomSign, Readout, Relaxation, Silent,
+    SOURCE, Angle, Cell, Circuit, Citation, FeedForward, Glorot, Phase, Population, Projection, Protocol, RandomSign,
+    Readout, Silent,
 )  # fmt: skip
 from neurosim.checks import In, NotNegative, Positive, PositiveTime, Sizes
 from neurosim.equations import seconds
-from neurosim.parts import correlation_measures, inverse_correlation, sum_bound
-from neurosim.settings import ModelSettings, Parts, check_length, default_of, model, presets, refuse_if
+from neurosim.parts import contrastive_prediction, correlation_measures, inverse_correlation, layerwise, sum_bound
+from neurosim.settings import ModelSettings, Parts, check_euler, check_length, default_of, model, presets
 
 PAPER = Citation(
     "Correlative Information Maximization: A Biologically Plausible Approach to Supervised Deep Neural Networks without Weight Symmetry",
@@ -54,6 +53,10 @@ NUDGING = {
     "one_sided": {"free": (0, -1), "nudged": (1, 1)},
     "symmetric": {"free": (0, 0), "nudged": (1, 0.5), "negative": (-1, -0.5)},
 }
+SILENT = {  # what to do where output cells stay silent
+    "scaled": "lower eta_ff, or take a larger mu or more steps so that the phases settle",
+    "published": "start with smaller weights of the last layer (--set init=scaled)",
+}
 of_preset = default_of(PRESETS, "preset")
 
 
@@ -61,9 +64,8 @@ of_preset = default_of(PRESETS, "preset")
 class Settings(ModelSettings):
     """Settings of the CorInfoMax network; what is not given comes from the preset."""
 
-    #: Sizes, learning rates and constants of the authors' runs (`digits`: ours).
+    #: The authors' runs (`digits`: ours). Sizes are cells per layer, input and output included.
     preset: Annotated[str, In(PRESETS)] = "digits"
-    #: Cells per layer, input and output included.
     sizes: Sizes = of_preset("sizes")
     #: Set of the rates: `box` (0 <= r <= 1) or `sparse` (r >= 0, sum r <= 1, kept by a sparsity interneuron per layer).
     constraint: Annotated[str, In(RATES)] = of_preset("constraint")
@@ -76,9 +78,8 @@ class Settings(ModelSettings):
     lateral: Annotated[str, In(("auto", "published", "rank_one", "woodbury", "none"))] = "auto"
     #: Forgetting factor of the correlation. At the published 0.99999 v_lat is about 1e-5 of v_rest, at 0.99 a seventh.
     lam: Annotated[float, Gt(0), Lt(1)] = of_preset("lam")
-    #: Regulariser of the log-determinants; 1/epsilon is the conductance between dendrites and soma.
+    #: Regulariser of the log-determinants (1/epsilon couples dendrites and soma), nudging strength, somatic leak.
     epsilon: Positive = 0.15
-    #: Nudging strength, and the somatic leak conductance.
     beta: Positive = of_preset("beta")
     g_lk: NotNegative = of_preset("g_lk")
     #: Euler step dt/tau_u of the published scheme; `constant`, or `slow`: sweep s steps by max(mu/(1 + 0.01 s), 0.001).
@@ -89,24 +90,24 @@ class Settings(ModelSettings):
     steps_nudged: Annotated[int, Ge(2)] = of_preset("steps_nudged")
     #: Step of the sparsity interneurons (hidden layers, output layer) in one Euler step.
     eta_q: tuple[Positive, Positive] = of_preset("eta_q")
-    #: `published`, or `scaled`: the last layer's W times 0.2, which keeps output cells from being silent at the start.
-    init: Annotated[str, In(("scaled", "published"))] = "scaled"
-    #: Draw the sign of beta anew for each batch.
+    #: `scaled`: the last layer's W times 0.2, so that output cells are not silent at first. Sign of beta drawn for each batch.
+    init: Annotated[str, In(SILENT)] = "scaled"
     random_sign: bool = True
     #: Membrane time constant; the effective one is about tau_u/13.8. Interneurons have mu*tau_u, one step.
     tau_u: PositiveTime = "200*ms"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        count, matrix = len(self.sizes), f"matrix of a net with sizes {tuple(self.sizes)}"
-        check_length(matrix, count - 1, eta_ff=self.eta_ff)
-        check_length(matrix, count - 2, eta_fb=self.eta_fb)
-        g_lk, g_B, g_A = self.g_lk, 1 / self.epsilon, 1 / self.epsilon if count > 2 else 1.0
-        refuse_if(self.mu >= (limit := 2 / sum([g_lk, g_B, g_A])),
-            f"mu = {self.mu}: explicit Euler diverges from mu = 2/(g_lk + g_A + g_B) = 2/({g_lk:g} + {g_A:.4g} + {g_B:.4g}) = "
-            f"{limit:.4g} on; expected a smaller one (published: 0.025 to 0.07). Lower mu, or take a larger epsilon.")  # fmt: skip
-        if self.lateral == "auto":
-            object.__setattr__(self, "lateral", "published" if self.lam >= 0.999 else "woodbury")
+        count, matrix = len(self.sizes) - 1, f"matrix of a net with sizes {tuple(self.sizes)}"
+        check_length(matrix, eta_ff=(self.eta_ff, count), eta_fb=(self.eta_fb, count - 1))
+        g, cure = 1 / self.epsilon, "Lower mu (published: 0.025 to 0.07), or take a larger epsilon."
+        check_euler(self.mu, cure, g_lk=self.g_lk, g_A=g if count > 1 else 1.0, g_B=g)
+        auto = "published" if self.lam >= 0.999 else "woodbury"
+        object.__setattr__(self, "lateral", auto if self.lateral == "auto" else self.lateral)
+
+    @property
+    def sweeps(self) -> dict[str, int]:
+        return {name: self.steps_free if name == "free" else self.steps_nudged for name in NUDGING[self.nudging]}
 
     def steps(self, count: float = 1) -> str:
         """The time of so many published steps."""
@@ -117,22 +118,20 @@ class Settings(ModelSettings):
 def circuit(s: Settings) -> Circuit:
     """Layers of pyramidal cells with their interneurons: lateral ones, and a sparsity one in a sparse set."""
     layers, top = range(1, len(s.sizes)), len(s.sizes) - 1
+    lateral, sparse = s.lateral != "none", s.constraint == "sparse"
     parts: Parts = [Population("inp", s.sizes[0], SOURCE)]
     for l in layers:
         parts += layer(s, l, top)
-        if s.lateral != "none":
-            parts += inverse_correlation(f"pyr{l}", l, s.sizes[l], s.lam, s.lateral, s.steps())
-        if s.constraint == "sparse":
-            parts += sum_bound(f"pyr{l}", l, s.steps(1 / s.eta_q[l == top]))
+        parts += inverse_correlation(f"pyr{l}", l, s.sizes[l], s.lam, s.lateral, s.steps()) if lateral else []
+        parts += sum_bound(f"pyr{l}", l, s.steps(1 / s.eta_q[l == top])) if sparse else []
     reference = FeedForward(tuple(f"W{l}" for l in layers), (), (*["clip(u, 0, 1)"] * (top - 1), "u"))
-    silent = "start with smaller weights of the last layer (--set init=scaled)"
-    if s.init == "scaled":
-        silent = "lower eta_ff, or take a larger mu or more steps so that the phases settle"
-    measures = {"silent_outputs": Silent(f"pyr{top}.r", "free", silent)}
+    measures = {"silent_outputs": Silent(f"pyr{top}.r", "free", SILENT[s.init])}
     measures |= {f"angle_{l}": Angle(f"F{l - 1}", f"W{l}") for l in layers[1:]}
-    measures |= correlation_measures(layers, s.lam, s.lateral) if s.lateral != "none" else {}
+    measures |= correlation_measures(layers, s.lam, s.lateral) if lateral else {}
+    slow = {"slowing": 0.01, "floor": s.steps(0.001 / s.mu)} if s.step_rule == "slow" else {}
+    relaxation = layerwise(layers, lateral, sparse, s.sweeps, s.steps(), **slow)
     return Circuit(
-        "corinfomax", parts, protocol(s, top), Readout(f"pyr{top}.r", "free"), reference, measures, relaxation(s, layers), (PAPER,)
+        "corinfomax", parts, protocol(s, top), Readout(f"pyr{top}.r", "free"), reference, measures, relaxation, (PAPER,)
     )  # fmt: skip
 
 
@@ -168,22 +167,13 @@ def layer(s: Settings, l: int, top: int) -> Parts:
     name, text = ("output pyramidal", OUTPUT) if l == top else ("pyramidal", HIDDEN)
     constants = {"g_lk": s.g_lk, "eps": s.epsilon, "gamma": (1 - s.lam) / s.lam, "tau_u": s.tau_u}
     cell = Cell(name, text + BOTH.format(r=RATES[s.constraint]) + pooled, constants)
-
-    def contrast(name: str, drive: str, eta: float) -> PlasticityRule:
-        """Prediction error times presynaptic rate, nudged minus free, over beta with its sign."""
-        change = f"dw/dt = contrast*eta/(beta*T_gate)*(r_post - {drive}_post)*r_pre"
-        return PlasticityRule(name, change, {"eta": eta, "T_gate": s.steps()}, apply="trial")
-
     start, source = Glorot(0.2 if l == top and s.init == "scaled" else 1.0), f"pyr{l - 1}" if l > 1 else "inp"
-    ff, fb = (
-        contrast("feedforward", "I_ff", s.eta_ff[l - 1]),
-        [contrast("feedback", "I_fb", eta) for eta in s.eta_fb[l - 1 : l]],
-    )
-    return [
-        Population(f"pyr{l}", s.sizes[l], cell),
-        Projection(f"W{l}", source, f"pyr{l}.I_ff", start, ff),
-        *(Projection(f"F{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Glorot(), rule) for rule in fb),
-    ]
+    ff = contrastive_prediction("feedforward", "I_ff", s.eta_ff[l - 1], s.steps())
+    parts: Parts = [Population(f"pyr{l}", s.sizes[l], cell), Projection(f"W{l}", source, f"pyr{l}.I_ff", start, ff)]
+    if l < top:
+        fb = contrastive_prediction("feedback", "I_fb", s.eta_fb[l - 1], s.steps())
+        parts.append(Projection(f"F{l}", f"pyr{l + 1}", f"pyr{l}.I_fb", Glorot(), fb))
+    return parts
 
 
 def protocol(s: Settings, top: int) -> Protocol:
@@ -191,26 +181,10 @@ def protocol(s: Settings, top: int) -> Protocol:
     phases, rules = [], ("feedforward", "feedback") if top > 1 else ("feedforward",)
     for name, (nudge, contrast) in NUDGING[s.nudging].items():
         lateral = ("lateral",) if name == "nudged" and s.lateral != "none" else ()
-        length = s.steps(s.steps_free if name == "free" else s.steps_nudged)
         plastic = {"plastic": (*rules, *lateral), "gate": s.steps()} if contrast else {}
-        phases.append(Phase(name, length, {"nudge": nudge, "contrast": contrast}, **plastic))
+        phases.append(Phase(name, s.steps(s.sweeps[name]), {"nudge": nudge, "contrast": contrast}, **plastic))
     shared = {"beta": RandomSign(s.beta) if s.random_sign else s.beta, "nudge": 0.0, "contrast": 0.0}
     return Protocol(tuple(phases), {"inp.r": "image", f"pyr{top}.y": "target"}, shared, dt=s.steps())
-
-
-def relaxation(s: Settings, layers: range) -> Relaxation:
-    """The published scheme: layer after layer, each with the latest rates of the one below."""
-    lateral, sparse, slow = s.lateral != "none", s.constraint == "sparse", s.step_rule == "slow"
-    order = [f"{kind}{l}" for l in layers for kind in ("int" * lateral, "pyr", "spa" * sparse) if kind]
-    # A phase begins at what the one before showed: at clipped rates, and at multipliers of at least 0.
-    shown = {f"pyr{l}.u": "r" for l in layers} | {f"spa{l}.qt": "q" for l in layers if sparse}
-    later = [name for name in NUDGING[s.nudging] if name != "free"]
-    return Relaxation(
-        tuple(order), {"free": s.steps_free, **dict.fromkeys(later, s.steps_nudged)}, s.steps(),
-        slowing=0.01 if slow else 0.0, floor=s.steps(0.001 / s.mu) if slow else "0*ms",
-        unslowed=tuple(f"spa{l}" for l in layers if sparse),  # the authors' q has a step of its own
-        instant=tuple(f"int{l}" for l in layers if lateral), restart=dict.fromkeys(later, shown),
-    )  # fmt: skip
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -221,7 +195,6 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     own = {k: v for k, v in settings.items() if v is not None and k in Settings.hints()}
     built = circuit(**{**own, "preset": name})  # complains of settings that make no circuit
     rules = {rule.name: rule for _, rule in built.plan.plastic()}
-    chosen = PRESETS[name] | {"preset": name, "dt": built.protocol.dt}  # the published step
-    chosen["optimise"] = tuple(n for n in chosen["optimise"] if n in rules)
     exact = any(rule.batch for rule in rules.values())  # an inverse that grows where nothing is seen
-    return chosen | ({"dtype": "float64"} if exact else {})
+    own = {"preset": name, "optimise": tuple(n for n in PRESETS[name]["optimise"] if n in rules)}
+    return PRESETS[name] | own | {"dt": built.protocol.dt} | ({"dtype": "float64"} if exact else {})

@@ -127,19 +127,34 @@ def check_classes(sizes: Sequence[int]) -> None:
         raise NeurosimError(f"sizes = {tuple(sizes)}; expected at least two classes, the last of them.")
 
 
-def check_length(what: str, count: int, **lists: Any) -> None:
-    """Refuse lists of settings that do not hold `count` values, one per `what`.
+def check_length(what: str, **lists: tuple[Sequence[Any], int]) -> None:
+    """Refuse lists that do not hold one value per `what`: ``check_length("matrix", eta_ff=(values, 3))``.
 
     Raises
     ------
     NeurosimError
         A list of another length: its name, what it holds, how many values are expected.
     """
-    for name, values in lists.items():
+    for name, (values, count) in lists.items():
         if len(values) != count:
-            raise NeurosimError(
-                f"{name} = {tuple(values)}: expected {count} number{'s' * (count != 1)}, one per {what}."
-            )
+            numbers = "1 number" if count == 1 else f"{count} numbers"
+            raise NeurosimError(f"{name} = {tuple(values)}: expected {numbers}, one per {what}.")
+
+
+def check_euler(mu: float, cure: str, **conductances: float) -> None:
+    """Refuse a step mu = dt/tau with which explicit Euler diverges: from 2/(sum of the conductances) on.
+
+    Raises
+    ------
+    NeurosimError
+        The step, the conductances, the limit and the `cure`.
+    """
+    if mu >= (limit := 2 / sum(conductances.values())):
+        numbers = " + ".join(f"{g:.4g}" for g in conductances.values())
+        raise NeurosimError(
+            f"mu = {mu}: explicit Euler diverges from mu = 2/({' + '.join(conductances)}) = 2/({numbers}) = {limit:.4g} on; "
+            f"expected a smaller one. {cure}"
+        )
 
 
 def refuse_if(wrong: bool, message: str) -> None:

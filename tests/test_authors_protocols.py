@@ -80,7 +80,7 @@ def authors_batch(w: dict, x, y, sign: int, p: dict, clipped: bool = True) -> tu
 @pytest.mark.parametrize("preset", ["digits_sparse", "fashion_mnist_sparse"])
 def test_multipliers_begin_the_nudged_phase_at_their_clipped_value(preset):
     """50 batches with the published constants: the authors' rates to round-off; else 3e-4 off."""
-    p = corinfomax.COMMON | corinfomax.PRESETS[preset] | {"sizes": (64, 50, 10)}
+    p = corinfomax.PRESETS[preset] | {"sizes": (64, 50, 10)}
     circuit = corinfomax.circuit(preset, sizes=p["sizes"], random_sign=False, init="published")
     digits, batch, batches = data.load("digits"), 20, 50
     images, labels = digits.train_images[: batch * batches], digits.train_labels[: batch * batches]

@@ -205,6 +205,7 @@ FREE = Phase("free", "1*ms")
 #: Arguments with which each public name works.
 WORKS: dict[str, dict[str, Any]] = {
     "Angle": {"of": "W", "to": "V"}, "Cell": {"name": "c", "equations": "r = 1 : 1"},
+    "Citation": {"title": "Title", "authors": "Author, A.", "year": 2000},
     "Circuit": {"name": "c", "populations": CIRCUIT.populations, "projections": CIRCUIT.projections, "protocol": CIRCUIT.protocol},
     "Conv2d": {"size": 3}, "FeedForward": {"weights": ("W",), "biases": (), "transfer": "u"},
     "Given": {"values": [[1.0]]}, 

@@ -50,7 +50,7 @@ AUTHORS_STEPS = (0.015, 0.05, 0.075, 0.1, 0.15, 0.3)
 
 def limit() -> float:
     """2/(g_lk + g_A + g_B) of the hidden cells; both nets have the same conductances."""
-    return 2 / (corinfomax.COMMON["g_lk"] + 2 / 0.15)
+    return 2 / (corinfomax.PRESETS["digits"]["g_lk"] + 2 / 0.15)
 
 
 def run(data: str, init: str, mu: float, seed: int) -> dict[str, Any]:

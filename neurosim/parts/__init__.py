@@ -16,7 +16,14 @@
 * `transfer`: transfer functions and their slopes by name, softmax
 """
 
-from neurosim.parts.correlation import InverseCorrelation, correlation_measures, inverse_correlation, sum_bound
+from neurosim.parts.correlation import (
+    InverseCorrelation,
+    contrastive_prediction,
+    correlation_measures,
+    inverse_correlation,
+    layerwise,
+    sum_bound,
+)
 from neurosim.parts.credit import MESSENGER, Release, credit_network, release
 from neurosim.parts.diffusion import diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
@@ -66,6 +73,7 @@ __all__ = [
     "bias",
     "cells_of",
     "conductance_synapse",
+    "contrastive_prediction",
     "correlation_measures",
     "credit_network",
     "current_step",
@@ -76,6 +84,7 @@ __all__ = [
     "fan_in_uniform",
     "ghost_unit",
     "inverse_correlation",
+    "layerwise",
     "level_shapes",
     "lif",
     "low_pass_input",

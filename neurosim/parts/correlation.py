@@ -25,6 +25,7 @@ from neurosim.description import (
     Population,
     Projection,
     Ratio,
+    Relaxation,
     SmallestEigenvalue,
 )
 
@@ -116,13 +117,22 @@ def inverse_correlation(cells: str, l: int, n: int, lam: float, form: str, tau: 
     ]
 
 
-def correlation_measures(layers: range, lam: float, form: str) -> Mapping[str, Measure]:
+def contrastive_prediction(name: str, drive: str, eta: float, window: str) -> PlasticityRule:
+    """Prediction error times presynaptic rate, nudged minus free, over beta with its sign: ``(r - drive) r_pre``.
+
+    The phases set the shared values ``contrast`` and ``beta``; they are read in the last `window` of each.
+    """
+    change = f"dw/dt = contrast*eta/(beta*T_gate)*(r_post - {drive}_post)*r_pre"
+    return PlasticityRule(name, change, {"eta": eta, "T_gate": window}, apply="trial")
+
+
+def correlation_measures(layers: range, lam: float, form: str) -> dict[str, Measure]:
     """Whether B stays definite, and the lateral share ``v_lat`` of the apical potential (the rest: ``v_rest``) bounded."""
     now = f"(lam = {lam:g}, lateral = {form})"
     share = (tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest"))
     grown = f"B grows as lam^-t where rates never point: use lam nearer to 1 {now}"
     cure = f"use --set lateral=woodbury, or lam nearer to 1 {now}"
-    lateral = {"lateral_share": Ratio(*share, phase="free", limit=100, cure=grown)}
+    lateral: dict[str, Measure] = {"lateral_share": Ratio(*share, phase="free", limit=100, cure=grown)}
     return lateral | {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
 
 
@@ -137,3 +147,32 @@ def sum_bound(cells: str, l: int, tau: str) -> Parts:
         Projection(f"S{l}", cells, f"spa{l}.R_tot", Constant(1)),
         Projection(f"Q{l}", f"spa{l}", f"{cells}.I_q", Constant(1)),
     ]
+
+
+def layerwise(
+    layers: range,
+    lateral: bool,
+    sparse: bool,
+    sweeps: Mapping[str, int],
+    dt: str,
+    slowing: float = 0.0,
+    floor: str = "0*ms",
+) -> Relaxation:
+    """The published scheme: layer after layer, each with the latest rates of the one below.
+
+    In each layer the lateral interneurons go first and follow their drives at once; the sparsity one goes last, with a step of
+    its own, `dt`, in every sweep. All but the first phase begin at what the one before showed: at clipped rates, and at
+    multipliers of at least 0, however far below it their state had fallen.
+    """
+    order = (f"{kind}{l}" for l in layers for kind in ("int" * lateral, "pyr", "spa" * sparse) if kind)
+    shown = {f"pyr{l}.u": "r" for l in layers} | {f"spa{l}.qt": "q" for l in layers if sparse}
+    return Relaxation(
+        tuple(order),
+        sweeps,
+        dt,
+        slowing,
+        floor,
+        unslowed=tuple(f"spa{l}" for l in layers if sparse),
+        instant=tuple(f"int{l}" for l in layers if lateral),
+        restart=dict.fromkeys(list(sweeps)[1:], shown),
+    )
