@@ -14,8 +14,17 @@
 * `transfer`: transfer functions and their slopes by name, softmax
 """
 
-from neurosim.parts.credit import MESSENGER, Release, credit_network, release
-from neurosim.parts.diffusion import diffusion_kernel, release_sites
+from neurosim.parts.credit import (
+    MESSENGER,
+    STILL,
+    Release,
+    all_sent_back,
+    credit_network,
+    evolved_sites,
+    release,
+    sent_back,
+)
+from neurosim.parts.diffusion import KERNELS, LATTICES, diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
@@ -32,21 +41,30 @@ from neurosim.parts.maps import (
     square_maps,
 )
 from neurosim.parts.pyramidal import CONDUCTANCES, low_pass_input, output_pyramidal, pyramidal
+from neurosim.parts.similarity import APART, COSINE, COSINE_VALUES, DOT_PRODUCT
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
 from neurosim.parts.transfer import SLOPES, SOFTMAX, TRANSFER, slope, transfer
 
 __all__ = [
+    "APART",
     "CENTRED",
     "CONDUCTANCES",
+    "COSINE",
+    "COSINE_VALUES",
+    "DOT_PRODUCT",
     "DOUBLED",
+    "KERNELS",
+    "LATTICES",
     "MESSENGER",
     "POOLED",
     "SLOPES",
     "SOFTMAX",
+    "STILL",
     "STRIDED",
     "TRANSFER",
     "Release",
     "affine",
+    "all_sent_back",
     "bac_pyramidal",
     "bias",
     "cells_of",
@@ -56,6 +74,7 @@ __all__ = [
     "diffusion_kernel",
     "divisive_normalisation",
     "epsc",
+    "evolved_sites",
     "fan_in_uniform",
     "ghost_unit",
     "level_shapes",
@@ -67,6 +86,7 @@ __all__ = [
     "pyramidal",
     "release",
     "release_sites",
+    "sent_back",
     "slope",
     "square_maps",
     "sst_interneuron",
