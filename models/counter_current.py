@@ -32,9 +32,11 @@ from neurosim import (
 from neurosim.checks import Count, In, Levels, NotNegative, Positive
 from neurosim.description import LABELS
 from neurosim.errors import NeurosimError
-from neurosim.parts import DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope, tonic_inhibition
+from neurosim.parts import (
+    APART, COSINE, COSINE_VALUES, DOT_PRODUCT, DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope,
+    tonic_inhibition,
+)  # fmt: skip
 from neurosim.parts import transfer as sigma
-from neurosim.parts.similarity import APART, COSINE, COSINE_VALUES, DOT_PRODUCT
 from neurosim.settings import ModelSettings, Parts, check_classes, computed, model, presets
 
 PAPER = Citation(
@@ -99,7 +101,6 @@ class Settings(ModelSettings):
 
     @property
     def shapes(self) -> list[Any]:
-        """Cells, or (maps, height, width), of each level."""
         return level_shapes(self.sizes, None if self.layers == "dense" else self.pixels)
 
 
@@ -156,11 +157,7 @@ CLASS = SOFTMAX + """
     y : 1 (input)
     """  # fmt: skip
 #: Open while the own class is not yet certain.
-GATED = """
-    du/dt = (-u + I_certain)/tau : 1
-    keep  = int(u < threshold) : 1
-    I_certain : 1 (port)
-    """
+GATED = "du/dt = (-u + I_certain)/tau : 1\nkeep = int(u < threshold) : 1\nI_certain : 1 (port)\n"
 
 
 def cell(s: Settings, name: str) -> Cell:

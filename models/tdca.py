@@ -37,10 +37,9 @@ from neurosim.checks import Cells, Count, In, Levels, NotNegative, Positive
 from neurosim.errors import NeurosimError
 from neurosim.evolved import EvolvedSettings, as_evolved, with_evolved
 from neurosim.parts import (
-    MESSENGER, POOLED, SOFTMAX, Release, affine, credit_network, fan_in_uniform, level_shapes, release,
+    KERNELS, LATTICES, MESSENGER, POOLED, SOFTMAX, STILL, Release, affine, all_sent_back, credit_network, evolved_sites,
+    fan_in_uniform, level_shapes, release, sent_back,
 )  # fmt: skip
-from neurosim.parts.credit import STILL, all_sent_back, evolved_sites, sent_back
-from neurosim.parts.diffusion import KERNELS, LATTICES
 from neurosim.settings import Parts, check_classes, computed, model, presets
 
 PAPER = Citation(
@@ -53,7 +52,6 @@ PAPER = Citation(
 #: Time of the gate in which the rule reads the rates; time constants of somata and apical tufts (ms); step in time.
 GATE, TAU_S, TAU_A, DT = 20.0, 10.0, 5.0, "1.0*ms"
 TIMES = {"tau_s": f"{TAU_S}*ms", "tau_a": f"{TAU_A}*ms"}
-
 #: Credits that follow from the answer's error, without a top-down net: backprop, feedback alignment, direct feedback alignment.
 DERIVED = ("bp", "fa", "dfa")
 
@@ -85,7 +83,7 @@ class Settings(EvolvedSettings):
     #: The messenger diffuses in time (kernel `chain`) in place of the kernel that it settles at; its decay time (ms).
     messenger: bool = False
     tau_m: Positive = 20.0
-    #: Apical drive of the soma. 0 is the published case; above it credit leaks into the rates.
+    #: Apical drive of the soma: 0 as published; above it credit leaks into the rates.
     kappa: NotNegative = 0.0
     #: Time before the weights learn (ms); factor of the rule, on top of which the trainer's rates come.
     settle: Positive = computed(lambda s: 30 * max(TAU_S, s.tau_m if s.messenger else 0.0))
@@ -97,13 +95,10 @@ class Settings(EvolvedSettings):
         if self.architecture == "residual" and len(set(self.sizes[1:-1])) > 1:
             raise NeurosimError(f"sizes = {self.sizes}; expected hidden levels of one width, which skips join.")
         if self.messenger and self.credits in DERIVED:
-            raise NeurosimError(
-                f"messenger = True with credits = '{self.credits}', which no site releases; expected a file, or 'unevolved'."
-            )
+            raise NeurosimError(f"messenger = True with credits = '{self.credits}'; expected a file, or 'unevolved'.")
 
     @property
     def shapes(self) -> list[Any]:
-        """Cells, or (maps, height, width), of each level."""
         return level_shapes(self.sizes, self.pixels if self.architecture == "conv" else None)
 
     @property
@@ -135,12 +130,11 @@ def circuit(s: Settings) -> Circuit:
         sent = sent if s.credits == "dfa" else all_sent_back(parts, fixed=s.credits == "fa")
         parts += [Projection("own", f"{out}.own", f"{out}.I_apical", connectivity=OneToOne()), *sent]
     phases = (Phase("settle", f"{s.settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("credit",)))
-    weights, biases = (tuple(f"{w}{l}" for l in layers) for w in "Wb")
+    names, biases = (tuple(f"{w}{l}" for l in layers) for w in "Wb")
     return Circuit(
         "tdca", parts, Protocol(phases, {"inp.r": "image", "target.r" if top_down else f"{out}.y": "target"}, dt=DT),
         Readout(f"{out}.r", "settle", loss="cross_entropy"),
-        None if s.architecture == "residual" else FeedForward(weights, biases, "tanh(u)", loss="cross_entropy"),
-        citations=(PAPER,),
+        None if s.architecture == "residual" else FeedForward(names, biases, "tanh(u)", loss="cross_entropy"), citations=(PAPER,),
     )  # fmt: skip
 
 
@@ -158,11 +152,7 @@ OUTPUT = PORTS + DIRECT + SOFTMAX + """
     mean_credit = pool(r*v_a) : 1
     """  # fmt: skip
 #: What an output cell adds that knows the target: its own credit, and the error for direct feedback alignment.
-TAUGHT = """
-    own   = -y/clip(r, 1e-30, 1) : 1
-    wrong = r - y : 1
-    y : 1 (input)
-    """
+TAUGHT = "own = -y/clip(r, 1e-30, 1) : 1\nwrong = r - y : 1\ny : 1 (input)\n"
 
 
 def onto(s: Settings, label: str, source: str, shape: Any, target: str, kind: Any = None) -> list[Projection]:
@@ -197,9 +187,9 @@ def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
 
 def releases(s: Settings) -> dict[str, Release]:
     """Release sites of the hidden populations, those of the file if there is one."""
-    found = {name: evolved_sites(s.evolved, name, s.shapes[l], l) for name, l in s.credited.items()}
     spread = (s.ratio, s.kernel, s.width, s.lattice, s.messenger)
-    return {name: release(name, s.shapes[l], *spread, found[name]) for name, l in s.credited.items()}
+    found = [(name, l, s.shapes[l]) for name, l in s.credited.items()]
+    return {name: release(name, n, *spread, evolved_sites(s.evolved, name, n, l)) for name, l, n in found}
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -211,5 +201,5 @@ def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     first, *levels = found.settings["sizes"]
     maps = found.settings.get("architecture") == "conv"  # sizes begin with the picture's channels
     picture = {"pixels": found.settings.get("pixels", 8)} if maps else {}
-    sizes = (first if maps else preset["sizes"][0], *levels)
-    return preset | Settings.of_file(found) | found.training | picture | {"sizes": sizes}
+    picture["sizes"] = (first if maps else preset["sizes"][0], *levels)
+    return preset | Settings.of_file(found) | found.training | picture

@@ -24,8 +24,17 @@ from neurosim.parts.correlation import (
     layerwise,
     sum_bound,
 )
-from neurosim.parts.credit import MESSENGER, Release, credit_network, release
-from neurosim.parts.diffusion import diffusion_kernel, release_sites
+from neurosim.parts.credit import (
+    MESSENGER,
+    STILL,
+    Release,
+    all_sent_back,
+    credit_network,
+    evolved_sites,
+    release,
+    sent_back,
+)
+from neurosim.parts.diffusion import KERNELS, LATTICES, diffusion_kernel, release_sites
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
@@ -51,23 +60,32 @@ from neurosim.parts.microcircuit import (
     silences_apical,
 )
 from neurosim.parts.pyramidal import CONDUCTANCES, TEACHING, low_pass_input, output_pyramidal, pyramidal
+from neurosim.parts.similarity import APART, COSINE, COSINE_VALUES, DOT_PRODUCT
 from neurosim.parts.spiking import bac_pyramidal, conductance_synapse, lif
 from neurosim.parts.transfer import SLOPES, SOFTMAX, TRANSFER, slope, transfer
 
 __all__ = [
+    "APART",
     "CENTRED",
     "CONDUCTANCES",
+    "COSINE",
+    "COSINE_VALUES",
+    "DOT_PRODUCT",
     "DOUBLED",
+    "KERNELS",
+    "LATTICES",
     "MESSENGER",
     "POOLED",
     "SLOPES",
     "SOFTMAX",
+    "STILL",
     "STRIDED",
     "TEACHING",
     "TRANSFER",
     "InverseCorrelation",
     "Release",
     "affine",
+    "all_sent_back",
     "bac_pyramidal",
     "basal_share",
     "bias",
@@ -81,6 +99,7 @@ __all__ = [
     "divisive_normalisation",
     "epsc",
     "error_share",
+    "evolved_sites",
     "fan_in_uniform",
     "ghost_unit",
     "inverse_correlation",
@@ -98,6 +117,7 @@ __all__ = [
     "release_sites",
     "self_predicting_factor",
     "self_predicting_net",
+    "sent_back",
     "silences_apical",
     "slope",
     "square_maps",
