@@ -194,7 +194,7 @@ def preset_of(module_file: str | None, dataset: str) -> dict[str, Any]:
 
 def _whole(name: str, tables: Mapping[str, Any], file: Path, after: tuple[str, ...] = ()) -> dict[str, Any]:
     """A table with those that it continues; lists as tuples."""
-    own = {k: tuple(v) if isinstance(v, list) else v for k, v in tables[name].items()}
+    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tables[name].items()}
     base = own.pop("base", None)
     if base is None:
         return own

@@ -218,7 +218,7 @@ WORKS: dict[str, dict[str, Any]] = {
     "Traces": {"time": np.zeros(1), "values": {}, "units": {}, "phases": []}, "Uniform": {"low": 0, "high": 1}, "Windows": {"phases": (FREE,)},
     "compare": {"circuit": CIRCUIT, "images": np.ones((1, 2)), "levels": ["torch:steady"], "progress": False},
     "describe": {"circuit": CIRCUIT}, "load": {"folder": "nowhere"},
-    "simulate": {"circuit": CIRCUIT, "images": np.ones((1, 2)), "level": "torch:trajectory", "progress": False},
+    "simulate": {"circuit": CIRCUIT, "stimuli": np.ones((1, 2)), "level": "torch:trajectory", "progress": False},
     "train": {"model": "no_such_model", "progress": False},
 }  # fmt: skip
 

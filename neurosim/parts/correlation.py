@@ -73,7 +73,7 @@ def correlation_measures(layers: range, lam: float, form: str) -> dict[str, Meas
     share = (tuple(f"pyr{l}.{v}" for l in layers) for v in ("v_lat", "v_rest"))
     grown = f"B grows as lam^-t where rates never point: use lam nearer to 1 {now}"
     cure = f"use --set lateral=woodbury, or lam nearer to 1 {now}"
-    lateral = {"lateral_share": Ratio(*share, phase="free", limit=100, cure=grown)}
+    lateral: dict[str, Measure] = {"lateral_share": Ratio(*share, phase="free", limit=100, cure=grown)}
     return lateral | {f"smallest_eigenvalue_{l}": SmallestEigenvalue(f"B{l}", cure) for l in layers}
 
 
