@@ -215,4 +215,4 @@ def _whole(name: str, tables: Mapping[str, Any], file: Path, after: tuple[str, .
     base = str(own.pop("base"))
     if base not in tables or base in (name, *after):
         raise NeurosimError(f"'{file}': [{name}] has base = '{base}'; expected another of {', '.join(tables)}.")
-    return _whole(str(base), tables, file, (name, *after)) | own
+    return _whole(base, tables, file, (name, *after)) | own
