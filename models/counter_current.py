@@ -1,9 +1,8 @@
 """Counter-current learning of Kao & Hariharan 2024: two streams in opposite directions, each taught by the other.
 
-C.-H. Kao, B. Hariharan, "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning", NeurIPS 2024,
-arXiv 2409.19841. READ in the paper and in the authors' code: the two nets, their pairing, losses, sizes, activations, initial weights,
-training settings (of the code, where the two differ). DERIVED from the losses, and checked against their gradients: the plasticity rules.
-OURS: the rate circuit and its times, apical contacts, the pool as a matching interneuron, the windows in time, the signal R, the baseline.
+READ in the paper and in the authors' code: the two nets, their pairing, losses, sizes, activations, initial weights, training settings (of the
+code, where the two differ). DERIVED from the losses, and checked against their gradients: the plasticity rules. OURS: the rate circuit and its
+times, apical contacts, the pool as a matching interneuron, the windows in time, the signal R, the baseline.
 
     ascending   tau du/dt = -u + r_{l-1} U_l       r = sigma(u)        level 0 is the picture, level L the softmax of the classes
     descending  tau du/dt = -u + r_{l+1} V_{l+1}   r = sigma(u)        level L is the label of the window, level 0 is linear
@@ -26,35 +25,31 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 
 from neurosim import (
-    SOURCE, Cell, Circuit, Citation, Constant, Dense, FeedForward, OneToOne, Phase, PlasticityRule, Population, Projection,
+    SOURCE, Cell, Circuit, Citation, Dense, FeedForward, OneToOne, Phase, PlasticityRule, Population, Projection,
     Protocol, Readout, Windows,
 )  # fmt: skip
 from neurosim.checks import Count, In, Levels, NotNegative, Positive
-from neurosim.description import LABELS
-from neurosim.errors import NeurosimError
 from neurosim.parts import (
     APART, COSINE, COSINE_VALUES, DOT_PRODUCT, DOUBLED, POOLED, SOFTMAX, STRIDED, affine, cells_of, level_shapes, slope,
-    tonic_inhibition,
+    tonic_inhibition, certainty_gate,
 )  # fmt: skip
 from neurosim.parts import transfer as sigma
-from neurosim.settings import ModelSettings, Parts, check_classes, computed, model, presets
+from neurosim.settings import ModelSettings, Parts, check_classes, computed, model, presets, refuse_if
 
 PAPER = Citation(
     "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning",
     "Kao, C.-H. and Hariharan, B.", 2024,
-    "@inproceedings{kao2024counter, booktitle = {Advances in Neural Information Processing Systems 37}, "
-    "eprint = {2409.19841}, archivePrefix = {arXiv}}",
+    """@inproceedings{kao2024counter, eprint = {2409.19841}, archivePrefix = {arXiv},
+      booktitle = {Advances in Neural Information Processing Systems 37}}""",
     note="nets, pairing, losses, settings. The rate circuit is a reconstruction.",
 )  # fmt: skip
 
 #: Activations, and their names among the parts. Those with rates of one sign fail (docs page).
-ACTIVATIONS = {name: name for name in ("elu", "relu", "tanh", "softplus", "linear")} | {
-    "sigmoid": "logistic", "sigmoid_shifted": "shifted_logistic", "softplus_shifted": "shifted_softplus",
-}  # fmt: skip
+ACTIVATIONS = dict(sigmoid="logistic", sigmoid_shifted="shifted_logistic", softplus_shifted="shifted_softplus")
+ACTIVATIONS |= {name: name for name in ("elu", "relu", "tanh", "softplus", "linear")}
 LAYERS = {"dense": Dense(), "pooled": POOLED, "strided": STRIDED}
 #: Time of the gate in which the rules read the rates, and time constant of somata and apical dendrites (ms).
-GATE, TAU = 10.0, 10.0
-TIME = {"tau": f"{TAU}*ms"}
+GATE, TAU, TIME = 10.0, 10.0, {"tau": "10*ms"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,7 @@ class Settings(ModelSettings):
 
     #: Cells of each level, from the picture to the classes; with maps, channels of the picture and maps of each level.
     sizes: Levels = (64, 64, 32, 10)
-    #: `pooled`: 3 x 3 convolutions with 2 x 2 max-pooling, no biases; `strided`: of stride 2, biases start at 0 (READ). The
-    #: descending stream doubles the maps (nearest neighbour) and convolves. The classifier is dense.
+    #: `pooled`: 3 x 3, 2 x 2 max-pooling, no biases; `strided`: stride 2, biases from 0 (READ). Down: doubled, then convolved.
     layers: Annotated[str, In(LAYERS)] = "dense"
     #: Height and width of the picture, where there are maps.
     pixels: Count = 32
@@ -76,32 +70,26 @@ class Settings(ModelSettings):
     decorrelation: NotNegative = 0.5
     activation: Annotated[str, In(ACTIVATIONS)] = "elu"
     #: Which labels the windows of a trial show, see `Windows`.
-    labels: Annotated[str, In(LABELS)] = "all"
+    labels: Annotated[str, In(("all", "true_and_random", "true"))] = "all"
     #: A sample whose class has at least this probability teaches the pairs no more (0: all teach).
     filter: Annotated[float, Ge(0), Lt(1)] = 0.0
-    #: Match a cell to its partner's rate for the sample's own class, ``kappa/cells * |a - b|^2``, without contrast. It
-    #: collapses: shown for what the contrast is for.
+    #: Match a cell to its partner for the own class, ``kappa/cells * |a - b|^2``: collapses, shows what contrast is for.
     own_class: bool = False
     #: Firing rate of a cell with r = 0: cells send r + baseline (at least 0 for ELU and 1), tonic inhibition takes it off.
     baseline: NotNegative = 0.0
-    #: Time in which the streams settle in each window (ms): 200 for six layers leaves a trial's change within 1e-4.
+    #: Time in which the streams settle in each window (ms; six layers: 200); factor of all rules, below the trainer's rates.
     settle: Positive = computed(lambda s: TAU * (2 * len(s.sizes) + 6))
-    #: Factor of all rules. The trainer's rates come on top.
     eta: Positive = 1.0
+    #: Cells of each level, or its (maps, height, width).
+    shapes = property(lambda self: level_shapes(self.sizes, None if self.layers == "dense" else self.pixels))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_classes(self.sizes)
-        if self.baseline and self.layers != "dense":
-            raise NeurosimError(
-                f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, or 0."
-            )
-        if self.own_class and self.loss != "raw":
-            raise NeurosimError("own_class = True has no normalised form; expected loss = 'raw'.")
-
-    @property
-    def shapes(self) -> list[Any]:
-        return level_shapes(self.sizes, None if self.layers == "dense" else self.pixels)
+        uneven = f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, or 0."
+        refuse_if(self.baseline > 0 and self.layers != "dense", uneven)
+        formless = "own_class = True has no normalised form; expected loss = 'raw'."
+        refuse_if(self.own_class and self.loss != "raw", formless)
 
 
 @model(Settings)
@@ -119,14 +107,13 @@ def circuit(s: Settings) -> Circuit:
     parts += [Projection(f"P{l}", f"D{l}", f"F{l}.I_apical", connectivity=OneToOne()) for l in layers[:-1]]
     clamps = {"F0.r": "image", f"D{top}.r": "label", f"{out}.label": "label"}
     clamps |= {f"{name}.R": "same" for name in (out, *paired)}
-    if s.labels == "true_and_random":
-        clamps |= {f"{name}.multiplicity": "multiplicity" for name in paired}
+    clamps |= {f"{name}.multiplicity": "multiplicity" for name in paired if s.labels == "true_and_random"}
     if s.filter:
-        parts, clamps = with_filter(parts, s.filter, paired, out), clamps | {f"{out}.y": "target"}
+        parts, clamps[f"{out}.y"] = certainty_gate(parts, f"{out}.certain", s.filter, paired, TIME["tau"]), "target"
     if s.baseline:
         parts = tonic_inhibition(parts, paired, s.baseline)
-    learn = Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))
-    windows = Windows((Phase("settle", f"{s.settle}*ms"), learn), s.labels, clamps)  # type: ignore[arg-type]
+    phases = Phase("settle", f"{s.settle}*ms"), Phase("learn", f"{GATE}*ms", plastic=("forward", "feedback"))
+    windows = Windows(phases, s.labels, clamps)  # type: ignore[arg-type]
     biases = tuple(f"bU{l}" for l in layers[:-1]) if s.layers == "strided" else ()
     names, activation = tuple(f"U{l}" for l in layers), sigma(ACTIVATIONS[s.activation])
     return Circuit(
@@ -156,8 +143,6 @@ CLASS = SOFTMAX + """
     R : 1 (input)
     y : 1 (input)
     """  # fmt: skip
-#: Open while the own class is not yet certain.
-GATED = "du/dt = (-u + I_certain)/tau : 1\nkeep = int(u < threshold) : 1\nI_certain : 1 (port)\n"
 
 
 def cell(s: Settings, name: str) -> Cell:
@@ -171,9 +156,8 @@ def cell(s: Settings, name: str) -> Cell:
         text += APART + (TEACHERS_SHOWN if s.filter and ascending else ALL_SHOWN)
     text += (KEEP if s.filter else "") + (MULTIPLICITY if s.labels == "true_and_random" else "")
     values = TIME | (COSINE_VALUES if s.loss == "normalised" else {})
-    return Cell(
-        "ascending" if ascending else "descending", text, values | ({"baseline": s.baseline} if RAISED in text else {})
-    )
+    values |= {"baseline": s.baseline} if RAISED in text else {}
+    return Cell("ascending" if ascending else "descending", text, values)
 
 
 #: What the weights onto a level learn by, by its pair loss.
@@ -188,9 +172,8 @@ def pair_rule(s: Settings, name: str, level: int) -> PlasticityRule:
     """The rule of the weights onto a level, by the pair loss of that level."""
     loss, cells, classes = "own_class" if s.own_class else s.loss, cells_of(s.shapes[level]), s.sizes[-1]
     c = {"raw": s.kappa / (cells * classes), "normalised": s.contrast / classes, "own_class": s.kappa / cells}[loss]
-    keep = "*keep_post" if s.filter else ""
-    equation = f"dw/dt = {PAIR_RULES[loss]}{keep}"
-    equation += "*multiplicity_post" if s.labels == "true_and_random" and not s.own_class else ""
+    keep, twice = "*keep_post" if s.filter else "", s.labels == "true_and_random" and not s.own_class
+    equation = f"dw/dt = {PAIR_RULES[loss]}{keep}{'*multiplicity_post' if twice else ''}"
     values: dict[str, Any] = {"eta": s.eta, "c": 2 * c, "T_learn": f"{GATE}*ms"}
     if loss == "normalised" and s.decorrelation:
         equation += f" - eta*d/T_learn*gain_post*apart_post*r_pre{keep if name == 'forward' else ''}"  # labels all stay
@@ -203,25 +186,16 @@ def weights(s: Settings, l: int) -> Parts:
     top, maps = l == len(s.sizes) - 1, s.layers != "dense" and l < len(s.sizes) - 1
     values = {"eta": s.eta, "T_learn": f"{GATE}*ms"}
     output = PlasticityRule("forward", "dw/dt = eta/T_learn*error_post*r_pre", values, apply="trial")
-    below, above = s.shapes[l - 1 : l + 1]
     biases = [f"bU{l}", f"bV{l}"] if s.layers == "strided" and maps else ["", ""]
     up, down = (LAYERS[s.layers], DOUBLED) if maps else (Dense(), Dense())
-    onto = output if top else pair_rule(s, "forward", l)
+    onto, back = output if top else pair_rule(s, "forward", l), pair_rule(s, "feedback", l - 1)
     return [
-        *affine(f"U{l}", f"F{l - 1}", below, f"F{l}.I_basal", onto, up, biases[0]),
-        *affine(f"V{l}", f"D{l}", above, f"D{l - 1}.I_basal", pair_rule(s, "feedback", l - 1), down, biases[1]),
+        *affine(f"U{l}", f"F{l - 1}", s.shapes[l - 1], f"F{l}.I_basal", onto, up, biases[0]),
+        *affine(f"V{l}", f"D{l}", s.shapes[l], f"D{l - 1}.I_basal", back, down, biases[1]),
     ]
-
-
-def with_filter(parts: Parts, threshold: float, paired: list[str], out: str) -> Parts:
-    """A gate that closes for samples whose class is certain, to all cells of the pairs."""
-    gate = Population("gate", 1, Cell("gate", GATED, TIME | {"threshold": threshold}, rate="keep"))
-    opens = [Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)) for name in paired]
-    return [*parts, gate, Projection("certain", f"{out}.certain", "gate.I_certain", Constant(1.0)), *opens]
 
 
 def training(settings: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The preset of `neurosim train`: the authors' net and schedule for the data set; of a CNN where `layers` asks for maps."""
     tables, name = presets(__file__), {"cifar10_jpeg": "cifar10"}.get(dataset, dataset)
-    name += "" if settings.get("layers", "dense") == "dense" else "_cnn"
-    return tables.get(name, tables["others"])
+    return tables.get(name if settings.get("layers", "dense") == "dense" else f"{name}_cnn", tables["others"])

@@ -34,13 +34,12 @@ from neurosim import (
     Protocol, Readout,
 )  # fmt: skip
 from neurosim.checks import Cells, Count, In, Levels, NotNegative, Positive
-from neurosim.errors import NeurosimError
 from neurosim.evolved import EvolvedSettings, as_evolved, with_evolved
 from neurosim.parts import (
     KERNELS, LATTICES, MESSENGER, POOLED, SOFTMAX, STILL, Release, affine, all_sent_back, credit_network, evolved_sites,
     fan_in_uniform, level_shapes, release, sent_back,
 )  # fmt: skip
-from neurosim.settings import Parts, check_classes, computed, model, presets
+from neurosim.settings import Parts, check_classes, computed, model, presets, refuse_if
 
 PAPER = Citation(
     "Biologically Plausible Training of Deep Neural Networks Using a Top-down Credit Assignment Network",
@@ -92,14 +91,12 @@ class Settings(EvolvedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_classes(self.sizes)
-        if self.architecture == "residual" and len(set(self.sizes[1:-1])) > 1:
-            raise NeurosimError(f"sizes = {self.sizes}; expected hidden levels of one width, which skips join.")
-        if self.messenger and self.credits in DERIVED:
-            raise NeurosimError(f"messenger = True with credits = '{self.credits}'; expected a file, or 'unevolved'.")
+        uneven = self.architecture == "residual" and len(set(self.sizes[1:-1])) > 1
+        refuse_if(uneven, f"sizes = {self.sizes}; expected hidden levels of one width, which skips join.")
+        unspread = f"messenger = True with credits = '{self.credits}'; expected a file, or 'unevolved'."
+        refuse_if(self.messenger and self.credits in DERIVED, unspread)
 
-    @property
-    def shapes(self) -> list[Any]:
-        return level_shapes(self.sizes, self.pixels if self.architecture == "conv" else None)
+    shapes = property(lambda self: level_shapes(self.sizes, self.pixels if self.architecture == "conv" else None))
 
     @property
     def credited(self) -> dict[str, int]:
@@ -170,10 +167,8 @@ def level(s: Settings, l: int, sites: Mapping[str, Release]) -> Parts:
         if s.messenger and name in sites:
             tuft, more = BY_MESSENGER, STILL | {"tau_m": f"{s.tau_m}*ms"}
             own = sites[name].messenger(s.width, f"{s.tau_m}*ms", DT)
-        cell = Cell(
-            "pyramidal with a messenger" if own else "pyramidal", HIDDEN + tuft, TIMES | more | {"kappa": s.kappa}
-        )
-        return Population(name, s.shapes[l], cell, own)
+        kind = "pyramidal with a messenger" if own else "pyramidal"
+        return Population(name, s.shapes[l], Cell(kind, HIDDEN + tuft, TIMES | more | {"kappa": s.kappa}), own)
 
     name, inner, below = f"pyr{l}", f"inner{l}", (f"pyr{l - 1}" if l > 1 else "inp", s.shapes[l - 1])
     if s.architecture != "residual" or l == 1:

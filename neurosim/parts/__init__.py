@@ -2,7 +2,7 @@
 
 * `pyramidal`: soma, basal and apical compartments; output cell with a teaching current
 * `interneurons`: SST type (soma and dendrite, taught by a partner), PV type (divisive normalisation of a population),
-  tonic inhibition
+  tonic inhibition, a gate that closes where a class is certain
 * `microcircuit`: pyramidal cells and SST interneurons of one form, their rules and self-predicting state
 * `correlation`: interneurons that learn the inverse correlation of rates, or bound their sum
 * `ghosts`: ghost units that predict a feedback, or follow and hold it
@@ -38,7 +38,7 @@ from neurosim.parts.diffusion import KERNELS, LATTICES, diffusion_kernel, releas
 from neurosim.parts.dynamics import noisy, prospective
 from neurosim.parts.electrodes import current_step, epsc
 from neurosim.parts.ghosts import CENTRED, ghost_unit, tracking_ghost
-from neurosim.parts.interneurons import divisive_normalisation, sst_interneuron, tonic_inhibition
+from neurosim.parts.interneurons import certainty_gate, divisive_normalisation, sst_interneuron, tonic_inhibition
 from neurosim.parts.maps import (
     DOUBLED,
     POOLED,
@@ -90,6 +90,7 @@ __all__ = [
     "basal_share",
     "bias",
     "cells_of",
+    "certainty_gate",
     "conductance_synapse",
     "contrastive_prediction",
     "correlation_measures",

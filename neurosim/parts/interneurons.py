@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from neurosim.description import Cell, Population, Projection, Tied
+from neurosim.description import Cell, Constant, Population, Projection, Tied
 from neurosim.equations import amount
 from neurosim.equations.units import DIMENSIONLESS
 from neurosim.errors import CircuitError
@@ -97,3 +97,15 @@ def tonic_inhibition(
             raised.append(Population(f"tonic{q.source}", sizes[q.source], tonic))
             raised.append(Projection(f"T{q.name}", f"tonic{q.source}", q.target, Tied(q.name, factor=-1)))
     return raised
+
+
+def certainty_gate(parts: Parts, certain: str, threshold: float, gated: Sequence[str], tau: str) -> Parts:
+    """The parts with a gate that closes for samples whose class is certain: ``tau du/dt = -u + sum certain``, ``keep = u < threshold``.
+
+    Each population of `gated` has a port `keep` that takes the gate's 1 or 0; `certain` names a variable,
+    ``population.variable``, that sums to the probability of the sample's own class. Kao & Hariharan 2024's filter of samples.
+    """
+    text = "du/dt = (-u + I_certain)/tau : 1\nkeep = int(u < threshold) : 1\nI_certain : 1 (port)"
+    gate = Population("gate", 1, Cell("gate", text, {"tau": tau, "threshold": threshold}, rate="keep"))
+    opens = [Projection(f"keep_{name}", "gate.keep", f"{name}.keep", Constant(1.0)) for name in gated]
+    return [*parts, gate, Projection("certain", certain, "gate.I_certain", Constant(1.0)), *opens]
