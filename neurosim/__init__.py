@@ -96,8 +96,21 @@ __all__ = [
 ]
 
 
+#: Words of version 0.1, and what to write now.
+_FORMER = {
+    "Derivative": "write a line in the cell's text, u_dot = derivative(u) : 1/second",
+    "Hold": "write a line in the cell's text, E_free = hold(E, free) : 1",
+    "InverseCorrelation": "it is one of the parts: from neurosim.parts import InverseCorrelation",
+    "Kernel": "a fixed kernel is given weights without a rule: Projection(name, source, target, Given(matrix))",
+    "Overlap": "write a line in the cell's text, crowd = overlap(r) : 1",
+    "Pool": "write a line in the cell's text, power = pool(r**2) : 1, or pool_max(u)",
+}
+
+
 def __getattr__(name: str) -> Any:
     """`train` loads torch: imported when it is asked for."""
+    if name in _FORMER:
+        raise ImportError(f"neurosim {__version__} has no {name}: {_FORMER[name]}.")
     if name != "train":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from neurosim.training import train

@@ -12,11 +12,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
+from neurosim._version import __version__
 from neurosim.errors import NeurosimError
 from neurosim.files import write_whole
 from neurosim.reading import damaged, table
 
-FORMAT = 1
+#: 1: of neurosim 0.1, whose circuits were described in other words.
+FORMAT = 2
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> Path:
@@ -39,7 +41,7 @@ def load(
     Raises
     ------
     NeurosimError
-        A file that is truncated, none of ours, changed since it was written, of a newer version, or without such keys.
+        A file that is truncated, none of ours, changed since it was written, of another version, or without such keys.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -53,9 +55,11 @@ def load(
     if not header:
         raise NeurosimError(f"'{path}' is no {what} of neurosim: its header has no entry 'neurosim'. {mend}")
     state = table(header, path, {"format": int}, mend=mend)
-    if state["format"] > FORMAT:
+    if state["format"] != FORMAT:
+        older = f" Or make it again: neurosim {__version__} describes circuits anew." if state["format"] < FORMAT else ""
         raise NeurosimError(
-            f"'{path}' has format {state['format']}; this version reads {FORMAT}. Use the version that wrote it."
+            f"'{path}' has format {state['format']}{' (neurosim 0.1)' if state['format'] == 1 else ''}; this version reads "
+            f"{FORMAT}. Use the version that wrote it.{older}"
         )
     if checksum != str(_checksum(header, tensors)):
         raise NeurosimError(f"'{path}' is damaged: its checksum fails. {mend}")

@@ -483,14 +483,33 @@ def test_weights_of_another_circuit(tmp_path, stopped, capsys):
     )
 
 
-def test_a_checkpoint_of_a_newer_version(tmp_path, stopped, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (3, "has format 3; this version reads 2. Use the version that wrote it."),
+        (1, "has format 1 (neurosim 0.1); this version reads 2. Use the version that wrote it. Or make it again:"),
+    ],
+)
+def test_a_checkpoint_of_another_version(tmp_path, stopped, capsys, version, says):
     folder = copied(stopped, tmp_path / "run")
     tensors, state = checkpoint.load(folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 2)
-        checkpoint.save(folder, tensors, {**state, "format": 2})
-    err = refused(folder, capsys)
-    assert f"'{folder / checkpoint.NAME}' has format 2; this version reads 1. Use the version that wrote it." in err
+    checkpoint.save(folder, tensors, {**state, "format": version})
+    assert f"'{folder / checkpoint.NAME}' {says}" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize("read", [load, lambda folder: main(["compare", "ghost_units", "--weights", str(folder)])])
+def test_a_run_folder_of_the_first_version_is_refused(tmp_path, stopped, capsys, read):
+    """Its weights have format 1: circuits were described in other words."""
+    folder = copied(stopped, tmp_path / "run")
+    weights, state = tensor_files.load(folder / "weights.safetensors", "weights file", "")
+    tensor_files.save(folder / "weights.safetensors", weights, {**state, "format": 1})
+    try:
+        read(folder)
+    except NeurosimError as error:
+        said = str(error)
+    else:
+        said = capsys.readouterr().err
+    assert "weights.safetensors' has format 1 (neurosim 0.1); this version reads 2" in said
 
 
 def test_weights_are_no_checkpoint(tmp_path, stopped, capsys):
