@@ -144,7 +144,7 @@ def test_a_page_runs_as_written(page, tmp_path, monkeypatch, capsys):
         if block.file:
             Path(block.file).write_text(block.body)
         if block.language == "python":
-            exec(compile(block.body, page, "exec"), said)
+            exec(compile(block.body, page, "exec", dont_inherit=True), said)
         elif block.file.endswith(".toml"):
             assert cli.main(["sweep", block.file, "--dry-run"]) == 0, capsys.readouterr().err
         own = {other.file for other in blocks(page) if other.file.endswith(".py")}
