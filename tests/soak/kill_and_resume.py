@@ -482,7 +482,12 @@ def _report(
 ) -> Mapping[str, str]:
     given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items() if k != "out"}
     undisturbed = [
-        {"run": c.name, "startup": c.startup, "seconds": c.seconds, "command": "neurosim " + " ".join(Path(word).name for word in c.command)}
+        {
+            "run": c.name,
+            "startup": c.startup,
+            "seconds": c.seconds,
+            "command": "neurosim " + " ".join(Path(word).name for word in c.command),
+        }
         for c in cases
     ]
     markdown = "\n".join(
