@@ -56,7 +56,9 @@ def load(
         raise NeurosimError(f"'{path}' is no {what} of neurosim: its header has no entry 'neurosim'. {mend}")
     state = table(header, path, {"format": int}, mend=mend)
     if state["format"] != FORMAT:
-        older = f" Or make it again: neurosim {__version__} describes circuits anew." if state["format"] < FORMAT else ""
+        older = (
+            f" Or make it again: neurosim {__version__} describes circuits anew." if state["format"] < FORMAT else ""
+        )
         raise NeurosimError(
             f"'{path}' has format {state['format']}{' (neurosim 0.1)' if state['format'] == 1 else ''}; this version reads "
             f"{FORMAT}. Use the version that wrote it.{older}"

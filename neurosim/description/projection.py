@@ -10,6 +10,7 @@ from neurosim.description.connectivity import Connectivity, Dense
 from neurosim.description.rule import PlasticityRule
 from neurosim.description.value import Value
 from neurosim.description.weights import Initialiser, Like, Tied
+from neurosim.errors import CircuitError
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Projection(Value):
     rule: PlasticityRule | None = None
     connectivity: Connectivity = Dense()
     evolved: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weights, Connectivity):
+            raise CircuitError(
+                f"Projection '{self.name}': weights = {self.weights}; a connectivity is given by name: connectivity={self.weights}."
+            )
+        Value.__post_init__(self)
 
     @property
     def source_population(self) -> str:

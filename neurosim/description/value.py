@@ -63,7 +63,7 @@ class Value:
     def __new__(cls, *_: Any, **given: Any) -> Self:
         for name in given:
             if name in cls.former:
-                raise CircuitError(f"{cls.__name__} has no argument '{name}': {cls.former[name]}")
+                raise CircuitError(f"{cls.__name__} has no argument '{name}': {cls.former[name].rstrip('.')}.")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

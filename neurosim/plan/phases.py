@@ -31,7 +31,7 @@ def lower_phases(
             if hold.phase not in (*names, *bases):
                 raise CircuitError(
                     f"Population '{population.name}': the hold '{hold.name}' waits for a phase. "
-                    f"{unknown('phase', hold.phase, [*bases, *names])}"
+                    f"{unknown('phase', hold.phase, dict.fromkeys([*bases, *names]))}"
                 )
     rules = {p.rule.name for p in projections.values() if p.rule}
     for number, (name_of_phase, phase, turn, named) in enumerate(expanded):

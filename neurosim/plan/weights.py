@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 import numpy as np
 
 from neurosim.description import (
-    Connectivity,
     Constant,
     Dense,
     Given,
@@ -36,8 +35,6 @@ def lower_start(projection: Projection, weight: Dimension, where: str) -> Initia
         return None
     if isinstance(start, Like):
         return start
-    if isinstance(start, Connectivity):
-        raise CircuitError(f"{where}: weights = {start}; a connectivity is given by name: connectivity={start}.")
     if not hasattr(start, "draw"):
         raise CircuitError(
             f"{where}: weights = {start!r}; wanted how they are drawn, such as Constant({start!r}) or Glorot()."
