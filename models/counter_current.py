@@ -88,8 +88,7 @@ class Settings(ModelSettings):
         check_classes(self.sizes)
         uneven = f"baseline = {self.baseline} with layers = '{self.layers}'; expected dense layers, or 0."
         refuse_if(self.baseline > 0 and self.layers != "dense", uneven)
-        formless = "own_class = True has no normalised form; expected loss = 'raw'."
-        refuse_if(self.own_class and self.loss != "raw", formless)
+        refuse_if(self.own_class and self.loss != "raw", "own_class has no normalised form; expected loss = 'raw'.")
 
 
 @model(Settings)
