@@ -647,14 +647,14 @@ def build(kind, source=(2, 4, 4), target=(3, 4, 4), rule=None, weights=UNIFORM, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build(Conv2d(3)), r"'W': it drives maps of 2 x 2 cells, but those of 'p' have 4 x 4; change"),
-        (lambda: build(Conv2d(5, pool=2)), r"'W': .* got 0 positions in a row; wanted at least one"),
+        (lambda: build(Conv2d(3)), r"'W', from 'x' to 'p': it drives maps of 2 x 2 cells, but those of the target have 4 x 4; change"),
+        (lambda: build(Conv2d(5, pool=2)), r"'W', from 'x' .* got 0 positions in a row; wanted at least one"),
         (lambda: build(Conv2d(2, pool=2)), r"got 3 positions in a row; .* multiple of pool = 2"),
         (lambda: build(Conv2d(0)), r"Conv2d: size = 0; wanted a whole number of at least 1"),
         (lambda: build(Conv2d(3, padding=-1)), r"Conv2d: padding = -1; wanted"),
-        (lambda: build(Conv2d(3, padding=1), source=32), r"'x' has 32 cells and no maps; give it n = "),
-        (lambda: build(Conv2d(3, padding=1), target=48), r"'p' has 48 cells and no maps; give it n = "),
-        (lambda: build(PerMap()), r"'x' has 32 cells; wanted one cell, such as that of 'one'"),
+        (lambda: build(Conv2d(3, padding=1), source=32), r"from 'x' to 'p': the source has 32 cells and no maps; give it n = "),
+        (lambda: build(Conv2d(3, padding=1), target=48), r"from 'x' to 'p': the target has 48 cells and no maps; give it n = "),
+        (lambda: build(PerMap()), r"from 'x' to 'p': the source has 32 cells; expected one cell, such as that of 'one'"),
         (lambda: build(Conv2d(3, padding=1), weights=None), r"'W': no weights; give"),
         (
             lambda: build(Conv2d(3, padding=1), rule=PlasticityRule("oja", "dw/dt = eta*(r_pre - w*r_post)*r_post", {"eta": "1*Hz"})),
@@ -669,7 +669,10 @@ def test_errors_name_the_cure(make, message):
 
 
 def test_ties_of_convolutions_are_refused():
-    with pytest.raises(CircuitError, match=r"'V': tied to 'W', which has no dense or one-to-one weights of its own"):
+    with pytest.raises(
+        CircuitError,
+        match=r"'V': only dense and one-to-one projections can be tied; give the Conv2d weights of its own",
+    ):
         Circuit(
             "c", [Population("x", (1, 2, 2), SOURCE), Population("p", (1, 2, 2), LEAKY),
              Projection("W", "x", "p.I", Constant(1), connectivity=Conv2d(1)), Projection("V", "x", "p.I", Tied("W"), connectivity=Conv2d(1))],

@@ -25,10 +25,11 @@ from neurosim.training import load, resume
 NET = """
 from pathlib import Path
 Path("ran").touch()
+from neurosim import registry
 from neurosim.models import ghost_units
 def circuit(sizes=(64, 6, 5, 10), beta=0.1):
     return ghost_units.circuit(sizes=sizes)
-training = ghost_units.training
+training = registry.model("ghost_units").preset
 """
 
 
