@@ -124,7 +124,7 @@ def test_the_former_word_is_refused_with_what_to_write():
         changed(alone(cell("du/dt = -u/tau : 1; r = u : 1", tau="10*ms")), citation="Oja 1982")
     assert str(error.value) == (
         "Circuit has no argument 'citation': write citations=(Citation(title, authors, year, bibtex, note),); the note "
-        "says what is read in the paper and what is a reconstruction"
+        "says what is read in the paper and what is a reconstruction."
     )
 
 
