@@ -304,7 +304,6 @@ def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
         (wire("R", "inp", "p.I", connectivity=OneToOne()), ("one-to-one", "2 and 3 cells", "equal numbers")),
         (wire("R", "inp", "p.I", Given(np.ones((3, 2)))), ("given weights", "(3, 2)", "wanted (2, 3)")),
         (wire("R", "inp", "p.I", None), ("no weights", "weights=Glorot()", "Tied")),
-        (wire("R", "inp", "p.I", Dense()), ("weights = Dense()", "connectivity=Dense()")),
         (wire("R", "p", weights=Tied("W")), ("(3, 3)", "'W' has (2, 3)")),
         (wire("R", "p", weights=Tied("W", transpose=True)), ("(3, 3)", "'W' transposed has (3, 2)")),
         (wire("R", "p", weights=Tied("V")), ("unknown projection", "'V'")),
@@ -315,6 +314,11 @@ def test_sending_what_a_late_pool_reaches_is_an_algebraic_loop():
 def test_projections_that_do_not_fit(projection, parts):
     with refused("Projection 'R'", *parts):
         circuit(None, projection)
+
+
+def test_a_connectivity_in_the_place_of_weights():
+    with refused("Projection 'R'", "weights = Dense()", "connectivity=Dense()"):
+        wire("R", "inp", "p.I", Dense())
 
 
 @pytest.mark.parametrize("sent", ["P", "h"])
